@@ -1,0 +1,1 @@
+"""Carries bytes and commands to a device: ssh (paramiko) and local, behind one small interface."""
