@@ -1,0 +1,48 @@
+# Two commands for a fresh machine with Python 3.11+ and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EDGEBENCH := $(BIN)/edgebench
+STAMP := $(VENV)/.installed
+TEST_WORKERS ?= 2
+
+.PHONY: help demo test check format bench pnnx clean
+
+help:
+	@echo "make demo    create $(VENV), install, run the main job on real input, end with the path of the report"
+	@echo "make test    create $(VENV), install, lint, type-check and run the tests"
+	@echo "make bench   speed and memory, as ratios measured side by side (slow; writes docs/benchmarks.md)"
+	@echo "make check   lint and types only"
+	@echo "make format  format the code"
+	@echo "make clean   remove $(VENV) and caches"
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "edgebench needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(STAMP)
+
+pnnx: $(STAMP)
+	@$(EDGEBENCH) runtimes install pnnx
+
+demo: $(STAMP) pnnx
+	@$(EDGEBENCH) demo
+
+test: $(STAMP) pnnx check
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) pnnx
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

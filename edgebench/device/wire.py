@@ -1,0 +1,102 @@
+"""JSON lines over a channel, bounded in size and time: everything a probe prints is untrusted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import msgspec
+
+from edgebench.errors import DeviceError
+from edgebench.transport.base import Channel
+
+MAX_LINE_BYTES = 16 << 20
+MAX_NOISE_BYTES = 64 << 10  # what a login shell may print before the probe's first line
+SEND_TIMEOUT_S = 20.0
+
+
+class Wire:
+    """Messages to and from a probe session. Sending is safe from several threads, receiving belongs to one."""
+
+    def __init__(self, channel: Channel, device: str) -> None:
+        self._channel = channel
+        self._device = device
+        self._buffer = bytearray()
+        self._sending = threading.Lock()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Write one message; DeviceError when the session is gone."""
+        line = msgspec.json.encode(message) + b"\n"
+        with self._sending:
+            self._channel.send(line, timeout_s=SEND_TIMEOUT_S)
+
+    def receive_hello(self, *, timeout_s: float) -> dict[str, Any]:
+        """The probe's first message, past whatever a login shell printed before it."""
+        deadline = time.monotonic() + timeout_s
+        noise = 0
+        while noise <= MAX_NOISE_BYTES:
+            line = self._line(deadline)
+            message = _parse(line)
+            if message is not None and message.get("event") == "hello":
+                return message
+            noise += len(line) + 1
+        raise self._garbled("its login prints more than 64 KiB before the probe speaks")
+
+    def receive(self, *, timeout_s: float) -> dict[str, Any]:
+        """The next message; DeviceError past `timeout_s`, at the end of the session, or for what is no message."""
+        line = self._line(time.monotonic() + timeout_s)
+        message = _parse(line)
+        if message is None:
+            raise self._garbled(f"it sent {_excerpt(line)}")
+        return message
+
+    def _line(self, deadline: float) -> bytes:
+        while True:
+            line, found, rest = self._buffer.partition(b"\n")
+            if found:
+                self._buffer = bytearray(rest)
+                return bytes(line)
+            if len(self._buffer) > MAX_LINE_BYTES:
+                raise self._garbled(f"it sent a line of more than {MAX_LINE_BYTES >> 20} MiB")
+            self._receive_more(deadline)
+
+    def _receive_more(self, deadline: float) -> None:
+        left_s = deadline - time.monotonic()
+        chunk = self._channel.receive(timeout_s=left_s) if left_s > 0 else None
+        if chunk is None:
+            raise DeviceError(
+                f"{self._device}: the probe did not answer in time",
+                hint="the board may be overloaded or hung; look at it, then run again with --resume",
+                detail=self._channel.stderr_tail(),
+                retryable=True,
+            )
+        if chunk == b"":
+            raise DeviceError(
+                f"{self._device}: the probe session ended unexpectedly",
+                hint="the connection dropped or the probe was killed; run again with --resume",
+                detail=self._channel.stderr_tail(),
+                retryable=True,
+            )
+        self._buffer += chunk
+
+    def _garbled(self, what: str) -> DeviceError:
+        return DeviceError(
+            f"{self._device}: what came from the device is not the probe's protocol: {what}",
+            hint="something else writes to the login's output (a forced command, a broken .bashrc?)",
+            detail=self._channel.stderr_tail(),
+        )
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        message = msgspec.json.decode(line)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return message if isinstance(message, dict) else None
+
+
+def _excerpt(line: bytes) -> str:
+    text = line[:80].decode("utf-8", "replace")
+    clean = "".join(c if c.isprintable() else "?" for c in text)
+    return f'"{clean}"'
