@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -404,6 +405,26 @@ def decode(kind: type[R], data: bytes, *, source: str) -> R:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise InfrastructureError(f"{source} does not hold a valid {kind!r}: {error}") from error
+
+
+def encode_exact(value: object) -> str:
+    """ASCII JSON text that `decode_exact` turns into an equal value; for what edgebench stores for itself.
+
+    `encode` writes infinite floats (the SNR of two equal outputs) as null, which no record takes back; here
+    they are the tokens that Python's json reads and writes (Infinity, NaN).
+    """
+    return json.dumps(msgspec.to_builtins(value), separators=(",", ":"))
+
+
+def decode_exact(kind: type[R], text: str | bytes, *, source: str) -> R:
+    """A record of `kind` from `encode_exact`'s text; InfrastructureError naming `source` when it is damaged."""
+    try:
+        return msgspec.convert(json.loads(text), kind)
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
+        raise InfrastructureError(
+            f"{source} does not hold a valid {kind.__name__}: {error}",
+            hint="it was written by another edgebench version or changed by hand",
+        ) from error
 
 
 def replace(record: R, **changes: Any) -> R:
