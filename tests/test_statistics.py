@@ -1,4 +1,4 @@
-"""Quantiles against their definition and numpy, intervals against published tables, summaries of odd launches."""
+"""Quantiles against their definition and numpy, intervals against tables, summaries of odd launches."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_identical_launches_have_an_interval_of_no_width() -> None:
 
 
 def test_the_launch_is_the_unit() -> None:
-    """Three launches count once each, however many samples they have, and a slow one does not move the median."""
+    """Each launch counts once, however many samples it has, and a slow one does not move the median."""
     measurement = fixtures.measurement(samples=([10] * 1000, [20] * 1000, [900] * 50_000))
     summary = statistics.summarise_measurement(measurement)
     assert summary.launch_p50_ns == (10, 20, 900)

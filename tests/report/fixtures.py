@@ -256,7 +256,7 @@ def calm() -> Example:
 
 def troubled() -> Example:
     """Partial, invalid, emulated and failed jobs, one never reached, and cautions of every kind."""
-    plain, made, _ = calm()
+    _, made, _ = calm()
     made = [one for one in made if one.job.device == "pi5-01"]
     hot = measurement(job(device="zero-01"), p50_ns=3_700_000)
     hot = replace(

@@ -1,0 +1,392 @@
+"""The report record, and what every rendering of it shares: columns, labels, wording, and clean text.
+
+Everything a device, a model or a user named may reach a terminal or a web page from here, so no renderer
+shows a text that did not pass `clean`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from edgebench.errors import Owner
+from edgebench.records import (
+    Conditions,
+    Facts,
+    Failure,
+    Job,
+    OutputParity,
+    ParityReport,
+    Record,
+    Run,
+)
+from edgebench.statistics import Summary
+from edgebench.units import NS_PER_MS, format_bytes, significant
+
+Status = Literal["ok", "partial", "invalid", "emulated"]
+
+UNKNOWN = "-"
+NAME_LIMIT = 300
+TEXT_LIMIT = 2000
+LABELS_SHOWN = 3
+
+
+class Row(Record, frozen=True):
+    """One measurement as a report shows it.
+
+    Status: "ok"; "partial", some launches are missing or unusable and the figures are those of the rest;
+    "invalid", no figures; "emulated", no figures because they would not be the board's. `size_ratio` and
+    `speedup` are how many times smaller and faster (p50) this is than fp32 on the same device and runtime,
+    None where either is not there.
+    """
+
+    id: str
+    job: Job
+    status: Status
+    artifact_digest: str
+    artifact_bytes: int
+    summary: Summary
+    controller_parity: ParityReport
+    device_parity: ParityReport
+    facts: Facts
+    runtime_version: str
+    effective: dict[str, str]
+    before: Conditions
+    after: Conditions
+    unusable: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    pushed_bytes: int = 0
+    size_ratio: float | None = None
+    speedup: float | None = None
+
+
+class DeviceSheet(Record, frozen=True):
+    """One device during the run: its facts, the runtimes and governors seen, first and last temperature."""
+
+    device: str
+    target: str
+    facts: Facts
+    runtimes: dict[str, str]
+    governors: tuple[str, ...] = ()
+    temperature_before_c: float | None = None
+    temperature_after_c: float | None = None
+
+
+class Counts(Record, frozen=True):
+    """What became of the planned jobs; the others add up to `planned`."""
+
+    planned: int
+    ok: int
+    partial: int
+    invalid: int
+    emulated: int
+    failed: int
+    missing: int
+
+
+class Report(Record, frozen=True):
+    """One run, ready to be shown: sorted rows, failures, and the planned jobs that have neither."""
+
+    run: Run
+    counts: Counts
+    rows: tuple[Row, ...]
+    failures: tuple[Failure, ...]
+    missing: tuple[Job, ...]
+    devices: tuple[DeviceSheet, ...]
+
+
+# --- clean text -----------------------------------------------------------------------------------
+
+
+def clean(text: str, limit: int = TEXT_LIMIT) -> str:
+    """The text on one line with nothing in it that a terminal or a bidirectional layout would obey.
+
+    Control, format (bidirectional overrides, zero width), surrogate, private and unassigned characters
+    become visible escapes, white space one space; longer texts are cut at `limit` characters and end in
+    "…".
+    """
+    cut = " ".join(text[: limit + 1].split())
+    shown = "".join(_visible(character) for character in cut)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _visible(character: str) -> str:
+    if unicodedata.category(character)[0] == "C":
+        return character.encode("unicode_escape").decode("ascii")
+    return character
+
+
+def name(text: str) -> str:
+    """A name, clean and bounded."""
+    return clean(text, NAME_LIMIT)
+
+
+# --- labels and wording ---------------------------------------------------------------------------
+
+
+def form(job: Job) -> str:
+    """Variant and precision in one word: "fp32", "int8-static", "pruned-50", "fp32→fp16"."""
+    variant, precision = name(job.variant), name(job.precision)
+    own = precision in (variant, variant.split("-")[0]) or (precision == "fp32" and "fp32" not in variant)
+    return variant if own and variant else f"{variant}→{precision}" if variant else precision
+
+
+def label(job: Job) -> str:
+    """One job in one line: "digits int8-static · ncnn · pi5-01"."""
+    return f"{name(job.model)} {form(job)} · {name(job.runtime)} · {name(job.device)}"
+
+
+def outcome(counts: Counts) -> str:
+    """The counts in words: "14 jobs: 11 measured, 1 partly, 2 failed"."""
+    words = (
+        (counts.ok, "measured"),
+        (counts.partial, "partly measured"),
+        (counts.invalid, "invalid"),
+        (counts.emulated, "emulated"),
+        (counts.failed, "failed"),
+        (counts.missing, "not reached"),
+    )
+    told = ", ".join(f"{count} {word}" for count, word in words if count)
+    jobs = "1 job" if counts.planned == 1 else f"{counts.planned} jobs"
+    return f"{jobs}: {told}" if told else jobs
+
+
+def headline(run: Run) -> str:
+    """Which run this is: id, state, time to the minute, controller, version."""
+    when = re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d)[:.\d]*(?:Z|\+00:00)$", r"\1 \2 UTC", run.created_utc)
+    parts = (run.id, run.status, when, run.controller, f"edgebench {run.edgebench_version}")
+    return " · ".join(name(part) for part in parts)
+
+
+NEXT_STEPS: dict[Owner, str] = {
+    "user": "correct the command or the file it names",
+    "model": "change the model, or choose a runtime and precision that take it",
+    "device": "edgebench devices doctor DEVICE",
+    "infrastructure": "look at the controller: its tools, its network, its disk",
+    "bug": "report it, with what was typed",
+}
+
+
+def next_step(failure: Failure) -> str:
+    """What to do about a failure: its own hint, or its owner's usual next step."""
+    return clean(failure.hint or NEXT_STEPS[failure.owner].replace("DEVICE", name(failure.job.device)))
+
+
+STATUS_MEANINGS: dict[Status, str] = {
+    "partial": "some launches are missing or unusable; the numbers are those of the others",
+    "invalid": "no launch was usable; nothing may be concluded",
+    "emulated": "an emulator ran it: outputs were compared, times and memory are not a board's",
+}
+
+CAUTION_TITLES = {
+    "unusable": "Launches left out",
+    "emulated": "Emulated processor",
+    "throttled": "Throttled",
+    "foreign-load": "Other processes were busy",
+    "drift": "Drift during a launch",
+    "two-modes": "Two speeds in one launch",
+    "spread": "Launches disagree by more than 5 %",
+    "warm-up": "Warm-up did not settle",
+    "few-launches": "Too few launches",
+    "p99": "p99 needs more samples",
+    "parity": "Parity proves little",
+    "other": "Also noted",
+}
+
+
+class Concern(NamedTuple):
+    """One sentence of a warning and the jobs it is about."""
+
+    detail: str
+    jobs: tuple[str, ...]
+
+    def who(self) -> str:
+        """The first jobs by name, the others as a number."""
+        shown = "; ".join(self.jobs[:LABELS_SHOWN])
+        more = len(self.jobs) - LABELS_SHOWN
+        return f"{shown}; and {more} more" if more > 0 else shown
+
+
+def concerns(rows: Iterable[Row]) -> list[tuple[str, list[Concern]]]:
+    """All warnings of all rows: title, then what was said and of which jobs; the gravest title first."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        for kind, detail in dict.fromkeys(_remarks(row)):
+            found.setdefault(kind, {}).setdefault(clean(detail), []).append(label(row.job))
+    return [
+        (title, [Concern(detail, tuple(jobs)) for detail, jobs in found[kind].items()])
+        for kind, title in CAUTION_TITLES.items()
+        if kind in found
+    ]
+
+
+def _remarks(row: Row) -> Iterable[tuple[str, str]]:
+    yield from (("unusable", reason) for reason in row.unusable)
+    yield from ((caution.kind, caution.detail) for caution in row.summary.cautions)
+    for parity in (row.controller_parity, row.device_parity):
+        yield from (("parity", warning) for warning in parity.warnings)
+    yield from (("other", warning) for warning in row.warnings)
+
+
+def device_line(sheet: DeviceSheet) -> str:
+    """What a device is and how it was: board, processor, memory, system, runtimes, governor, temperature."""
+    facts = sheet.facts
+    cores = f" ×{facts.cores}" if facts.cores else ""
+    processor = f"{facts.cpu or facts.arch}{cores}"
+    memory = format_bytes(facts.memory_bytes) if facts.memory_bytes else None
+    system = f"{facts.os_release or facts.os}, kernel {facts.kernel}"
+    runtimes = ", ".join(f"{runtime} {version}" for runtime, version in sorted(sheet.runtimes.items()))
+    governor = f"governor {', '.join(sheet.governors)}" if sheet.governors else None
+    power = f"power mode {facts.power_mode}" if facts.power_mode else None
+    emulated = "emulated" if facts.emulated else None
+    parts = (facts.board or facts.soc, emulated, processor, memory, system, runtimes, power, governor)
+    return " · ".join([name(part) for part in parts if part] + _temperature(sheet))
+
+
+def _temperature(sheet: DeviceSheet) -> list[str]:
+    before, after = sheet.temperature_before_c, sheet.temperature_after_c
+    if before is None and after is None:
+        return []
+    return [f"{_celsius(before)} → {_celsius(after)} °C"]
+
+
+def _celsius(value: float | None) -> str:
+    return "?" if value is None else f"{value:.0f}"
+
+
+# --- columns --------------------------------------------------------------------------------------
+
+
+class Column(NamedTuple):
+    """One column of the result table: the lower its rank, the longer it stays when there is little room."""
+
+    title: str
+    unit: str
+    rank: int
+    numeric: bool
+    text: Callable[[Row], str]
+
+    @property
+    def heading(self) -> str:
+        """Title and unit on one line."""
+        return f"{self.title} {self.unit}".strip()
+
+
+def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """The columns of a table of these rows, left to right; sizes get the unit that suits the largest."""
+    size_unit, size_bytes = _size_unit(row.artifact_bytes for row in rows)
+
+    def size(row: Row) -> str:
+        return significant(row.artifact_bytes / size_bytes)
+
+    return (
+        Column("variant", "", 0, False, lambda row: form(row.job)),
+        Column("runtime", "", 0, False, lambda row: name(row.job.runtime)),
+        Column("p50", "ms", 0, True, _p50),
+        Column("95 % of p50", "ms", 4, True, _interval),
+        Column("p90", "ms", 9, True, lambda row: _ms(row.summary.p90_ns)),
+        Column("p99", "ms", 5, True, _p99),
+        Column("min", "ms", 16, True, lambda row: _ms(row.summary.min_ns)),
+        Column("max", "ms", 17, True, lambda row: _ms(row.summary.max_ns)),
+        Column("mean", "ms", 15, True, lambda row: _ms(row.summary.mean_ns)),
+        Column("inputs", "per s", 10, True, lambda row: _figure(row.summary.throughput_per_s)),
+        Column("speed-up", "×", 1, True, lambda row: _ratio(row.speedup)),
+        Column("size", size_unit, 2, True, size),
+        Column("smaller", "×", 7, True, lambda row: _ratio(row.size_ratio)),
+        Column("memory", "MiB", 3, True, lambda row: _mib(row.summary.memory.peak_bytes)),
+        Column("+model", "MiB", 11, True, lambda row: _mib(row.summary.memory.model_bytes)),
+        Column("+runtime", "MiB", 13, True, lambda row: _mib(row.summary.memory.runtime_bytes)),
+        Column("load", "ms", 8, True, lambda row: _ms(row.summary.load_ns)),
+        Column("first", "ms", 12, True, lambda row: _ms(row.summary.first_inference_ns)),
+        Column("parity", "dB", 2, True, _parity),
+        Column("launches", "", 6, True, _launches),
+        Column("samples", "", 14, True, lambda row: str(row.summary.samples)),
+        Column("status", "", 0, False, lambda row: row.status),
+    )
+
+
+LEGEND = {
+    "variant": "variant→precision: the runtime was asked for another precision than the variant's own",
+    "p50, p99": "median over launches of each launch's own quantile; 95 %: t interval over launches",
+    "speed-up": "p50 against fp32 of the same model on the same device and runtime; smaller: its size",
+    "parity": "signal-to-noise ratio of the device's worst output to the reference; ✗ out of bounds",
+    "memory": "peak of the launch's process; +model, +runtime: what loading each of them added",
+}
+ROUGH = "fewer samples in a launch than a p99 needs"
+
+
+def legend(rows: Sequence[Row]) -> dict[str, str]:
+    """What the words and marks in these rows mean: word -> meaning."""
+    if not rows:
+        return {}
+    words = dict(LEGEND)
+    if not any("→" in form(row.job) for row in rows):
+        del words["variant"]
+    if any(_p99(row).startswith("~") for row in rows):
+        words["~"] = ROUGH
+    seen = {row.status for row in rows} - {"ok"}
+    words.update((status, text) for status, text in STATUS_MEANINGS.items() if status in seen)
+    return words
+
+
+def worst_output(parity: ParityReport) -> OutputParity | None:
+    """The output furthest from its reference: a failed one first, then the lowest signal-to-noise ratio."""
+
+    def order(output: OutputParity) -> tuple[bool, float]:
+        return output.passed, -math.inf if math.isnan(output.snr_db) else output.snr_db
+
+    return min(parity.outputs, key=order, default=None)
+
+
+def _p50(row: Row) -> str:
+    return row.status if row.status in ("invalid", "emulated") else _ms(row.summary.p50_ns)
+
+
+def _interval(row: Row) -> str:
+    low, high = row.summary.p50_low_ns, row.summary.p50_high_ns
+    return UNKNOWN if low is None or high is None else f"{_ms(low)}–{_ms(high)}"
+
+
+def _p99(row: Row) -> str:
+    rough = row.summary.p99_ns is not None and row.summary.p99_note
+    return f"~{_ms(row.summary.p99_ns)}" if rough else _ms(row.summary.p99_ns)
+
+
+def _parity(row: Row) -> str:
+    worst = worst_output(row.device_parity)
+    if worst is None:
+        return UNKNOWN
+    figure = "exact" if worst.max_abs == 0 else _figure(worst.snr_db)
+    return figure if row.device_parity.passed else f"✗ {figure}"
+
+
+def _launches(row: Row) -> str:
+    return f"{row.summary.launches}/{max(row.job.workload.launches, _launched(row))}"
+
+
+def _launched(row: Row) -> int:
+    return row.summary.launches + row.summary.launches_unusable
+
+
+def _ms(value_ns: float | None) -> str:
+    return UNKNOWN if value_ns is None else significant(value_ns / NS_PER_MS)
+
+
+def _mib(value: int | None) -> str:
+    return UNKNOWN if value is None else significant(value / 1024**2)
+
+
+def _ratio(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.2f}"
+
+
+def _figure(value: float | None) -> str:
+    return UNKNOWN if value is None or not math.isfinite(value) else significant(value)
+
+
+def _size_unit(sizes: Iterable[int]) -> tuple[str, int]:
+    largest = max(sizes, default=0)
+    return ("MiB", 1024**2) if largest >= 1024**2 else ("KiB", 1024)
