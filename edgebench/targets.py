@@ -46,6 +46,11 @@ def find(name: str, extra: Path | None = None) -> Target:
     return _read(paths[name])
 
 
+def names(extra: Path | None = None) -> tuple[str, ...]:
+    """The names of all targets, shipped or in the folder `extra`, without reading the files."""
+    return tuple(sorted(_paths(extra)))
+
+
 def all_targets(extra: Path | None = None) -> dict[str, Target]:
     """Every target, shipped or in the folder `extra`, by name; ConfigError for the first wrong file."""
     return {name: _read(path) for name, path in sorted(_paths(extra).items())}
