@@ -86,7 +86,7 @@ def resolve(
 def redacted(url: str) -> str:
     """A database URL without its password and without its options: rather too little is shown than too much.
 
-    A password may itself hold any of the characters that divide a URL, so all between login name and last @ goes.
+    A password may hold any of the characters that divide a URL, so all between login name and last @ goes.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:

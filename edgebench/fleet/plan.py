@@ -1,0 +1,311 @@
+"""What the user wants measured -> jobs: every cell of models x runtimes x precisions x devices. Pure.
+
+A cell that its target does not offer becomes a refusal with its reason and what would work, before any device
+is touched; what the user named is never left out silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import NamedTuple
+
+from edgebench import documents
+from edgebench.documents import At, place, quoted
+from edgebench.errors import NothingDone, UserError, did_you_mean
+from edgebench.records import (
+    PRECISIONS,
+    RUNTIMES,
+    Device,
+    Job,
+    ModelInfo,
+    Record,
+    Target,
+    Workload,
+    replace,
+)
+from edgebench.targets import workload_problem
+
+VERSION = 1
+AS_IS = "as-is"
+
+
+class PlannedModel(Record, frozen=True):
+    """One ONNX file. `inputs` and `calibration` are `.npz` files; `shapes` fixes open dimensions of inputs."""
+
+    path: str
+    name: str | None = None
+    inputs: str | None = None
+    calibration: str | None = None
+    shapes: dict[str, tuple[int, ...]] = {}
+
+
+class WorkloadChanges(Record, frozen=True):
+    """The fields of a target's workload that a plan or a flag changes; None leaves the target's value."""
+
+    launches: int | None = None
+    threads: int | None = None
+    batch: int | None = None
+    warmup_samples: int | None = None
+    max_warmup_s: float | None = None
+    min_samples: int | None = None
+    min_duration_s: float | None = None
+    max_duration_s: float | None = None
+    cooldown_s: float | None = None
+
+
+class Plan(Record, frozen=True):
+    """What to measure. No `runtimes`: all that the target offers for a precision. `on` is a selector.
+
+    `precisions` may hold "as-is": the model as it comes, whatever precision it has.
+    """
+
+    models: tuple[PlannedModel, ...]
+    runtimes: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = (AS_IS,)
+    on: str = "all"
+    workload: WorkloadChanges = WorkloadChanges()
+
+
+class PlanFile(Record, frozen=True):
+    """The keys of plan.yaml; a model may be written as its path alone."""
+
+    version: int
+    models: tuple[str | PlannedModel, ...]
+    runtimes: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = (AS_IS,)
+    on: str = "all"
+    workload: WorkloadChanges = WorkloadChanges()
+
+
+class PlannedJob(Record, frozen=True):
+    """A job with the model it comes from; `precision` is what was asked for, None for the model as it is."""
+
+    job: Job
+    model: PlannedModel
+    precision: str | None
+
+
+class Refused(Record, frozen=True):
+    """A job that cannot be done, why, and what would work."""
+
+    job: Job
+    reason: str
+    hint: str
+
+
+class Expansion(NamedTuple):
+    """All cells of a plan, in the order device, model, runtime, precision."""
+
+    jobs: tuple[PlannedJob, ...]
+    refused: tuple[Refused, ...]
+
+
+def parse(text: str, source: str) -> Plan:
+    """The plan that a YAML text holds, its paths seen from the file; ConfigError with line and nearest key."""
+    document = documents.load_with_lines(text, PlanFile, source=source)
+    file = document.value
+    if file.version != VERSION:
+        message = f"version is {file.version}; this edgebench reads version {VERSION}"
+        raise document.error(("version",), message, hint=f"write version: {VERSION}")
+    folder = PurePath(source).parent
+    plan = Plan(
+        models=tuple(_located(model, folder) for model in file.models),
+        runtimes=file.runtimes,
+        precisions=file.precisions,
+        on=file.on,
+        workload=file.workload,
+    )
+    for at, message, hint in _problems(plan):
+        raise document.error(at, message, hint=hint)
+    return plan
+
+
+def check(plan: Plan) -> None:
+    """UserError for the first rule that a plan made from flags breaks."""
+    for _, message, hint in _problems(plan):
+        raise UserError(message, hint=hint)
+
+
+def expand(
+    plan: Plan, devices: Sequence[Device], targets: Mapping[str, Target], infos: Mapping[str, ModelInfo]
+) -> Expansion:
+    """Every cell of the plan: jobs, and those refused by a device's target. `infos`: by the models' paths.
+
+    UserError when two models could not be told apart, or a device's target is not there; NothingDone when there
+    is no cell.
+    """
+    _check_distinct(plan, infos)
+    jobs: list[PlannedJob] = []
+    refused: list[Refused] = []
+    for planned, target in _cells(plan, devices, targets, infos):
+        reason, hint = _refusal(planned.job, target)
+        if reason:
+            refused.append(Refused(job=planned.job, reason=reason, hint=hint))
+        else:
+            jobs.append(planned)
+    if not jobs and not refused:
+        raise NothingDone("the plan has no cells", hint="name at least one model and one device")
+    return Expansion(tuple(jobs), tuple(refused))
+
+
+def own_precision(info: ModelInfo) -> str:
+    """The precision that a model is measured under when it is taken as it is.
+
+    A mixed model counts as the coarsest that it holds, since that decides how far its outputs may lie apart.
+    """
+    if info.precision != "mixed":
+        return "int8" if info.precision == "int8-qdq" else info.precision
+    operators = {name.replace(":", ".").rpartition(".")[2] for name in info.operators}
+    if operators & {"QuantizeLinear", "DequantizeLinear"}:
+        return "int8"
+    return "int8-dynamic" if any("Integer" in name or "Dynamic" in name for name in operators) else "fp16"
+
+
+# --- rules ---------------------------------------------------------------------------------------
+
+
+def _located(model: str | PlannedModel, folder: PurePath) -> PlannedModel:
+    planned = PlannedModel(path=model) if isinstance(model, str) else model
+    paths = {key: getattr(planned, key) for key in ("path", "inputs", "calibration")}
+    return replace(planned, **{key: str(folder / path) for key, path in paths.items() if path})
+
+
+def _problems(plan: Plan) -> Iterator[tuple[At, str, str]]:
+    yield from _model_problems(plan.models)
+    yield from _name_problems("runtimes", plan.runtimes, RUNTIMES, "runtime")
+    yield from _name_problems("precisions", plan.precisions, (AS_IS, *PRECISIONS), "precision")
+    if not plan.precisions:
+        yield ("precisions",), "precisions is empty", f"known: {', '.join((AS_IS, *PRECISIONS))}"
+    if not plan.on.strip():
+        yield ("on",), "on is empty", "write a selector: all, a device's name, group:G, tag:K=V"
+    problem = workload_problem(_changed(Workload(), plan.workload))
+    if problem is not None and getattr(plan.workload, problem.field) is not None:
+        yield ("workload", problem.field), f"workload.{problem.message}", problem.hint
+
+
+def _model_problems(models: tuple[PlannedModel, ...]) -> Iterator[tuple[At, str, str]]:
+    if not models:
+        yield ("models",), "models is empty", "name at least one ONNX file"
+    for index, model in enumerate(models):
+        at: At = ("models", index)
+        if not model.path:
+            yield at, f"{place(at)} has an empty path", "write the path of an ONNX file"
+        if model.name is not None and not (model.name.strip() and model.name.isprintable()):
+            yield (
+                (*at, "name"),
+                f"{place(at)}.name is {quoted(model.name)}",
+                "write a name that can be printed",
+            )
+        for name, shape in model.shapes.items():
+            if not all(0 < size < 1 << 31 for size in shape):
+                shown = ",".join(map(str, shape))
+                message = f"{place(at)}.shapes.{name} is {shown}, with a size that is no size"
+                yield (*at, "shapes", name), message, "every size is a whole number from 1 on"
+
+
+def _name_problems(
+    key: str, names: tuple[str, ...], known: tuple[str, ...], what: str
+) -> Iterator[tuple[At, str, str]]:
+    for index, name in enumerate(names):
+        if name not in known:
+            yield (key, index), f"unknown {what} {quoted(name)}", did_you_mean(name, known)
+        if name in names[:index]:
+            yield (key, index), f"{key} names {name} twice", "remove one of the two"
+
+
+def _check_distinct(plan: Plan, infos: Mapping[str, ModelInfo]) -> None:
+    seen: dict[tuple[str, str], str] = {}
+    for model in plan.models:
+        key = (model.name or infos[model.path].name, infos[model.path].variant)
+        if key in seen:
+            shown = " ".join(filter(None, key))
+            message = f"{seen[key]} and {model.path} are both called {quoted(shown)}"
+            raise UserError(
+                message, hint="give one of them another name in the plan (name: ...), or leave it out"
+            )
+        seen[key] = model.path
+
+
+# --- cells ---------------------------------------------------------------------------------------
+
+
+def _cells(
+    plan: Plan, devices: Sequence[Device], targets: Mapping[str, Target], infos: Mapping[str, ModelInfo]
+) -> Iterator[tuple[PlannedJob, Target]]:
+    for device in devices:
+        target = _target(device, targets)
+        workload = _workload(plan, target)
+        for model in plan.models:
+            for job, precision in _jobs_of(plan, model, infos[model.path], target):
+                named = replace(job, device=device.name, workload=workload)
+                yield PlannedJob(job=named, model=model, precision=precision), target
+
+
+def _jobs_of(
+    plan: Plan, model: PlannedModel, info: ModelInfo, target: Target
+) -> Iterator[tuple[Job, str | None]]:
+    """One model's jobs on one target, without device and workload.
+
+    "as-is" beside the same precision is one job.
+    """
+    wanted: dict[str, str | None] = {}
+    for asked in plan.precisions:
+        precision = own_precision(info) if asked == AS_IS else asked
+        wanted.setdefault(precision, None if asked == AS_IS else asked)
+    for runtime in plan.runtimes or tuple(target.runtimes):
+        for precision, given in wanted.items():
+            if not plan.runtimes and runtime not in _runtimes_for(precision, target):
+                continue
+            job = Job(
+                model=model.name or info.name,
+                model_path=model.path,
+                variant=info.variant,
+                runtime=runtime,
+                precision=precision,
+                device="",
+                target=target.name,
+                workload=target.workload,
+            )
+            yield job, given
+
+
+def _runtimes_for(precision: str, target: Target) -> tuple[str, ...]:
+    """The runtimes that take a precision on a target; all of them where none does, to be refused by name."""
+    takers = tuple(name for name, profile in target.runtimes.items() if precision in profile.precisions)
+    return takers or tuple(target.runtimes)
+
+
+def _target(device: Device, targets: Mapping[str, Target]) -> Target:
+    if device.target not in targets:
+        message = f"device {device.name} names the target {quoted(device.target)}, which is not there"
+        raise UserError(message, hint=did_you_mean(device.target, targets))
+    return targets[device.target]
+
+
+def _workload(plan: Plan, target: Target) -> Workload:
+    workload = _changed(target.workload, plan.workload)
+    problem = workload_problem(workload)
+    if problem is not None:
+        raise UserError(f"the workload on target {target.name}: {problem.message}", hint=problem.hint)
+    return workload
+
+
+def _changed(workload: Workload, changes: WorkloadChanges) -> Workload:
+    every = {name: getattr(changes, name) for name in WorkloadChanges.__struct_fields__}
+    return replace(workload, **{name: value for name, value in every.items() if value is not None})
+
+
+def _refusal(job: Job, target: Target) -> tuple[str, str]:
+    """Why the target does not take the job and what would work there; both empty when it does."""
+    profile = target.runtimes.get(job.runtime)
+    if profile is None:
+        offers = "; ".join(f"{name} ({', '.join(each.precisions)})" for name, each in target.runtimes.items())
+        return f"target {target.name} does not offer {job.runtime}", f"it offers {offers}"
+    if job.precision in profile.precisions:
+        return "", ""
+    others = [name for name, each in target.runtimes.items() if job.precision in each.precisions]
+    hint = f"{job.runtime} takes {', '.join(profile.precisions)} there"
+    if others:
+        hint += f"; {job.precision} works with {', '.join(others)}"
+    return f"{job.runtime} on target {target.name} does not take {job.precision}", hint
