@@ -155,10 +155,14 @@ def outcome(counts: Counts) -> str:
 
 
 def headline(run: Run) -> str:
-    """Which run this is: id, state, time to the minute, controller, version."""
+    """Which run this is: id, state, time to the minute."""
     when = re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d)[:.\d]*(?:Z|\+00:00)$", r"\1 \2 UTC", run.created_utc)
-    parts = (run.id, run.status, when, run.controller, f"edgebench {run.edgebench_version}")
-    return " · ".join(name(part) for part in parts)
+    return " · ".join(name(part) for part in (run.id, run.status, when))
+
+
+def origin(run: Run) -> str:
+    """Where the run was started, and by which edgebench."""
+    return f"run from {name(run.controller)} with edgebench {name(run.edgebench_version)}"
 
 
 NEXT_STEPS: dict[Owner, str] = {
@@ -177,7 +181,7 @@ def next_step(failure: Failure) -> str:
 
 STATUS_MEANINGS: dict[Status, str] = {
     "partial": "some launches are missing or unusable; the numbers are those of the others",
-    "invalid": "no launch was usable; nothing may be concluded",
+    "invalid": "it cannot be used, see the warnings; nothing may be concluded from it",
     "emulated": "an emulator ran it: outputs were compared, times and memory are not a board's",
 }
 

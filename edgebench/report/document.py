@@ -1,7 +1,6 @@
 """The report as one JSON document: the contract is docs/run.schema.json, in words docs/json.md.
 
-Times are milliseconds, sizes bytes; what is not known is null, never 0, and so is every number that JSON cannot
-hold.
+Times are milliseconds, sizes bytes. What is not known is null, never 0; so is a number that JSON cannot hold.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from edgebench.report.base import (
     legend,
     name,
     next_step,
+    origin,
     outcome,
 )
 
@@ -115,6 +116,8 @@ def _devices(report: Report) -> Iterator[str]:
     for sheet in report.devices:
         who = f"**{escape(name(sheet.device))}** ({escape(name(sheet.target))})"
         yield f"- {who}: {escape(device_line(sheet))}"
+    if report.devices:
+        yield f"- {escape(origin(report.run))}"
 
 
 def _legend(report: Report) -> Iterator[str]:

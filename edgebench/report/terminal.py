@@ -7,7 +7,7 @@ the first of them do not fit, each row becomes a few lines of "name value unit".
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -31,13 +31,15 @@ from edgebench.report.base import (
     legend,
     name,
     next_step,
+    origin,
     outcome,
 )
 
 MIN_WIDTH = 20
 INDENT = 2
 GAP = 2
-TEXT_WIDTHS = (32, 24, 16, 10)  # the widest that lets the first columns fit is taken; longer names are folded
+MAIN_RANK = 3  # columns up to this rank are worth folding names for
+TEXT_WIDTHS = (32, 24, 16, 12)  # the widest that fits is taken; longer names are folded
 
 STATUS_STYLES = {"ok": "green", "partial": "yellow", "invalid": "red", "emulated": "magenta"}
 NOTICEABLE = 0.05  # ratios nearer to 1 than this get no colour
@@ -129,17 +131,24 @@ class Placed(NamedTuple):
 def _fit(rows: Sequence[Row], width: int) -> list[Placed] | None:
     """The columns that fit, left to right; None where even the first of them do not."""
     every = [column for column in columns(rows) if column.rank == 0 or _tells(column, rows)]
-    for text_width in TEXT_WIDTHS:
-        widths = {id(column): _width(column, rows, text_width) for column in every}
-        kept = [column for column in every if column.rank == 0]
-        if _total(widths[id(column)] for column in kept) <= width:
-            break
-    else:
+    sized = _sized(every, rows, width)
+    if sized is None:
         return None
-    for column in sorted((column for column in every if column.rank > 0), key=lambda column: column.rank):
-        if _total(widths[id(other)] for other in [*kept, column]) <= width:
-            kept.append(column)
-    return [Placed(column, widths[id(column)]) for column in every if column in kept]
+    kept: list[Placed] = []
+    for placed in sorted(sized, key=lambda placed: placed.column.rank):
+        if _total([*kept, placed]) <= width:
+            kept.append(placed)
+    return [placed for placed in sized if placed in kept]
+
+
+def _sized(every: Sequence[Column], rows: Sequence[Row], width: int) -> list[Placed] | None:
+    """The columns with names as wide as they may be: first so that the main numbers fit, else any."""
+    for rank in (MAIN_RANK, 0):
+        for text_width in TEXT_WIDTHS:
+            sized = [Placed(column, _width(column, rows, text_width)) for column in every]
+            if _total([placed for placed in sized if placed.column.rank <= rank]) <= width:
+                return sized
+    return None
 
 
 def _tells(column: Column, rows: Sequence[Row]) -> bool:
@@ -153,9 +162,8 @@ def _width(column: Column, rows: Sequence[Row], text_width: int) -> int:
     return max(content, cell_len(column.title), cell_len(column.unit))
 
 
-def _total(widths: Iterable[int]) -> int:
-    every = list(widths)
-    return INDENT + sum(every) + GAP * (len(every) - 1)
+def _total(table: Sequence[Placed]) -> int:
+    return INDENT + sum(placed.width for placed in table) + GAP * (len(table) - 1)
 
 
 def _headings(table: Sequence[Placed]) -> Iterator[Text]:
@@ -263,6 +271,8 @@ def _devices(report: Report, _width: int) -> Iterator[Piece]:
     for sheet in report.devices:
         yield _indented(Text(f"{name(sheet.device)} ({name(sheet.target)})", style="cyan"))
         yield _indented(Text(device_line(sheet)), 2 * INDENT)
+    if report.devices:
+        yield _indented(Text(origin(report.run), style="dim"))
 
 
 def _legend(report: Report, _width: int) -> Iterator[Piece]:
