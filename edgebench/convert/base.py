@@ -1,6 +1,6 @@
-"""The converter interface and the table of converters.
+"""The converter interface, the table of converters, and what a precision asks of a model.
 
-A converter is cheap to make and imports its SDK on first use. `convert` (in `edgebench.convert.run`) starts it in a
+A converter is cheap to make and imports its SDK on first use. `edgebench.convert.run.convert` starts it in a
 process of its own, with a time and a memory limit, and puts what comes out into the artifact store.
 """
 
@@ -18,8 +18,8 @@ from edgebench.records import ModelInfo, Record
 class Form(Record, frozen=True):
     """How a runtime gets one precision: ONNX-level steps first, then the converter's own options.
 
-    `steps` are names of `edgebench.compress`; `source` is the precision the steps start from ("fp32"), and a model
-    that already has the wanted precision is taken as it is.
+    `steps` are names of `edgebench.compress`, applied to a float32 model; a model that already has the wanted
+    precision is taken as it is.
     """
 
     steps: tuple[str, ...] = ()
@@ -27,20 +27,45 @@ class Form(Record, frozen=True):
 
 
 class Request(Record, frozen=True):
-    """What a converter is asked for: an ONNX file, already in the form the runtime wants and fully static."""
+    """What a converter is asked for: an ONNX file, already in the form the runtime wants and fully static.
+
+    `info` is what `model.inspect` says of that very file.
+    """
 
     model_path: str
+    info: ModelInfo
     precision: str
     options: dict[str, str] = {}
 
 
 class Produced(Record, frozen=True):
-    """What a converter made in its output folder: which file is what, blob names, runtime options, remarks."""
+    """What a converter made in its output folder: which file is what, blob names, runtime options, remarks.
+
+    `tool_s` is the time spent in the bare tool (pnnx, OpenVINO ...) itself, seconds.
+    """
 
     entry: dict[str, str]
     blobs: dict[str, str] = {}
     options: dict[str, str] = {}
     notes: tuple[str, ...] = ()
+    tool_s: float = 0.0
+
+
+class Task(Record, frozen=True):
+    """What the worker process is told, as JSON: the request, and the empty folder to write into."""
+
+    request: Request
+    folder: str
+
+
+class Answer(Record, frozen=True):
+    """What the worker process says at its end, in one line of JSON: what it produced, or the error it met."""
+
+    produced: Produced | None = None
+    owner: str = ""
+    message: str = ""
+    hint: str = ""
+    detail: str = ""
 
 
 class Refusal(Record, frozen=True):
@@ -51,7 +76,7 @@ class Refusal(Record, frozen=True):
 
 
 class Converter(Protocol):
-    """Variant -> files for one runtime."""
+    """Variant -> files for one runtime. Made with the home folder, where private tools lie."""
 
     runtime: str
     revision: int  # raised whenever the same input would give another output
@@ -61,7 +86,13 @@ class Converter(Protocol):
         """The reason why this runtime cannot take the model, or None. Pure and quick: no conversion."""
 
     def tool_versions(self) -> dict[str, str]:
-        """Versions of the tools that take part; InfrastructureError with what to type when one is missing."""
+        """Versions of the tools that take part; InfrastructureError with what to type when one is missing.
+
+        Quick: no SDK is imported.
+        """
+
+    def warm_up(self) -> None:
+        """Import what `convert` will need; called in the worker while the model is still being prepared."""
 
     def convert(self, request: Request, folder: Path) -> Produced:
         """Write the runtime's files into the empty `folder`; ModelError or InfrastructureError on failure."""
@@ -74,10 +105,70 @@ CONVERTERS = {
 }
 
 
-def converter(runtime: str) -> Converter:
-    """The converter for a runtime name; UserError for an unknown one."""
+def converter(runtime: str, home: Path | None = None) -> Converter:
+    """The converter for a runtime name; UserError for an unknown one.
+
+    `home` is edgebench's home folder; without it, only tools that need no folder of ours are found.
+    """
     if runtime not in CONVERTERS:
         raise UserError(f'no runtime "{runtime}"', hint=did_you_mean(runtime, CONVERTERS))
     module, _, name = CONVERTERS[runtime].partition(":")
-    made: Converter = getattr(import_module(module), name)()
+    made: Converter = getattr(import_module(module), name)(home)
     return made
+
+
+_SIGNED = ("int8", "int16", "int32", "int64")
+_UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
+NUMBERS = ("float32", "float16", "float64", *_SIGNED, *_UNSIGNED, "bool")  # numpy's names
+
+# what a process prints when an allocation failed, in C++ and in Python
+MEMORY_SIGNS = ("std::bad_alloc", "MemoryError", "Cannot allocate memory", "failed to allocate")
+
+
+# --- what every converter asks of a model first -------------------------------------------------
+
+# precision of the file -> precisions it can be converted to. Only a float32 model can be given another one; a
+# compressed one is taken as it is ("mixed" files hold several kinds: they keep them).
+_TAKEN_AS = {
+    "fp32": ("fp32", "fp16", "int8", "int8-dynamic"),
+    "fp16": ("fp16",),
+    "int8-qdq": ("int8",),
+    "int8-dynamic": ("int8-dynamic",),
+    "mixed": ("fp16", "int8", "int8-dynamic"),
+}
+
+
+def refuse_precision(
+    runtime: str, forms: Mapping[str, Form], info: ModelInfo, precision: str
+) -> Refusal | None:
+    """The refusal of a precision that the runtime lacks, or that this model cannot be given; else None."""
+    if precision not in forms:
+        others = [other for other in CONVERTERS if other != runtime]
+        return Refusal(
+            reason=f"{runtime} takes no {precision} model from edgebench; it takes {', '.join(forms)}",
+            hint=f"use {' or '.join(others)} for {precision}, or {runtime} with {' or '.join(forms)}",
+        )
+    taken_as = _TAKEN_AS[info.precision]
+    if precision not in taken_as:
+        return Refusal(
+            reason=f"{info.name} is already {info.precision}, so it cannot be made {precision}",
+            hint=f"ask for {' or '.join(taken_as)}, or start from the fp32 model",
+        )
+    return None
+
+
+def refuse_types(runtime: str, info: ModelInfo, known: tuple[str, ...]) -> Refusal | None:
+    """The refusal of the first input or output whose element type is not in `known`; else None."""
+    for tensor in (*info.inputs, *info.outputs):
+        if tensor.dtype not in known:
+            return Refusal(
+                reason=f'{runtime} cannot take "{tensor.name}": its element type is {tensor.dtype}',
+                hint=f"cast it to one of {', '.join(known)} in the model",
+            )
+    return None
+
+
+def has_operator(info: ModelInfo, *names: str) -> tuple[str, ...]:
+    """Those of `names` that the model uses; "com.microsoft.X" and "X" are the same."""
+    used = {key.replace("::", ".").replace(":", ".").rpartition(".")[2] for key in info.operators}
+    return tuple(name for name in names if name in used)

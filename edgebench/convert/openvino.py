@@ -1,0 +1,131 @@
+"""OpenVINO's IR (`model.xml`, `model.bin`) from ONNX: float, fp16 weights, QDQ and dynamic int8 as it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from edgebench.convert.base import (
+    NUMBERS,
+    Form,
+    Produced,
+    Refusal,
+    Request,
+    refuse_precision,
+    refuse_types,
+)
+from edgebench.errors import ModelError
+from edgebench.records import ModelInfo, Tensor
+from edgebench.tools import package_version
+
+# lines of its errors that say where in OpenVINO's source something happened, not what
+_WHERE_NOT_WHAT = ("Exception from", "Check '", "FrontEnd API failed", "Model wasn't fully", "Summary:")
+
+
+class OpenVinoConverter:
+    """ONNX -> IR, run in float32: bfloat16, the silent default of many CPUs, is no precision of ours."""
+
+    runtime = "openvino"
+    revision = 1
+    forms: ClassVar[Mapping[str, Form]] = {
+        "fp32": Form(),
+        "fp16": Form(options={"compress_to_fp16": "yes"}),
+        "int8": Form(steps=("int8-static",)),
+        "int8-dynamic": Form(steps=("int8-dynamic",)),
+    }
+
+    def __init__(self, home: Path | None = None) -> None:
+        self._home = home
+
+    def refuse(self, info: ModelInfo, precision: str) -> Refusal | None:
+        """The reason why OpenVINO cannot take the model, or None."""
+        return refuse_precision(self.runtime, self.forms, info, precision) or refuse_types(
+            self.runtime, info, NUMBERS
+        )
+
+    def tool_versions(self) -> dict[str, str]:
+        """The version of openvino, and of onnxruntime, which made the compressed forms."""
+        return {
+            "openvino": package_version("openvino", "openvino"),
+            "onnxruntime": package_version("onnxruntime", "openvino"),
+        }
+
+    def warm_up(self) -> None:
+        """Import openvino: most of the time of a small conversion."""
+        import openvino  # noqa: F401
+
+    def convert(self, request: Request, folder: Path) -> Produced:
+        """`model.xml` and `model.bin` in `folder`; ModelError with OpenVINO's own words when it cannot."""
+        started = time.perf_counter()
+        model = _read(request.model_path)
+        _check_tensors(model, request.info)
+        _save(model, folder / "model.xml", to_fp16=request.options.get("compress_to_fp16") == "yes")
+        return Produced(
+            entry={"model": "model.xml", "weights": "model.bin"},
+            options={"inference_precision": "f32"},
+            notes=_notes(request),
+            tool_s=time.perf_counter() - started,
+        )
+
+
+def _read(path: str) -> Any:
+    import openvino
+
+    try:
+        # read_model and not convert_model: the latter imports the converter's command line and its telemetry
+        return openvino.Core().read_model(path)
+    except RuntimeError as error:
+        raise _not_converted(error) from error
+
+
+def _save(model: Any, path: Path, *, to_fp16: bool) -> None:
+    import openvino
+
+    try:
+        openvino.save_model(model, str(path), compress_to_fp16=to_fp16)
+    except RuntimeError as error:
+        raise _not_converted(error) from error
+
+
+def _not_converted(error: RuntimeError) -> ModelError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(_WHERE_NOT_WHAT)] or lines or ["no reason given"]
+    return ModelError(
+        f"OpenVINO cannot convert the model: {'; '.join(telling[:2])[:500]}",
+        hint="the message names the operator; try onnxruntime, or change the model",
+        detail=str(error)[:4000],
+    )
+
+
+def _check_tensors(model: Any, info: ModelInfo) -> None:
+    """ModelError unless the IR has the model's inputs and outputs, under their names, with static shapes."""
+    for side, wanted, ports in (
+        ("input", info.inputs, model.inputs),
+        ("output", info.outputs, model.outputs),
+    ):
+        found = {name: port for port in ports for name in port.get_names()}
+        for tensor in wanted:
+            if tensor.name not in found:
+                raise ModelError(
+                    f'OpenVINO lost the {side} "{tensor.name}"; it kept {", ".join(sorted(found)) or "none"}',
+                    hint="an input that nothing uses can be removed from the model",
+                )
+            _check_static(side, tensor, found[tensor.name].get_partial_shape())
+
+
+def _check_static(side: str, tensor: Tensor, shape: Any) -> None:
+    if side == "input" and shape.is_dynamic:
+        raise ModelError(
+            f'the {side} "{tensor.name}" has the shape {shape}, which is not fixed',
+            hint=f"give its shape: --shape {tensor.name}=1,3,224,224",
+        )
+
+
+def _notes(request: Request) -> tuple[str, ...]:
+    if request.info.precision == "int8-dynamic":
+        return ("OpenVINO runs dynamic int8 at the speed of float",)
+    if request.precision == "fp16":
+        return ("weights are stored as fp16 and computed with in float32",)
+    return ()
