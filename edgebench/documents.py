@@ -142,10 +142,14 @@ def _too_large(source: str) -> ConfigError:
 # --- the tree -----------------------------------------------------------------------------------
 
 
+class _Other(NamedTuple):
+    """A value that no type of ours takes: TOML's dates, times, infinity and not-a-number."""
+
+
 class _Scalar(NamedTuple):
     line: int
     text: str
-    value: str | int | float | bool | None
+    value: str | int | float | bool | _Other | None
 
 
 class _Entry(NamedTuple):
@@ -318,23 +322,19 @@ def _toml_data(text: str, source: str) -> Any:
 
 
 def _toml_tree(data: object, text: str, table: tuple[str, ...]) -> _Node:
-    lines = text.splitlines()
+    lines = text.split("\n")
     header = re.compile(r"\s*\[\s*" + r"\s*\.\s*".join(map(re.escape, table)) + r"\s*\]")
     start = next((number for number, line in enumerate(lines) if table and header.match(line)), 0)
-
-    def line_of(key: str) -> int:
-        pattern = re.compile(r"""\s*["']?""" + re.escape(key) + r"""["']?\s*[.=]""")
-        return next((n + 1 for n, line in enumerate(lines) if n >= start and pattern.match(line)), start + 1)
+    found = _toml_lines(lines, start)
 
     def node(value: object, line: int, depth: int) -> _Node:
         if depth > MAX_DEPTH:
-            return _Scalar(line, "...", "...")
+            return _Scalar(line, "...", _Other())
         if isinstance(value, dict):
-            found = {key: line_of(key) for key in value}
-            entries = {
-                key: _Entry(found[key], node(item, found[key], depth + 1)) for key, item in value.items()
-            }
-            return _Mapping(line, entries)
+            at = {key: found.get(key, line) for key in value}
+            return _Mapping(
+                line, {key: _Entry(at[key], node(value[key], at[key], depth + 1)) for key in value}
+            )
         if isinstance(value, list):
             return _Sequence(line, [node(item, line, depth + 1) for item in value])
         shown = str(value).lower() if isinstance(value, bool) else str(value)
@@ -343,11 +343,20 @@ def _toml_tree(data: object, text: str, table: tuple[str, ...]) -> _Node:
     return node(data, start + 1, 0)
 
 
-def _toml_value(value: object) -> str | int | float | bool:
-    """Dates, times, infinity and not-a-number are taken as texts, which no key of ours wants."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    return value if isinstance(value, str | int) else str(value)
+def _toml_lines(lines: list[str], start: int) -> dict[str, int]:
+    """The line on which each key first stands before a "=", alone or as a part of a dotted key."""
+    found: dict[str, int] = {}
+    for number in range(start, len(lines)):
+        keys, equals, _ = lines[number].partition("=")
+        for key in keys.split(".") if equals else ():
+            found.setdefault(key.strip().strip("\"'"), number + 1)
+    return found
+
+
+def _toml_value(value: object) -> str | int | float | bool | _Other:
+    if isinstance(value, float) and not math.isfinite(value):
+        return _Other()
+    return value if isinstance(value, str | int | float) else _Other()
 
 
 # --- tree x types -> record ---------------------------------------------------------------------
@@ -480,7 +489,7 @@ def _found(node: _Node) -> str:
         return "a list"
     if node.value is None:
         return "nothing"
-    if isinstance(node.value, bool):
+    if isinstance(node.value, bool | _Other):
         return node.text
     return f"the text {quoted(node.text)}" if isinstance(node.value, str) else f"the number {node.text}"
 

@@ -31,7 +31,7 @@ AS_IS = "as-is"
 
 
 class PlannedModel(Record, frozen=True):
-    """One ONNX file. `inputs` and `calibration` are `.npz` files; `shapes` fixes open dimensions of inputs."""
+    """One ONNX file. `inputs` and `calibration` are `.npz` files; `shapes` fixes the open dimensions."""
 
     path: str
     name: str | None = None
@@ -102,7 +102,7 @@ class Expansion(NamedTuple):
 
 
 def parse(text: str, source: str) -> Plan:
-    """The plan that a YAML text holds, its paths seen from the file; ConfigError with line and nearest key."""
+    """The plan in a YAML text, its paths seen from the file; ConfigError with line and nearest key."""
     document = documents.load_with_lines(text, PlanFile, source=source)
     file = document.value
     if file.version != VERSION:
@@ -132,8 +132,8 @@ def expand(
 ) -> Expansion:
     """Every cell of the plan: jobs, and those refused by a device's target. `infos`: by the models' paths.
 
-    UserError when two models could not be told apart, or a device's target is not there; NothingDone when there
-    is no cell.
+    UserError when two models could not be told apart, or a device's target is not there; NothingDone without
+    any cell.
     """
     _check_distinct(plan, infos)
     jobs: list[PlannedJob] = []
