@@ -1,14 +1,14 @@
 """Small generated networks that all test suites use: numpy and onnx only, seeded, made in milliseconds.
 
-`GENERATED` names every function that returns a ModelProto without arguments; `write(folder, name)` saves one of
-them. Weights are He-scaled, so that outputs keep a useful range (parity tests need one).
+`GENERATED` names every function that returns a ModelProto without arguments; `write(folder, name)` saves one
+of them. Weights are He-scaled, so that outputs keep a useful range (parity tests need one).
 
     valid      conv_net conv_net_dynamic conv_net_dynamic_size conv_net_fp16 conv_net_qdq conv_net_integer
-               constant_weights ir3_net unsorted_net two_inputs rank0_input if_net lstm_net matmul_net deconv_net
-               bool_net large_net
+               constant_weights ir3_net unsorted_net two_inputs rank0_input if_net lstm_net matmul_net
+               deconv_net bool_net large_net
     refused    cycle duplicate_names huge_shape huge_constant huge_initializer string_input sequence_output
                sparse_initializer newer_opset custom_domain missing_initializer empty_graph
-    broken     nan_output (loads and runs, but computes NaN), unsupported_op (valid ONNX no edge runtime takes)
+    broken     nan_output (loads and runs, but computes NaN), unsupported_op (valid; no edge runtime has it)
 """
 
 from __future__ import annotations

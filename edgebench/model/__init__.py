@@ -1,0 +1,156 @@
+"""ONNX file -> ModelInfo and canonical form: the only door by which a network enters edgebench.
+
+onnx and numpy are imported on first use.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgebench.errors import UserError
+from edgebench.records import ModelInfo
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+    Arrays = dict[str, NDArray[Any]]
+
+__all__ = [
+    "batches",
+    "digest",
+    "fp16_to_fp32",
+    "inspect",
+    "load",
+    "parse_shape",
+    "prepare",
+    "random_inputs",
+    "read_inputs",
+    "write",
+]
+
+
+def digest(path: Path) -> str:
+    """The sha256 that names the model: of the file, or of the file and its external data in the order of
+    names.
+
+    UserError when the path is no file, ModelError when it is not ONNX or its data is missing or outside its
+    folder.
+    """
+    from edgebench.model import file
+
+    return file.digest(Path(path))
+
+
+def load(path: Path) -> ModelProto:
+    """The checked ModelProto with its external data read in.
+
+    UserError when the path is no file. ModelError when it is not ONNX, empty, truncated or too large; when
+    external data is missing or outside the model's folder; when an operator or its version is unknown; on
+    cycles, duplicate or missing names, strings, sequences, sparse tensors, and shapes of more than 2**31
+    elements.
+    """
+    return _loaded(path)[0]
+
+
+def inspect(path: Path) -> ModelInfo:
+    """What the file is; errors as for `load`. The name is told by the file's metadata, else by the file's
+    name.
+    """
+    model, named, size_bytes = _loaded(path)
+    return _described(model, Path(path).stem, named, size_bytes)
+
+
+def prepare(path: Path, *, shapes: Mapping[str, tuple[int, ...]], batch: int = 1, out: Path) -> ModelInfo:
+    """The canonical model, written to `out`: static, sorted, shapes inferred, weights no inputs, without
+    notes.
+
+    A leading dimension that is its input's only unknown one becomes `batch` (its lineage says so); every
+    other unknown one must be given in `shapes`, else a UserError shows the option to type. Values do not
+    change, and the same input gives the same bytes. Errors as for `load`.
+    """
+    from edgebench.model import canonical, info
+
+    model, named, size_bytes = _loaded(path)
+    before = _described(model, Path(path).stem, named, size_bytes)
+    made, frozen = canonical.canonical(model, Path(path).name, shapes, batch)
+    steps = info.lineage(model)
+    if frozen.inputs:
+        settings = {name: list(shape) for name, shape in sorted(frozen.inputs.items())}
+        steps.append({"step": "freeze", "settings": settings, "input": named})
+    return write(made, out, name=before.name, variant=before.variant, steps=steps)
+
+
+def write(model: ModelProto, out: Path, *, name: str, variant: str, steps: list[dict[str, Any]]) -> ModelInfo:
+    """What was written: the model with its name, variant and lineage in its metadata; errors as for `load`.
+
+    `steps` are the lineage, oldest first: {"step": name, "settings": {...}, "input": digest, ...}.
+    """
+    import hashlib
+
+    from edgebench.model import checks, file, info
+
+    if not out.parent.is_dir():
+        raise UserError(f"no folder {out.parent}", hint=f"mkdir -p {out.parent}")
+    told = {info.KEY_MODEL: name, info.KEY_VARIANT: variant}
+    if steps:
+        told[info.KEY_LINEAGE] = json.dumps(steps, sort_keys=True, separators=(",", ":"))
+    info.set_metadata(model, told)
+    checks.check(model, out.name)
+    data = file.save(model, out)
+    return _described(model, name, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Name and sizes of "image=1,3,224,224"; UserError when the text is not of that form."""
+    from edgebench.model import inputs
+
+    return inputs.parse_shape(text)
+
+
+def fp16_to_fp32(model: ModelProto) -> ModelProto:
+    """A new model that computes in float32 what this one computes in float16, inputs and outputs included."""
+    from edgebench.model import upcast
+
+    return upcast.fp16_to_fp32(model)
+
+
+def random_inputs(info: ModelInfo, seed: int) -> Arrays:
+    """Name -> seeded plausible input, the same each time; UserError when a shape is not static."""
+    from edgebench.model import inputs
+
+    return inputs.random_inputs(info, seed)
+
+
+def read_inputs(path: Path, info: ModelInfo) -> Arrays:
+    """Name -> the user's array for every input, one sample or N; UserError when the `.npz` does not fit the
+    model.
+    """
+    from edgebench.model import inputs
+
+    return inputs.read_inputs(Path(path), info)
+
+
+def batches(arrays: Mapping[str, NDArray[Any]], info: ModelInfo) -> Iterator[Arrays]:
+    """One feed per sample of what `read_inputs` returned, in the model's exact shapes."""
+    from edgebench.model import inputs
+
+    return inputs.batches(arrays, info)
+
+
+def _loaded(path: Path) -> tuple[ModelProto, str, int]:
+    from edgebench.model import checks, file
+
+    loaded = file.read(Path(path))
+    checks.check(loaded.model, Path(path).name)
+    return loaded
+
+
+def _described(model: ModelProto, stem: str, named: str, size_bytes: int) -> ModelInfo:
+    from edgebench.model import info, macs
+
+    work = macs.count_macs(model, stem)
+    return info.describe(model, stem=stem, digest=named, size_bytes=size_bytes, macs=work)

@@ -1,0 +1,198 @@
+"""What all of edgebench.model shares: walking through a network, its order, its shapes, its names."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import onnx
+import onnx.inliner
+import onnx.shape_inference
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+
+from edgebench.errors import ModelError
+
+MAX_ELEMENTS = 1 << 31  # of one tensor: 8 GiB of float32, beyond every edge device
+HINT_EXPORT = "export the network to ONNX again, or copy the file again"
+
+# --- walking ------------------------------------------------------------------------------------
+
+
+def graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """The graph and all graphs inside its nodes (branches of If, bodies of Loop), outer ones first."""
+    yield graph
+    for node in graph.node:
+        for inner in subgraphs(node):
+            yield from graphs(inner)
+
+
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs that a node's attributes hold."""
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    """All nodes, those of inner graphs included."""
+    for each in graphs(graph):
+        yield from each.node
+
+
+def tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """All tensors of a model: initializers and attributes, in inner graphs and local functions too."""
+    for graph in graphs(model.graph):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield sparse.values
+            yield sparse.indices
+        yield from _attribute_tensors(graph.node)
+    for function in model.functions:
+        yield from _attribute_tensors(function.node)
+        for node in function.node:
+            for inner in subgraphs(node):
+                for graph in graphs(inner):
+                    yield from graph.initializer
+                    yield from _attribute_tensors(graph.node)
+
+
+def _attribute_tensors(some: Iterable[NodeProto]) -> Iterator[TensorProto]:
+    for node in some:
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR:
+                yield attribute.t
+            elif attribute.type == AttributeProto.TENSORS:
+                yield from attribute.tensors
+
+
+def short(text: str, limit: int = 80) -> str:
+    """Text from a file, fit for a message: printable and cut."""
+    clean = "".join(letter if letter.isprintable() else "?" for letter in text[: limit + 1])
+    return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"
+
+
+def title(node: NodeProto) -> str:
+    """How a message calls a node: `Conv "conv1"`, or by its first output where it has no name."""
+    operator = f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+    return f'{short(operator)} "{short(node.name or (node.output[0] if node.output else "?"))}"'
+
+
+# --- order and shapes ---------------------------------------------------------------------------
+
+
+def order(graph: GraphProto, name: str, known: frozenset[str] | set[str]) -> list[NodeProto]:
+    """The nodes so that each stands behind those whose outputs it reads, otherwise in the file's order.
+
+    ModelError naming some of the nodes when they wait for each other. Kahn's algorithm.
+    """
+    maker = {out: place for place, node in enumerate(graph.node) for out in node.output if out}
+    waits: list[set[int]] = []
+    followers: dict[int, list[int]] = {}
+    for place, node in enumerate(graph.node):
+        needs = {maker[read] for read in _reads(node) if read in maker and read not in known}
+        waits.append(needs)
+        for need in needs:
+            followers.setdefault(need, []).append(place)
+    ready = [place for place, needs in enumerate(waits) if not needs]
+    heapq.heapify(ready)
+    placed: list[NodeProto] = []
+    while ready:
+        place = heapq.heappop(ready)
+        placed.append(graph.node[place])
+        for follower in followers.get(place, ()):
+            waits[follower].discard(place)
+            if not waits[follower]:
+                heapq.heappush(ready, follower)
+    if len(placed) < len(graph.node):
+        stuck = [title(node) for node, needs in zip(graph.node, waits, strict=True) if needs][:4]
+        raise ModelError(f"{name} has a cycle: {', '.join(stuck)} wait for each other", hint=HINT_EXPORT)
+    return placed
+
+
+def _reads(node: NodeProto) -> set[str]:
+    """The names a node reads, those that its inner graphs take from outside included."""
+    names = set(node.input)
+    for inner in subgraphs(node):
+        for each in graphs(inner):
+            for deep in each.node:
+                names.update(deep.input)
+            names.update(value.name for value in each.output)
+    return names
+
+
+def sort(graph: GraphProto, name: str) -> None:
+    """Put the nodes of the graph and of all inner graphs in topological order; ModelError on a cycle."""
+    known = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    placed = [copied(node) for node in order(graph, name, known)]
+    del graph.node[:]
+    graph.node.extend(placed)
+    for node in graph.node:
+        for inner in subgraphs(node):
+            sort(inner, name)
+
+
+def copied(node: NodeProto) -> NodeProto:
+    """An independent copy: protobuf's lists own their entries."""
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    return copy
+
+
+def real_inputs(graph: GraphProto) -> list[onnx.ValueInfoProto]:
+    """The inputs one has to feed: IR 3 lists the weights among the inputs too."""
+    stored = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in stored]
+
+
+def inferred(model: ModelProto, name: str) -> ModelProto:
+    """A copy with all the shapes that ONNX can infer; what cannot be inferred stays unknown.
+
+    ModelError when an inferred shape is absurd.
+    """
+    shaped = _quietly(
+        lambda: onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True), model
+    )
+    check_shapes(shaped.graph, name)
+    return shaped
+
+
+def inlined(model: ModelProto) -> ModelProto:
+    """The model with its local functions written out; the same model where it has none."""
+    if not model.functions:
+        return model
+    return _quietly(lambda: onnx.inliner.inline_local_functions(model), model)
+
+
+def _quietly(make: Callable[[], ModelProto], otherwise: ModelProto) -> ModelProto:
+    """What `make` returns, or a copy of the model where ONNX's own tool gives up on it."""
+    try:
+        return make()
+    except (RuntimeError, ValueError, TypeError, onnx.shape_inference.InferenceError):
+        copy = ModelProto()
+        copy.CopyFrom(otherwise)
+        return copy
+
+
+def check_shapes(graph: GraphProto, name: str) -> None:
+    """ModelError when a declared or inferred shape has more than MAX_ELEMENTS elements."""
+    for each in graphs(graph):
+        for kind in (each.input, each.output, each.value_info):
+            for value in kind:
+                dims = [d.dim_value for d in value.type.tensor_type.shape.dim if d.HasField("dim_value")]
+                # exporters write -1 or 0 where they mean "unknown"
+                bounded([dim for dim in dims if dim > 0], f'{name}: "{short(value.name)}"')
+
+
+def bounded(dims: Iterable[int], what: str) -> None:
+    """ModelError unless the dimensions are those of a tensor that could exist; `what` begins the message."""
+    sizes = list(dims)
+    if any(size < 0 for size in sizes):
+        raise ModelError(f"{what} has the impossible shape {sizes[:8]}", hint=HINT_EXPORT)
+    if math.prod(sizes) > MAX_ELEMENTS or len(sizes) > 64:
+        raise ModelError(
+            f"{what} has the absurd shape {sizes[:8]}: more than {MAX_ELEMENTS:,} elements",
+            hint="the file is damaged or was not made for an edge device",
+        )

@@ -1,0 +1,235 @@
+"""The canonical form: static shapes, sorted nodes, one plain file, nothing of the exporter's computer in it.
+
+Values do not change. The same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from onnx import GraphProto, ModelProto, TensorShapeProto, ValueInfoProto
+
+from edgebench.errors import UserError, did_you_mean
+from edgebench.model.base import MAX_ELEMENTS, graphs, inferred, inlined, real_inputs, short, sort
+
+Shape = tuple[int, ...]
+OLDEST_IR = 4  # from here on weights need not be graph inputs
+
+
+class Frozen:
+    """Which sizes were chosen while freezing: by symbol, and by input for the record of lineage."""
+
+    def __init__(self) -> None:
+        self.symbols: dict[str, int] = {}
+        self.inputs: dict[str, Shape] = {}
+
+
+def canonical(
+    model: ModelProto, name: str, shapes: Mapping[str, Shape], batch: int
+) -> tuple[ModelProto, Frozen]:
+    """A new model in canonical form, and what was frozen.
+
+    UserError when an input keeps an unknown dimension that `shapes` does not give, or `shapes` does not fit.
+    """
+    made = ModelProto()
+    made.CopyFrom(inlined(model))
+    _drop_weight_inputs(made)
+    frozen = freeze(made.graph, shapes, batch)
+    tidy(made)
+    sort(made.graph, name)
+    shaped = inferred(made, name)
+    _forget_invented_symbols(shaped.graph)
+    return shaped, frozen
+
+
+# --- shapes -------------------------------------------------------------------------------------
+
+
+def freeze(graph: GraphProto, shapes: Mapping[str, Shape], batch: int) -> Frozen:
+    """What was frozen, after writing sizes into every input: given ones first, then a lone leading batch."""
+    inputs = {value.name: value for value in real_inputs(graph)}
+    for name in shapes:
+        if name not in inputs:
+            raise UserError(f'the model has no input "{name}"', hint=did_you_mean(name, inputs))
+    frozen = Frozen()
+    for name, shape in shapes.items():
+        _apply_shape(inputs[name], shape, frozen)
+    for value in inputs.values():
+        _apply_symbols(value, frozen)
+    for value in inputs.values():
+        _apply_batch(value, batch, frozen)
+    for value in inputs.values():
+        _apply_symbols(value, frozen)
+    _refuse_unknown(list(inputs.values()))
+    _refuse_batch(list(inputs.values()), batch)
+    _forget_old_shapes(graph, frozen)
+    return frozen
+
+
+def _known(dim: TensorShapeProto.Dimension) -> bool:
+    return dim.HasField("dim_value") and dim.dim_value > 0
+
+
+def _dims(value: ValueInfoProto) -> list[TensorShapeProto.Dimension]:
+    return list(value.type.tensor_type.shape.dim)
+
+
+def shape_text(value: ValueInfoProto) -> str:
+    """The shape as a message shows it: [N, 3, ?, ?]."""
+    if not value.type.tensor_type.HasField("shape"):
+        return "of unknown rank"
+    words = [str(dim.dim_value) if _known(dim) else short(dim.dim_param) or "?" for dim in _dims(value)]
+    return f"[{', '.join(words)}]"
+
+
+def _apply_shape(value: ValueInfoProto, shape: Shape, frozen: Frozen) -> None:
+    asked = ",".join(map(str, shape))
+    typed = value.type.tensor_type
+    if not typed.HasField("shape"):
+        typed.shape.SetInParent()
+        for _ in shape:
+            typed.shape.dim.add()
+    dims = _dims(value)
+    fits = len(dims) == len(shape) and all(
+        not _known(dim) or dim.dim_value == size for dim, size in zip(dims, shape, strict=True)
+    )
+    if not fits:
+        raise UserError(
+            f'--shape {value.name}={asked} does not fit the input "{short(value.name)}" {shape_text(value)}',
+            hint=f"keep its known sizes: {suggestion(value)}",
+        )
+    if any(size < 1 for size in shape) or math.prod(shape) > MAX_ELEMENTS:
+        raise UserError(
+            f"--shape {value.name}={asked} is no shape that a device could hold",
+            hint=f"sizes are 1 or more: {suggestion(value)}",
+        )
+    for dim, size in zip(dims, shape, strict=True):
+        _set(dim, size, value, frozen)
+
+
+def _set(dim: TensorShapeProto.Dimension, size: int, value: ValueInfoProto, frozen: Frozen) -> None:
+    """Write one size, and remember it for its symbol; UserError when the symbol already has another."""
+    if _known(dim):
+        return
+    symbol = dim.dim_param
+    if symbol and frozen.symbols.setdefault(symbol, size) != size:
+        raise UserError(
+            f'the inputs share the size "{short(symbol)}", which is {frozen.symbols[symbol]} and {size}',
+            hint=f'give "{short(value.name)}" and the other inputs the same "{short(symbol)}"',
+        )
+    dim.dim_value = size
+    frozen.inputs[value.name] = tuple(each.dim_value for each in _dims(value))
+
+
+def _apply_symbols(value: ValueInfoProto, frozen: Frozen) -> None:
+    for dim in _dims(value):
+        if dim.dim_param in frozen.symbols:
+            _set(dim, frozen.symbols[dim.dim_param], value, frozen)
+
+
+def _apply_batch(value: ValueInfoProto, batch: int, frozen: Frozen) -> None:
+    dims = _dims(value)
+    unknown = [dim for dim in dims if not _known(dim)]
+    if len(unknown) == 1 and unknown[0] is dims[0]:
+        _set(dims[0], batch, value, frozen)
+
+
+def _refuse_unknown(inputs: list[ValueInfoProto]) -> None:
+    open_inputs = [
+        value
+        for value in inputs
+        if not value.type.tensor_type.HasField("shape") or not all(_known(dim) for dim in _dims(value))
+    ]
+    if open_inputs:
+        shown = ", ".join(f'"{short(value.name)}" {shape_text(value)}' for value in open_inputs[:8])
+        raise UserError(
+            f"the model's shape is not fixed: {shown}",
+            hint=" ".join(suggestion(value) for value in open_inputs[:8]),
+        )
+
+
+def _refuse_batch(inputs: list[ValueInfoProto], batch: int) -> None:
+    leading = [dims[0].dim_value for dims in map(_dims, inputs) if dims]
+    if batch != 1 and batch not in leading:
+        raise UserError(
+            f"batch {batch} was asked, but the model's batch is fixed at {leading[0] if leading else 1}",
+            hint="export the network with a symbolic batch dimension, or measure batch 1",
+        )
+
+
+def suggestion(value: ValueInfoProto) -> str:
+    """The option to type for an input, with likely sizes for unknown ones: --shape image=1,3,224,224."""
+    dims = _dims(value)
+    if not dims:
+        return f"--shape {value.name}=1,3,224,224"
+    likely = [1, *([224] * 3 if len(dims) == 4 else [128] * 63)]
+    if len(dims) == 4 and not _known(dims[1]) and not _known(dims[3]):
+        likely[1] = 3
+    sizes = [dim.dim_value if _known(dim) else size for dim, size in zip(dims, likely, strict=False)]
+    return f"--shape {value.name}={','.join(map(str, sizes))}"
+
+
+def _forget_old_shapes(graph: GraphProto, frozen: Frozen) -> None:
+    """Symbols become sizes everywhere; shapes that inference can find again are dropped, since they may be
+    stale.
+    """
+    for each in graphs(graph):
+        del each.value_info[:]
+    for value in graph.output:
+        for dim in _dims(value):
+            if dim.dim_param in frozen.symbols:
+                dim.dim_value = frozen.symbols[dim.dim_param]
+            elif not _known(dim):
+                dim.Clear()
+
+
+def _forget_invented_symbols(graph: GraphProto) -> None:
+    """Inference calls what it cannot know `unk__0`; an unknown size is better without a name."""
+    for each in graphs(graph):
+        for value in (*each.output, *each.value_info):
+            for dim in _dims(value):
+                if dim.dim_param.startswith("unk__"):
+                    dim.Clear()
+
+
+# --- tidying ------------------------------------------------------------------------------------
+
+
+def _drop_weight_inputs(model: ModelProto) -> None:
+    """IR 3 lists weights among the inputs; later ones need not, and then the weights are constants."""
+    kept = [(value.name, value.SerializeToString()) for value in real_inputs(model.graph)]
+    del model.graph.input[:]
+    for _, data in kept:
+        model.graph.input.add().ParseFromString(data)
+    model.ir_version = max(model.ir_version, OLDEST_IR)
+
+
+def tidy(model: ModelProto) -> None:
+    """Remove what says nothing of the network: notes, source paths, training data, unused imports."""
+    model.ClearField("training_info")
+    model.doc_string = ""
+    for graph in graphs(model.graph):
+        graph.doc_string = ""
+        graph.ClearField("metadata_props")
+        for kind in (graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
+            for entry in kind:
+                entry.ClearField("doc_string")
+                entry.ClearField("metadata_props")
+        for node in graph.node:
+            for attribute in node.attribute:
+                attribute.ClearField("doc_string")
+                attribute.t.ClearField("doc_string") if attribute.HasField("t") else None
+    _drop_unused_imports(model)
+
+
+def _drop_unused_imports(model: ModelProto) -> None:
+    used = {node.domain or "ai.onnx" for graph in graphs(model.graph) for node in graph.node} | {"ai.onnx"}
+    versions = {
+        entry.domain or "ai.onnx": entry.version
+        for entry in model.opset_import
+        if (entry.domain or "ai.onnx") in used
+    }
+    del model.opset_import[:]
+    for domain in sorted(versions):
+        model.opset_import.add(domain="" if domain == "ai.onnx" else domain, version=versions[domain])

@@ -1,0 +1,185 @@
+"""Whether a network can be trusted: sizes, weights, types, operators, names, order. ModelError where not."""
+
+from __future__ import annotations
+
+import math
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+from edgebench.errors import ModelError
+from edgebench.model.base import (
+    HINT_EXPORT,
+    bounded,
+    check_shapes,
+    graphs,
+    nodes,
+    order,
+    short,
+    subgraphs,
+    tensors,
+    title,
+)
+
+MAX_NODES = 200_000
+KNOWN_DOMAINS = ("ai.onnx", "ai.onnx.ml")  # beside com.microsoft*, which ONNX Runtime brings
+_PACKED_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
+_NUMBER_TYPES = frozenset(onnx.helper.get_all_tensor_dtypes()) - {TensorProto.UNDEFINED, TensorProto.STRING}
+
+
+def check(model: ModelProto, name: str) -> None:
+    """Nothing, or a ModelError about the first thing that is wrong; `name` begins the message."""
+    _check_sizes(model, name)
+    _check_types(model, name)
+    _check_weights(model, name)
+    _check_operators(model, name)
+    _check_names(model.graph, name)
+
+
+def _check_sizes(model: ModelProto, name: str) -> None:
+    """Refuse what is absurd before anything is allocated: shapes, and too many nodes."""
+    count = sum(1 for _ in nodes(model.graph))
+    if count > MAX_NODES:
+        raise ModelError(f"{name} has {count:,} nodes; edgebench takes up to {MAX_NODES:,}", hint=HINT_EXPORT)
+    for tensor in tensors(model):
+        bounded(tensor.dims, f'{name}: the weight "{short(tensor.name)}"')
+    check_shapes(model.graph, name)
+
+
+def _check_weights(model: ModelProto, name: str) -> None:
+    """Each weight brings as much data as its shape says: reading it can neither fail nor allocate more."""
+    for tensor in tensors(model):
+        if tensor.data_type not in _NUMBER_TYPES:
+            raise ModelError(
+                f'{name}: the weight "{short(tensor.name)}" has an unknown type', hint=HINT_EXPORT
+            )
+        expected, found = _expected_and_found(tensor)
+        if expected != found:
+            raise ModelError(
+                f'{name}: the weight "{short(tensor.name)}" of shape {list(tensor.dims)} needs {expected:,} '
+                f"bytes or numbers, {found:,} are there",
+                hint=HINT_EXPORT,
+            )
+
+
+def _expected_and_found(tensor: TensorProto) -> tuple[int, int]:
+    """How many bytes (raw) or numbers (typed field) the shape asks for, and how many there are."""
+    elements = math.prod(tensor.dims)
+    packed_bits = _PACKED_BITS.get(TensorProto.DataType.Name(tensor.data_type))
+    if packed_bits is not None:
+        elements = math.ceil(elements * packed_bits / 8)
+    if tensor.HasField("raw_data"):
+        itemsize = 1 if packed_bits else onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        return elements * itemsize, len(tensor.raw_data)
+    if tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128):
+        elements *= 2
+    return elements, len(getattr(tensor, onnx.helper.tensor_dtype_to_field(tensor.data_type)))
+
+
+def _check_types(model: ModelProto, name: str) -> None:
+    """Only dense tensors of numbers come in, go out and are stored."""
+    for graph in graphs(model.graph):
+        if graph.sparse_initializer:
+            raise ModelError(
+                f'{name}: the weight "{short(graph.sparse_initializer[0].values.name)}" is a sparse tensor, '
+                "which no edge runtime takes",
+                hint="store it dense; zeros cost nothing in the comparison of variants",
+            )
+    for tensor in tensors(model):
+        if tensor.data_type == TensorProto.STRING:
+            raise ModelError(
+                f'{name}: the constant "{short(tensor.name)}" holds strings',
+                hint="cut the text processing off the network and export the rest",
+            )
+    for value in (*model.graph.input, *model.graph.output):
+        _check_value_type(value, name)
+
+
+def _check_value_type(value: ValueInfoProto, name: str) -> None:
+    shown = f'{name}: "{short(value.name)}"'
+    kind = value.type.WhichOneof("value")
+    if kind is None:
+        raise ModelError(f"{shown} has no type", hint=HINT_EXPORT)
+    if kind != "tensor_type":
+        raise ModelError(
+            f"{shown} is a {kind.removesuffix('_type')}, not a tensor",
+            hint="export the network so that it takes and returns tensors only",
+        )
+    if value.type.tensor_type.elem_type == TensorProto.STRING:
+        raise ModelError(
+            f"{shown} holds strings", hint="cut the text processing off the network and export the rest"
+        )
+    if value.type.tensor_type.elem_type not in _NUMBER_TYPES:
+        raise ModelError(f"{shown} has an unknown element type", hint=HINT_EXPORT)
+
+
+def _check_operators(model: ModelProto, name: str) -> None:
+    """Every operator is known in the version the file imports; judged by nodes, not by the import list."""
+    versions = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+    own = {(function.domain, function.name) for function in model.functions}
+    newest = onnx.defs.onnx_opset_version()
+    for node in nodes(model.graph):
+        domain = node.domain or "ai.onnx"
+        if (node.domain, node.op_type) in own or domain.startswith("com.microsoft"):
+            continue
+        if domain not in KNOWN_DOMAINS:
+            raise ModelError(
+                f"{name}: {title(node)} is of the unknown domain {short(domain)}",
+                hint="replace the custom operator by standard ones and export again",
+            )
+        if domain not in versions:
+            raise ModelError(f"{name} does not say which version of {domain} it uses", hint=HINT_EXPORT)
+        if versions[domain] < 1:
+            raise ModelError(f"{name} says it uses version {versions[domain]} of {domain}", hint=HINT_EXPORT)
+        if domain == "ai.onnx" and versions[domain] > newest:
+            raise ModelError(
+                f"{name} uses opset {versions[domain]}; onnx {onnx.__version__} here knows up to {newest}",
+                hint=f"pip install -U onnx, or export with opset_version={newest} or lower",
+            )
+        _check_schema(node, versions[domain], name)
+
+
+def _check_schema(node: NodeProto, version: int, name: str) -> None:
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    try:
+        onnx.defs.get_schema(node.op_type, version, domain)
+    except onnx.defs.SchemaError as error:
+        raise ModelError(
+            f"{name}: {title(node)} is no operator of {domain or 'ai.onnx'} version {version}",
+            hint="the file needs another opset version, or an operator that is not standard",
+        ) from error
+
+
+def _check_names(graph: GraphProto, name: str, outer: frozenset[str] = frozenset()) -> None:
+    """Every name is made once, all that is read is made, and nothing waits for itself; else ModelError."""
+    made: dict[str, str] = {}
+    _claim(made, [value.name for value in graph.input], "an input", name)
+    inputs = set(made)
+    stored: dict[str, str] = {}
+    _claim(stored, [tensor.name for tensor in graph.initializer], "a weight", name)
+    made.update(stored)  # IR 3 lists weights as inputs too
+    for node in graph.node:
+        _claim(made, [out for out in node.output if out], title(node), name)
+    visible = frozenset(made) | outer
+    for node in graph.node:
+        for read in node.input:
+            if read and read not in visible:
+                raise ModelError(
+                    f'{name}: {title(node)} reads "{short(read)}", which nothing makes', hint=HINT_EXPORT
+                )
+        for inner in subgraphs(node):
+            _check_names(inner, name, visible)
+    for value in graph.output:
+        if value.name not in visible:
+            raise ModelError(f'{name}: nothing makes the output "{short(value.name)}"', hint=HINT_EXPORT)
+    order(graph, name, outer | inputs | set(stored))
+
+
+def _claim(made: dict[str, str], names: list[str], who: str, name: str) -> None:
+    for each in names:
+        if each in made:
+            raise ModelError(
+                f'{name}: the name "{short(each)}" is made twice, by {made[each]} and by {who}',
+                hint=HINT_EXPORT,
+            )
+        made[each] = who
