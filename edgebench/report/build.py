@@ -19,7 +19,7 @@ from edgebench.records import (
 from edgebench.report.base import Counts, DeviceSheet, Report, Row, Status
 from edgebench.statistics import Summary, summarise_measurement, unusable_reason
 
-REFERENCE_VARIANTS = ("fp32", "original", "")
+REFERENCE = "fp32"  # the variant and the precision that the others are compared with
 
 
 def build(run: Run, measurements: Iterable[Measurement], failures: Iterable[Failure]) -> Report:
@@ -39,10 +39,12 @@ def build(run: Run, measurements: Iterable[Measurement], failures: Iterable[Fail
 
 
 def planned_jobs(run: Run) -> list[Job]:
-    """The jobs of the run's plan (its `jobs` list); none where the plan does not hold them."""
-    found = run.plan.get("jobs", ())
+    """The jobs of the run's plan: its list `jobs`, of jobs or of things with a `job`."""
+    found = run.plan.get("jobs")
+    if not isinstance(found, list):
+        return []
     try:
-        return msgspec.convert(found, list[Job])
+        return [msgspec.convert(each.get("job", each), Job) for each in found if isinstance(each, dict)]
     except msgspec.ValidationError:
         return []
 
@@ -113,7 +115,7 @@ def with_ratios(rows: Sequence[Row]) -> list[Row]:
     """The rows with size ratio and speed-up against fp32, where one and only one reference row is there."""
     references: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
-        if row.job.precision == "fp32" and row.job.variant in REFERENCE_VARIANTS:
+        if row.job.precision == row.job.variant == REFERENCE:
             references.setdefault(_peers(row.job), []).append(row)
     return [_against(row, references.get(_peers(row.job), [])) for row in rows]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgebench.records import Workload, replace
+from edgebench.records import Workload, replace, to_json
 from edgebench.report.base import Report, Row
 from edgebench.report.build import build, planned_jobs
 from tests.report import fixtures
@@ -49,9 +49,17 @@ def test_a_job_that_was_never_reached_is_missing_not_gone() -> None:
     assert (missing.model, missing.variant, missing.device) == ("mobilenet-v2", "int8-static", "local")
 
 
-@pytest.mark.parametrize("plan", [{}, {"jobs": "none"}, {"jobs": [{"model": 3}]}, {"jobs": None}])
+@pytest.mark.parametrize(
+    "plan", [{}, {"jobs": "none"}, {"jobs": [{"model": 3}]}, {"jobs": [3]}, {"jobs": None}]
+)
 def test_a_plan_without_jobs_has_no_missing_jobs(plan: dict[str, Any]) -> None:
     assert planned_jobs(replace(fixtures.run(), plan=plan)) == []
+
+
+def test_a_plan_may_hold_more_than_the_jobs() -> None:
+    cell = job()
+    plan = {"jobs": [{"job": to_json(cell), "model": {"path": "m.onnx"}, "precision": None}]}
+    assert planned_jobs(replace(fixtures.run(), plan=plan)) == [cell]
 
 
 def test_ratios_are_against_fp32_on_the_same_device_and_runtime() -> None:
