@@ -181,10 +181,12 @@ class _Ran(NamedTuple):
 
 def _place_model(request: Request, path: Path) -> None:
     """A copy for pnnx, which writes its files beside it; float16 becomes float32, the only float it reads."""
-    if request.info.precision == "fp16" or any("16" in tensor.dtype for tensor in request.info.inputs):
+    ends = (*request.info.inputs, *request.info.outputs)
+    if request.info.precision != "fp32" or any(tensor.dtype == "float16" for tensor in ends):
         from edgebench import model
 
-        model.save(model.fp16_to_fp32(model.load(Path(request.model_path))), path)
+        upcast = model.fp16_to_fp32(model.load(Path(request.model_path)))
+        path.write_bytes(upcast.SerializeToString(deterministic=True))
     else:
         shutil.copyfile(request.model_path, path)
 
