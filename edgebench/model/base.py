@@ -5,15 +5,16 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterable, Iterator
-
-import onnx
-import onnx.inliner
-import onnx.shape_inference
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+from typing import TYPE_CHECKING
 
 from edgebench.errors import ModelError
 
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+
 MAX_ELEMENTS = 1 << 31  # of one tensor: 8 GiB of float32, beyond every edge device
+DEFAULT_DOMAINS = ("", "ai.onnx")
+_TENSOR, _GRAPH, _TENSORS, _GRAPHS = 4, 5, 9, 10  # onnx.proto, AttributeProto.AttributeType
 HINT_EXPORT = "export the network to ONNX again, or copy the file again"
 
 # --- walking ------------------------------------------------------------------------------------
@@ -30,9 +31,9 @@ def graphs(graph: GraphProto) -> Iterator[GraphProto]:
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
     """The graphs that a node's attributes hold."""
     for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
+        if attribute.type == _GRAPH:
             yield attribute.g
-        elif attribute.type == AttributeProto.GRAPHS:
+        elif attribute.type == _GRAPHS:
             yield from attribute.graphs
 
 
@@ -62,10 +63,17 @@ def tensors(model: ModelProto) -> Iterator[TensorProto]:
 def _attribute_tensors(some: Iterable[NodeProto]) -> Iterator[TensorProto]:
     for node in some:
         for attribute in node.attribute:
-            if attribute.type == AttributeProto.TENSOR:
+            if attribute.type == _TENSOR:
                 yield attribute.t
-            elif attribute.type == AttributeProto.TENSORS:
+            elif attribute.type == _TENSORS:
                 yield from attribute.tensors
+
+
+def type_name(kind: int) -> str:
+    """ONNX's name of an element type: "FLOAT16", "INT8" ...; "UNDEFINED" for a number it does not know."""
+    from onnx import TensorProto
+
+    return TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else "UNDEFINED"
 
 
 def short(text: str, limit: int = 80) -> str:
@@ -76,7 +84,7 @@ def short(text: str, limit: int = 80) -> str:
 
 def title(node: NodeProto) -> str:
     """How a message calls a node: `Conv "conv1"`, or by its first output where it has no name."""
-    operator = f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+    operator = f"{node.domain}::{node.op_type}" if node.domain not in DEFAULT_DOMAINS else node.op_type
     return f'{short(operator)} "{short(node.name or (node.output[0] if node.output else "?"))}"'
 
 
@@ -126,22 +134,23 @@ def _reads(node: NodeProto) -> set[str]:
 def sort(graph: GraphProto, name: str) -> None:
     """Put the nodes of the graph and of all inner graphs in topological order; ModelError on a cycle."""
     known = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-    placed = [copied(node) for node in order(graph, name, known)]
+    placed = [node.SerializeToString() for node in order(graph, name, known)]
     del graph.node[:]
-    graph.node.extend(placed)
+    for data in placed:
+        graph.node.add().ParseFromString(data)
     for node in graph.node:
         for inner in subgraphs(node):
             sort(inner, name)
 
 
-def copied(node: NodeProto) -> NodeProto:
-    """An independent copy: protobuf's lists own their entries."""
-    copy = NodeProto()
-    copy.CopyFrom(node)
+def copied(model: ModelProto) -> ModelProto:
+    """An independent copy."""
+    copy = type(model)()
+    copy.CopyFrom(model)
     return copy
 
 
-def real_inputs(graph: GraphProto) -> list[onnx.ValueInfoProto]:
+def real_inputs(graph: GraphProto) -> list[ValueInfoProto]:
     """The inputs one has to feed: IR 3 lists the weights among the inputs too."""
     stored = {tensor.name for tensor in graph.initializer}
     return [value for value in graph.input if value.name not in stored]
@@ -152,6 +161,8 @@ def inferred(model: ModelProto, name: str) -> ModelProto:
 
     ModelError when an inferred shape is absurd.
     """
+    import onnx.shape_inference
+
     shaped = _quietly(
         lambda: onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True), model
     )
@@ -163,17 +174,19 @@ def inlined(model: ModelProto) -> ModelProto:
     """The model with its local functions written out; the same model where it has none."""
     if not model.functions:
         return model
+    import onnx.inliner
+
     return _quietly(lambda: onnx.inliner.inline_local_functions(model), model)
 
 
 def _quietly(make: Callable[[], ModelProto], otherwise: ModelProto) -> ModelProto:
     """What `make` returns, or a copy of the model where ONNX's own tool gives up on it."""
+    import onnx.shape_inference
+
     try:
         return make()
     except (RuntimeError, ValueError, TypeError, onnx.shape_inference.InferenceError):
-        copy = ModelProto()
-        copy.CopyFrom(otherwise)
-        return copy
+        return copied(otherwise)
 
 
 def check_shapes(graph: GraphProto, name: str) -> None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-
-from onnx import GraphProto, ModelProto, TensorShapeProto, ValueInfoProto
+from typing import TYPE_CHECKING
 
 from edgebench.errors import UserError, did_you_mean
-from edgebench.model.base import MAX_ELEMENTS, graphs, inferred, inlined, real_inputs, short, sort
+from edgebench.model.base import MAX_ELEMENTS, copied, graphs, inferred, inlined, real_inputs, short, sort
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, TensorShapeProto, ValueInfoProto
 
 Shape = tuple[int, ...]
 OLDEST_IR = 4  # from here on weights need not be graph inputs
@@ -32,8 +34,7 @@ def canonical(
 
     UserError when an input keeps an unknown dimension that `shapes` does not give, or `shapes` does not fit.
     """
-    made = ModelProto()
-    made.CopyFrom(inlined(model))
+    made = copied(inlined(model))
     _drop_weight_inputs(made)
     frozen = freeze(made.graph, shapes, batch)
     tidy(made)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-
-import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from functools import cache
+from typing import TYPE_CHECKING
 
 from edgebench.errors import ModelError
 from edgebench.model.base import (
@@ -19,12 +18,23 @@ from edgebench.model.base import (
     subgraphs,
     tensors,
     title,
+    type_name,
 )
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 MAX_NODES = 200_000
 KNOWN_DOMAINS = ("ai.onnx", "ai.onnx.ml")  # beside com.microsoft*, which ONNX Runtime brings
 _PACKED_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
-_NUMBER_TYPES = frozenset(onnx.helper.get_all_tensor_dtypes()) - {TensorProto.UNDEFINED, TensorProto.STRING}
+
+
+@cache
+def _number_types() -> frozenset[int]:
+    from onnx import helper
+
+    strangers = {"UNDEFINED", "STRING"}
+    return frozenset(kind for kind in helper.get_all_tensor_dtypes() if type_name(kind) not in strangers)
 
 
 def check(model: ModelProto, name: str) -> None:
@@ -49,7 +59,7 @@ def _check_sizes(model: ModelProto, name: str) -> None:
 def _check_weights(model: ModelProto, name: str) -> None:
     """Each weight brings as much data as its shape says: reading it can neither fail nor allocate more."""
     for tensor in tensors(model):
-        if tensor.data_type not in _NUMBER_TYPES:
+        if tensor.data_type not in _number_types():
             raise ModelError(
                 f'{name}: the weight "{short(tensor.name)}" has an unknown type', hint=HINT_EXPORT
             )
@@ -64,16 +74,18 @@ def _check_weights(model: ModelProto, name: str) -> None:
 
 def _expected_and_found(tensor: TensorProto) -> tuple[int, int]:
     """How many bytes (raw) or numbers (typed field) the shape asks for, and how many there are."""
+    from onnx import helper
+
     elements = math.prod(tensor.dims)
-    packed_bits = _PACKED_BITS.get(TensorProto.DataType.Name(tensor.data_type))
+    packed_bits = _PACKED_BITS.get(type_name(tensor.data_type))
     if packed_bits is not None:
         elements = math.ceil(elements * packed_bits / 8)
     if tensor.HasField("raw_data"):
-        itemsize = 1 if packed_bits else onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        itemsize = 1 if packed_bits else helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         return elements * itemsize, len(tensor.raw_data)
-    if tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128):
+    if type_name(tensor.data_type).startswith("COMPLEX"):
         elements *= 2
-    return elements, len(getattr(tensor, onnx.helper.tensor_dtype_to_field(tensor.data_type)))
+    return elements, len(getattr(tensor, helper.tensor_dtype_to_field(tensor.data_type)))
 
 
 def _check_types(model: ModelProto, name: str) -> None:
@@ -86,7 +98,7 @@ def _check_types(model: ModelProto, name: str) -> None:
                 hint="store it dense; zeros cost nothing in the comparison of variants",
             )
     for tensor in tensors(model):
-        if tensor.data_type == TensorProto.STRING:
+        if type_name(tensor.data_type) == "STRING":
             raise ModelError(
                 f'{name}: the constant "{short(tensor.name)}" holds strings',
                 hint="cut the text processing off the network and export the rest",
@@ -105,16 +117,18 @@ def _check_value_type(value: ValueInfoProto, name: str) -> None:
             f"{shown} is a {kind.removesuffix('_type')}, not a tensor",
             hint="export the network so that it takes and returns tensors only",
         )
-    if value.type.tensor_type.elem_type == TensorProto.STRING:
+    if type_name(value.type.tensor_type.elem_type) == "STRING":
         raise ModelError(
             f"{shown} holds strings", hint="cut the text processing off the network and export the rest"
         )
-    if value.type.tensor_type.elem_type not in _NUMBER_TYPES:
+    if value.type.tensor_type.elem_type not in _number_types():
         raise ModelError(f"{shown} has an unknown element type", hint=HINT_EXPORT)
 
 
 def _check_operators(model: ModelProto, name: str) -> None:
     """Every operator is known in the version the file imports; judged by nodes, not by the import list."""
+    import onnx.defs
+
     versions = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     own = {(function.domain, function.name) for function in model.functions}
     newest = onnx.defs.onnx_opset_version()
@@ -140,10 +154,12 @@ def _check_operators(model: ModelProto, name: str) -> None:
 
 
 def _check_schema(node: NodeProto, version: int, name: str) -> None:
+    from onnx import defs
+
     domain = "" if node.domain == "ai.onnx" else node.domain
     try:
-        onnx.defs.get_schema(node.op_type, version, domain)
-    except onnx.defs.SchemaError as error:
+        defs.get_schema(node.op_type, version, domain)
+    except defs.SchemaError as error:
         raise ModelError(
             f"{name}: {title(node)} is no operator of {domain or 'ai.onnx'} version {version}",
             hint="the file needs another opset version, or an operator that is not standard",

@@ -8,16 +8,17 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path, PureWindowsPath
-from typing import NamedTuple, NoReturn
-
-from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
-from onnx import ModelProto, TensorProto
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from edgebench.errors import InfrastructureError, ModelError, UserError
 from edgebench.model.base import HINT_EXPORT, short, tensors
 
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto
+
 MAX_FILE_BYTES = (1 << 31) - 1  # protobuf's own limit
 _CHUNK_BYTES = 1 << 20
+_EXTERNAL = 1  # onnx.proto, TensorProto.DataLocation
 
 
 class Loaded(NamedTuple):
@@ -53,6 +54,8 @@ def read(path: Path) -> Loaded:
 
 def save(model: ModelProto, path: Path) -> bytes:
     """The deterministic bytes of the model, after writing them to `path` in one step: never half a file."""
+    from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
+
     try:
         data: bytes = model.SerializeToString(deterministic=True)
     except (EncodeError, ValueError) as error:
@@ -108,6 +111,9 @@ def _parse(path: Path, data: bytes) -> ModelProto:
     """The bytes as a ModelProto with a graph that has nodes; ModelError otherwise, with a guess at what it
     is.
     """
+    from google.protobuf.message import DecodeError
+    from onnx import ModelProto
+
     model = ModelProto()
     try:
         model.ParseFromString(data)
@@ -217,7 +223,7 @@ def external_files(model: ModelProto, path: Path) -> dict[str, Path]:
     locations = {
         _external_field(tensor, "location"): tensor.name
         for tensor in tensors(model)
-        if tensor.data_location == TensorProto.EXTERNAL
+        if tensor.data_location == _EXTERNAL
     }
     return {place: _inside(path, place, locations[place]) for place in sorted(locations)}
 
@@ -258,7 +264,7 @@ def _read_external(model: ModelProto, files: dict[str, Path]) -> None:
     """Replace each external reference by its bytes, in all at most MAX_FILE_BYTES."""
     total = 0
     for tensor in tensors(model):
-        if tensor.data_location != TensorProto.EXTERNAL:
+        if tensor.data_location != _EXTERNAL:
             continue
         file = files[_external_field(tensor, "location")]
         offset, length = _extent(tensor, file)
@@ -269,7 +275,7 @@ def _read_external(model: ModelProto, files: dict[str, Path]) -> None:
             stream.seek(offset)
             tensor.raw_data = stream.read(length)
         tensor.ClearField("external_data")
-        tensor.data_location = TensorProto.DEFAULT
+        tensor.ClearField("data_location")
 
 
 def _extent(tensor: TensorProto, file: Path) -> tuple[int, int]:

@@ -6,15 +6,16 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
-from edgebench.model.base import graphs, inlined, nodes, real_inputs, tensors
+from edgebench.model.base import DEFAULT_DOMAINS, graphs, inlined, nodes, real_inputs, tensors, type_name
 from edgebench.records import ModelInfo, Tensor
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 Precision = Literal["fp32", "fp16", "int8-qdq", "int8-dynamic", "mixed"]
 
@@ -148,7 +149,9 @@ def _tensor(value: ValueInfoProto) -> Tensor:
 
 def dtype_name(kind: int) -> str:
     """The numpy name of an ONNX element type: "float32", "int64", "bool" ..."""
-    return str(onnx.helper.tensor_dtype_to_np_dtype(kind).name)
+    from onnx import helper
+
+    return str(helper.tensor_dtype_to_np_dtype(kind).name)
 
 
 def _opsets(model: ModelProto) -> dict[str, int]:
@@ -163,7 +166,7 @@ def _operators(graph: GraphProto) -> dict[str, int]:
     domain.
     """
     counts = Counter(
-        node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
+        node.op_type if node.domain in DEFAULT_DOMAINS else f"{node.domain}::{node.op_type}"
         for node in nodes(graph)
     )
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
@@ -184,7 +187,7 @@ def precision_of(model: ModelProto) -> Precision:
         if static == dynamic:
             return "mixed"
         return "int8-qdq" if static else "int8-dynamic"
-    kinds = {TensorProto.DataType.Name(kind) for kind in _float_types(model)}
+    kinds = {type_name(kind) for kind in _float_types(model)}
     if kinds == {"FLOAT16"}:
         return "fp16"
     return "fp32" if kinds <= {"FLOAT"} else "mixed"
@@ -194,13 +197,19 @@ def _float_types(model: ModelProto) -> set[int]:
     """Element types of the float weights with two or more dimensions; of inputs and outputs where there are
     none.
     """
-    stored = [tensor for tensor in tensors(model) if TensorProto.DataType.Name(tensor.data_type) in _FLOATS]
+    stored = [tensor for tensor in tensors(model) if type_name(tensor.data_type) in _FLOATS]
     weights = {tensor.data_type for tensor in stored if len(tensor.dims) >= 2}
     ends = {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
-    return weights or {kind for kind in ends if TensorProto.DataType.Name(kind) in _FLOATS}
+    return weights or {kind for kind in ends if type_name(kind) in _FLOATS}
 
 
 # --- weights ------------------------------------------------------------------------------------
+
+
+def _array(tensor: TensorProto) -> NDArray[Any]:
+    from onnx import numpy_helper
+
+    return numpy_helper.to_array(tensor)
 
 
 def _constants(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
@@ -209,7 +218,7 @@ def _constants(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
         for tensor in graph.initializer:
             yield tensor.name, tensor
         for node in graph.node:
-            if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            if node.op_type == "Constant" and node.domain in DEFAULT_DOMAINS:
                 for attribute in node.attribute:
                     if attribute.name == "value" and node.output:
                         yield node.output[0], attribute.t
@@ -230,7 +239,7 @@ def _parameters(model: ModelProto) -> int:
     }
     total = 0
     for name, tensor in _constants(model):
-        kind = TensorProto.DataType.Name(tensor.data_type)
+        kind = type_name(tensor.data_type)
         counted = kind in _FLOATS or kind in _SMALL_INTEGERS or kind.startswith("FLOAT8")
         if name not in grids and tensor.dims and (counted or (kind == "INT32" and name in biases)):
             total += math.prod(tensor.dims)
@@ -245,9 +254,9 @@ def _generated(model: ModelProto) -> int:
     total = 0
     for node in nodes(model.graph):
         if node.op_type == "ConstantOfShape" and node.input and node.input[0] in stored:
-            shape = numpy_helper.to_array(stored[node.input[0]]).reshape(-1)
+            shape = _array(stored[node.input[0]]).reshape(-1)
             kinds = [attribute.t.data_type for attribute in node.attribute if attribute.name == "value"]
-            if len(shape) and (not kinds or TensorProto.DataType.Name(kinds[0]) in _FLOATS):
+            if len(shape) and (not kinds or type_name(kinds[0]) in _FLOATS):
                 total += math.prod(int(size) for size in shape)
     return total
 
@@ -269,10 +278,10 @@ def sparsity(model: ModelProto) -> float:
     zeros_of = _zero_points(model)
     total = zeros = 0
     for name, tensor in _constants(model):
-        kind = TensorProto.DataType.Name(tensor.data_type)
+        kind = type_name(tensor.data_type)
         if len(tensor.dims) < 2 or name in grids or not (kind in _FLOATS or kind in _SMALL_INTEGERS):
             continue
-        values = numpy_helper.to_array(tensor)
+        values = _array(tensor)
         total += values.size
         zeros += values.size - int(np.count_nonzero(_centred(values, zeros_of.get(name))))
     return zeros / total if total else 0.0
@@ -299,7 +308,7 @@ def _zero_points(model: ModelProto) -> dict[str, _Zero]:
         if places is None or len(node.input) <= places[0] or node.input[places[0]] not in stored:
             continue
         name = node.input[places[1]] if places[1] < len(node.input) else ""
-        values = numpy_helper.to_array(stored[name]) if name in stored else None
+        values = _array(stored[name]) if name in stored else None
         if values is not None and values.size == 0:
             values = None
         found[node.input[places[0]]] = _Zero(values, _axis(node))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from onnx import GraphProto, ModelProto, NodeProto
+from edgebench.model.base import copied, inferred, inlined, real_inputs, sort, subgraphs
 
-from edgebench.model.base import inferred, inlined, real_inputs, sort, subgraphs
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto
 
 Shapes = dict[str, tuple[int | None, ...]]
 
@@ -31,8 +33,7 @@ def count_macs(model: ModelProto, name: str) -> int | None:
     None where a shape they depend on is unknown, or an operator has no formula here. Of an If the costlier
     branch counts; work inside Loop and Scan is unknown.
     """
-    fixed = ModelProto()
-    fixed.CopyFrom(inlined(model))
+    fixed = copied(inlined(model))
     _fix_batch(fixed.graph)
     sort(fixed.graph, name)  # inference reads the nodes in the file's order
     shaped = inferred(fixed, name)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
-from onnx import ModelProto, TensorProto, TypeProto, numpy_helper
+from typing import TYPE_CHECKING
 
-from edgebench.model.base import graphs, tensors
+import numpy as np
+
+from edgebench.model.base import copied, graphs, tensors
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto, TypeProto
+
+_FLOAT, _FLOAT16 = 1, 10  # onnx.proto, TensorProto.DataType
 
 # operators whose attribute names an element type
 _TYPE_ATTRIBUTES = {
@@ -30,10 +36,9 @@ def fp16_to_fp32(model: ModelProto) -> ModelProto:
     Weights, constants, inputs, outputs, inferred types and the targets of Cast change; nothing else does. A
     model without float16 comes back as an equal copy. Inputs that were float16 are float32 afterwards.
     """
-    made = ModelProto()
-    made.CopyFrom(model)
+    made = copied(model)
     for tensor in tensors(made):
-        if tensor.data_type == TensorProto.FLOAT16:
+        if tensor.data_type == _FLOAT16:
             _widen(tensor)
     for graph in graphs(made.graph):
         for kind in (graph.input, graph.output, graph.value_info):
@@ -42,12 +47,14 @@ def fp16_to_fp32(model: ModelProto) -> ModelProto:
         for node in graph.node:
             wanted = _TYPE_ATTRIBUTES.get(node.op_type)
             for attribute in node.attribute:
-                if attribute.name == wanted and attribute.i == TensorProto.FLOAT16:
-                    attribute.i = TensorProto.FLOAT
+                if attribute.name == wanted and attribute.i == _FLOAT16:
+                    attribute.i = _FLOAT
     return made
 
 
 def _widen(tensor: TensorProto) -> None:
+    from onnx import numpy_helper
+
     values = numpy_helper.to_array(tensor).astype(np.float32)
     name = tensor.name
     tensor.CopyFrom(numpy_helper.from_array(values, name))
@@ -55,8 +62,8 @@ def _widen(tensor: TensorProto) -> None:
 
 def _widen_type(kind: TypeProto) -> None:
     which = kind.WhichOneof("value")
-    if which == "tensor_type" and kind.tensor_type.elem_type == TensorProto.FLOAT16:
-        kind.tensor_type.elem_type = TensorProto.FLOAT
+    if which == "tensor_type" and kind.tensor_type.elem_type == _FLOAT16:
+        kind.tensor_type.elem_type = _FLOAT
     elif which == "sequence_type":
         _widen_type(kind.sequence_type.elem_type)
     elif which == "optional_type":
