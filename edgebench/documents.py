@@ -495,11 +495,19 @@ def _found(node: _Node) -> str:
 
 
 def _mismatch_hint(node: _Node, kind: inspect.Type) -> str:
+    """What to write instead."""
     from msgspec import inspect
 
-    if isinstance(kind, inspect.LiteralType) and isinstance(node, _Scalar) and node.text:
-        return did_you_mean(node.text, [str(value) for value in kind.values])
-    kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
-    if isinstance(node, _Scalar) and node.text and any(isinstance(part, inspect.StrType) for part in kinds):
-        return f"put it in quotes: {quoted(node.text)}"
-    return ""
+    kinds = {type(part): part for part in (kind.types if isinstance(kind, inspect.UnionType) else (kind,))}
+    text = node.text if isinstance(node, _Scalar) else ""
+    literal = kinds.get(inspect.LiteralType)
+    if isinstance(literal, inspect.LiteralType) and text:
+        return did_you_mean(text, [str(value) for value in literal.values])
+    if inspect.StrType in kinds and text:
+        return f"put it in quotes: {quoted(text)}"
+    if text and {inspect.VarTupleType, inspect.ListType} & set(kinds):
+        shown = quoted(text) if isinstance(node, _Scalar) and isinstance(node.value, str) else text
+        return f"write it as a list: [{shown}]"
+    if text and {inspect.IntType, inspect.FloatType} & set(kinds):
+        return "write the number alone, without quotes and unit"
+    return f"write {_noun(kind)} there"
