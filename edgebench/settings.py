@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,14 @@ class Settings:
 
 
 def load(folder: Path, environ: Mapping[str, str], flags: Mapping[str, object] | None = None) -> Settings:
-    """The settings for a working folder; its inventory.yaml is used where nothing else is named."""
+    """The settings for a working folder (`Path()` keeps the names in messages short).
+
+    Its inventory.yaml is used where nothing else is named. Errors as `resolve`.
+    """
     texts = {name: documents.read_text(folder / name) for name in FILES if (folder / name).is_file()}
     settings = resolve(texts, environ, flags or {})
     if settings.inventory is None and (folder / INVENTORY).is_file():
-        return resolve(texts, environ, {**(flags or {}), "inventory": INVENTORY})
+        return replace(settings, inventory=folder / INVENTORY)
     return settings
 
 
@@ -110,7 +113,7 @@ def _from_toml(name: str, text: str) -> dict[str, Any]:
     for key, value in values.items():
         wrong = _wrong(key, value)
         if wrong:
-            raise document.error((key,), f"{key} {wrong}", hint=_RANGE_HINTS.get(key, _TEXT_HINT))
+            raise document.error((key,), f"{key} {wrong}", hint=_hint(key, wrong))
     return values
 
 
@@ -142,11 +145,11 @@ def _checked(name: str, key: str, text: str) -> str | int | float:
     if key in _RANGES:
         pattern, kind = _NUMBERS[key == "convert_timeout_s"]
         if not re.fullmatch(pattern, text):
-            raise UserError(f"{name} is {quoted(text)}, which is no number", hint=_RANGE_HINTS[key])
+            raise UserError(f"{name} is {quoted(text)}, which is no number", hint=_hint(key, ""))
         value = kind(text)
     wrong = _wrong(key, value)
     if wrong:
-        raise UserError(f"{name} {wrong}", hint=_RANGE_HINTS.get(key, _TEXT_HINT))
+        raise UserError(f"{name} {wrong}", hint=_hint(key, wrong))
     return value
 
 
@@ -157,8 +160,16 @@ _NUMBERS: dict[bool, tuple[str, type[int] | type[float]]] = {
     True: (r"[0-9]{1,9}(\.[0-9]{1,9})?", float),
 }
 _RANGES = {"convert_timeout_s": (1, 86400), "convert_memory_mib": (256, 1 << 24), "jobs": (1, 256)}
-_RANGE_HINTS = {key: f"write a number from {low} to {high}" for key, (low, high) in _RANGES.items()}
-_TEXT_HINT = "write a value, or leave the key out"
+_NO_URL = "is no URL of a database"
+
+
+def _hint(key: str, wrong: str) -> str:
+    if key in _RANGES:
+        low, high = _RANGES[key]
+        return f"write a number from {low} to {high}"
+    if wrong == _NO_URL:
+        return "write for example postgresql+psycopg://user@host/edgebench"
+    return "write a value, or leave the key out"
 
 
 def _wrong(key: str, value: str | int | float) -> str:
@@ -168,7 +179,7 @@ def _wrong(key: str, value: str | int | float) -> str:
             return "is empty"
         if not value.isprintable():
             return "holds a character that cannot be printed"
-        return "is no URL of a database" if key == "store_url" and not _is_url(value) else ""
+        return _NO_URL if key == "store_url" and not _is_url(value) else ""
     low, high = _RANGES[key]
     return "" if low <= value <= high else f"is {value if abs(value) < 1e12 else 'far too large'}"
 
