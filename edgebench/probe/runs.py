@@ -1,0 +1,65 @@
+"""The run folder: DIR/runs/<pid>-<token>/, held by flock while its session lives, removed at its end."""
+
+import binascii
+import fcntl
+import os
+import shutil
+import time
+from typing import Optional
+
+REMOVAL_S = 3.0  # a killed child or an interrupted unpacking may still write for a moment
+
+
+class RunFolder:
+    """A session's own folder for everything unfinished or passing."""
+
+    def __init__(self, work: str) -> None:
+        self._runs = os.path.join(work, "runs")
+        os.makedirs(self._runs, mode=0o700, exist_ok=True)
+        while True:
+            self.token = binascii.hexlify(os.urandom(8)).decode("ascii")
+            self.path = os.path.join(self._runs, "%d-%s" % (os.getpid(), self.token))
+            os.mkdir(self.path, 0o700)
+            self._descriptor = _hold(self.path)
+            if self._descriptor is not None:
+                break
+
+    def fresh(self, name: str) -> str:
+        """A new, empty folder inside; an earlier one of that name is removed."""
+        path = os.path.join(self.path, name)
+        shutil.rmtree(path, ignore_errors=True)
+        os.mkdir(path, 0o700)
+        return path
+
+    def remove_stale(self) -> None:
+        """Remove the folders of sessions that are gone."""
+        for name in os.listdir(self._runs):
+            path = os.path.join(self._runs, name)
+            descriptor = _hold(path)
+            if descriptor is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(descriptor)
+
+    def remove(self) -> None:
+        """Remove the folder with everything in it; what cannot be removed goes at the next leased session."""
+        deadline = time.monotonic() + REMOVAL_S
+        while os.path.isdir(self.path) and time.monotonic() < deadline:
+            shutil.rmtree(self.path, ignore_errors=True)
+            if os.path.isdir(self.path):
+                time.sleep(0.05)
+
+
+def _hold(path: str) -> Optional[int]:
+    """A descriptor that locks the folder, or None when another session has it or it is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            return descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None

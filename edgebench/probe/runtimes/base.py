@@ -1,0 +1,111 @@
+"""The table of runtimes, and what each of them must offer to a launch."""
+
+from importlib import import_module
+from typing import Any, Callable, Dict, List, Tuple, Type
+
+from ..clock import Clock
+from ..wire import Json, ProbeError
+
+RUNTIMES = {
+    "onnxruntime": ("onnxruntime", "OnnxRuntime"),
+    "ncnn": ("ncnn", "Ncnn"),
+    "openvino": ("openvino", "OpenVino"),
+    "replay": ("replay", "Replay"),
+}
+
+
+class Adapter:
+    """One runtime in one process: import, load, bind, then the bound callable again and again.
+
+    `spec` is the launch's spec as docs/probe-protocol.md has it, with absolute, checked paths.
+    """
+
+    known_options: Dict[str, Tuple[str, ...]]  # option -> the values it may have; () for any = {}
+
+    def __init__(self, spec: Json) -> None:
+        self.spec = spec
+        self.clock: Any = Clock
+        self._check_options()
+
+    def import_runtime(self) -> str:
+        """Import the runtime; its version. ImportError when it is not there."""
+        raise NotImplementedError
+
+    def load(self) -> None:
+        """Load the artifact's model."""
+        raise NotImplementedError
+
+    def read_sample(self, files: Any) -> Any:
+        """The inputs of one sample out of its `.npy` files."""
+        return load_arrays(files)
+
+    def bind(self, inputs: Any) -> Callable[[], Any]:
+        """A callable without arguments that runs one inference on `inputs`."""
+        raise NotImplementedError
+
+    def outputs(self, inputs: Any) -> List[Tuple[str, Any]]:
+        """[(name, output)] of one inference on `inputs`, in the order of the spec's `outputs`."""
+        raise NotImplementedError
+
+    def save(self, output: Any, path: str) -> None:
+        """Write one array of `outputs` as a `.npy` file."""
+        import numpy as np
+
+        np.save(path, np.ascontiguousarray(output), allow_pickle=False)
+
+    def effective(self) -> Dict[str, str]:
+        """What the runtime says that it really does: texts by name."""
+        raise NotImplementedError
+
+    def enter(self, phase: str) -> None:
+        """Told when a phase begins; only recorded timings care."""
+
+    # --- for the subclasses ---
+
+    def option(self, name: str, default: Any) -> str:
+        """The value of one option."""
+        return str(self.spec["options"].get(name, default))
+
+    def threads(self) -> int:
+        """The number of threads, 0 for the runtime's own choice."""
+        return int(self.spec["workload"]["threads"])
+
+    def entry(self, part: str) -> str:
+        """The absolute path of the artifact's file that plays `part`."""
+        if part not in self.spec["entry"]:
+            raise ProbeError(
+                "bad_request", 'the artifact names no "%s" file for %s' % (part, self.spec["runtime"])
+            )
+        return str(self.spec["entry"][part])
+
+    def blob(self, name: str) -> str:
+        """The runtime's own name of an ONNX input or output."""
+        return str(self.spec["blobs"].get(name, name))
+
+    def _check_options(self) -> None:
+        for name, value in self.spec["options"].items():
+            known = self.known_options.get(name)
+            if known is None or (known and value not in known):
+                raise ProbeError(
+                    "bad_request",
+                    'the runtime %s has no option %s="%s"; it knows %s'
+                    % (self.spec["runtime"], name, value, _listed(self.known_options)),
+                )
+
+
+def adapter(spec: Json) -> Adapter:
+    """The adapter for the spec's runtime."""
+    module, name = RUNTIMES[spec["runtime"]]
+    kind: Type[Adapter] = getattr(import_module("." + module, __package__), name)
+    return kind(spec)
+
+
+def load_arrays(files: Any) -> Dict[str, Any]:
+    """{input name: array} out of `.npy` files, C-contiguous."""
+    import numpy as np
+
+    return {each["name"]: np.ascontiguousarray(np.load(each["path"], allow_pickle=False)) for each in files}
+
+
+def _listed(options: Dict[str, Tuple[str, ...]]) -> str:
+    return ", ".join("%s=%s" % (name, "|".join(options[name]) or "..") for name in sorted(options)) or "none"

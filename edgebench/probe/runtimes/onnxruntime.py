@@ -1,0 +1,67 @@
+"""ONNX Runtime on the CPU."""
+
+from functools import partial
+from typing import Any, Callable, Dict, List, Tuple
+
+from ..wire import ProbeError
+from .base import Adapter
+
+LEVELS = {"all": "ORT_ENABLE_ALL", "off": "ORT_DISABLE_ALL"}
+ERRORS_ONLY = 3  # warnings about unknown processors say nothing of the model
+PROVIDER = "CPUExecutionProvider"
+
+
+class OnnxRuntime(Adapter):
+    """entry: model (.onnx). options: graph_optimization all|off."""
+
+    known_options = {"graph_optimization": ("all", "off")}
+
+    def import_runtime(self) -> str:
+        """Import onnxruntime; its version."""
+        import numpy as np  # noqa: F401 - onnxruntime's own import hides why numpy does not load
+        import onnxruntime
+
+        self._ort = onnxruntime
+        onnxruntime.set_default_logger_severity(ERRORS_ONLY)
+        return str(onnxruntime.__version__)
+
+    def load(self) -> None:
+        """Create the session."""
+        options = self._ort.SessionOptions()
+        options.log_severity_level = ERRORS_ONLY
+        level = LEVELS[self.option("graph_optimization", "all")]
+        options.graph_optimization_level = getattr(self._ort.GraphOptimizationLevel, level)
+        if self.threads():
+            options.intra_op_num_threads = self.threads()
+            options.inter_op_num_threads = 1
+        self._session = self._ort.InferenceSession(self.entry("model"), options, providers=[PROVIDER])
+        known = [output.name for output in self._session.get_outputs()]
+        missing = [name for name in self._names() if name not in known]
+        if missing:
+            raise ProbeError(
+                "model_load", "the model has no output %s; it has %s" % (missing[0], ", ".join(known))
+            )
+
+    def bind(self, inputs: Any) -> Callable[[], Any]:
+        """`session.run` with its arguments: nothing of ours stands between the clock and it."""
+        return partial(self._session.run, self._names(), self._feeds(inputs))
+
+    def outputs(self, inputs: Any) -> List[Tuple[str, Any]]:
+        """Named arrays of one inference."""
+        values = self._session.run(self._names(), self._feeds(inputs))
+        return list(zip(self.spec["outputs"], values))
+
+    def effective(self) -> Dict[str, str]:
+        """Provider, threads and graph optimization."""
+        threads = self._session.get_session_options().intra_op_num_threads
+        return {
+            "provider": self._session.get_providers()[0],
+            "threads": str(threads) if threads else "auto",
+            "graph_optimization": self.option("graph_optimization", "all"),
+        }
+
+    def _names(self) -> List[str]:
+        return [self.blob(name) for name in self.spec["outputs"]]
+
+    def _feeds(self, inputs: Any) -> Dict[str, Any]:
+        return {self.blob(name): array for name, array in inputs.items()}
