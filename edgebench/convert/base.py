@@ -121,8 +121,16 @@ _SIGNED = ("int8", "int16", "int32", "int64")
 _UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
 NUMBERS = ("float32", "float16", "float64", *_SIGNED, *_UNSIGNED, "bool")  # numpy's names
 
-# what a process prints when an allocation failed, in C++ and in Python
-MEMORY_SIGNS = ("std::bad_alloc", "MemoryError", "Cannot allocate memory", "failed to allocate")
+# what C++, Python, ONNX Runtime and OpenBLAS print when an allocation failed
+_MEMORY_SIGNS = (
+    "bad_alloc",
+    "memoryerror",
+    "cannot allocate memory",
+    "failed to allocate",
+    "memory allocation",
+    "can't start new thread",
+    "pthread_create",
+)
 
 
 # --- what every converter asks of a model first -------------------------------------------------
@@ -172,3 +180,9 @@ def has_operator(info: ModelInfo, *names: str) -> tuple[str, ...]:
     """Those of `names` that the model uses; "com.microsoft.X" and "X" are the same."""
     used = {key.replace("::", ".").replace(":", ".").rpartition(".")[2] for key in info.operators}
     return tuple(name for name in names if name in used)
+
+
+def says_out_of_memory(text: str) -> bool:
+    """Whether an error or the log of a tool tells of a failed allocation."""
+    lowered = text.lower()
+    return any(sign in lowered for sign in _MEMORY_SIGNS)

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from edgebench.convert.base import (
-    MEMORY_SIGNS,
     Form,
     Produced,
     Refusal,
@@ -29,6 +28,7 @@ from edgebench.convert.base import (
     has_operator,
     refuse_precision,
     refuse_types,
+    says_out_of_memory,
 )
 from edgebench.errors import InfrastructureError, ModelError
 from edgebench.records import ModelInfo, Tensor, replace
@@ -221,7 +221,7 @@ def _import_while_waiting() -> None:
         import numpy as np  # noqa: F401
     except ImportError as error:
         raise InfrastructureError(
-            f"ncnn cannot be imported: {error}", hint="pip install 'edgebench[ncnn]'"
+            f"ncnn cannot be imported: {str(error).strip().partition(chr(10))[0]}", hint="pip install 'edgebench[ncnn]'"
         ) from error
 
 
@@ -232,7 +232,7 @@ def _shape_argument(tensor: Tensor) -> str:
 def _check_status(ran: _Ran) -> None:
     if ran.status == 0:
         return
-    if ran.status == -signal.SIGKILL or any(sign in ran.log for sign in MEMORY_SIGNS):
+    if ran.status == -signal.SIGKILL or says_out_of_memory(ran.log):
         raise InfrastructureError(
             "pnnx needs more memory than it may have",
             hint="allow conversions more memory, or convert on a larger computer",

@@ -24,7 +24,15 @@ from typing import IO, NamedTuple
 
 import edgebench
 from edgebench.artifacts import ArtifactStore
-from edgebench.convert.base import MEMORY_SIGNS, Answer, Converter, Produced, Request, Task, converter
+from edgebench.convert.base import (
+    Answer,
+    Converter,
+    Produced,
+    Request,
+    Task,
+    converter,
+    says_out_of_memory,
+)
 from edgebench.errors import (
     BugError,
     EdgebenchError,
@@ -268,7 +276,7 @@ class _Worker:
 
     def _reported(self, answer: Answer) -> EdgebenchError:
         detail = answer.detail or self._tail()
-        if answer.owner == "memory":
+        if says_out_of_memory(f"{answer.message}\n{answer.detail}\n{self._tail()}"):
             return self._too_large(detail)
         for kind in (ModelError, InfrastructureError, UserError):
             if kind.owner == answer.owner:
@@ -279,7 +287,7 @@ class _Worker:
         """Why the worker ended without an answer: memory, or a crash of the SDK in it."""
         status = self._running().wait()
         tail = self._tail()
-        if status == -signal.SIGKILL or any(sign in tail for sign in MEMORY_SIGNS):
+        if status == -signal.SIGKILL or says_out_of_memory(tail):
             return self._too_large(tail)
         if status >= 0:
             return BugError(f"the worker converting {self._what()} ended with status {status}", detail=tail)

@@ -43,8 +43,6 @@ def _answer(runtime: str, home: Path | None, task_file: Path) -> Answer:
         return Answer(produced=maker.convert(task.request, Path(task.folder)))
     except EdgebenchError as error:
         return Answer(owner=error.owner, message=error.message, hint=error.hint, detail=error.detail)
-    except MemoryError as error:
-        return Answer(owner="memory", message=str(error))
     except Exception as error:  # noqa: BLE001 - reported as a bug with its traceback by the parent process
         return Answer(
             owner="bug",
