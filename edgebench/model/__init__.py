@@ -24,11 +24,13 @@ __all__ = [
     "digest",
     "fp16_to_fp32",
     "inspect",
+    "lineage",
     "load",
     "parse_shape",
     "prepare",
     "random_inputs",
     "read_inputs",
+    "tidied",
     "write",
 ]
 
@@ -76,12 +78,31 @@ def prepare(path: Path, *, shapes: Mapping[str, tuple[int, ...]], batch: int = 1
 
     model, named, size_bytes = _loaded(path)
     before = _described(model, Path(path).stem, named, size_bytes)
-    made, frozen = canonical.canonical(model, Path(path).name, shapes, batch)
+    made, frozen = canonical.frozen(model, shapes, batch)
     steps = info.lineage(model)
     if frozen.inputs:
         settings = {name: list(shape) for name, shape in sorted(frozen.inputs.items())}
         steps.append({"step": "freeze", "settings": settings, "input": named})
     return write(made, out, name=before.name, variant=before.variant, steps=steps)
+
+
+def tidied(model: ModelProto, name: str) -> ModelInfo:
+    """What the model is after it was tidied in place: sorted, shapes inferred anew, no notes, no unused
+    imports.
+
+    Digest and size are empty: it is not a file. ModelError when it is not sound.
+    """
+    from edgebench.model import canonical
+
+    model.CopyFrom(canonical.tidied(model, name))
+    return _described(model, name, "", 0)
+
+
+def lineage(model: ModelProto) -> list[dict[str, Any]]:
+    """The steps that the file says it went through, oldest first."""
+    from edgebench.model import info
+
+    return info.lineage(model)
 
 
 def write(model: ModelProto, out: Path, *, name: str, variant: str, steps: list[dict[str, Any]]) -> ModelInfo:
@@ -91,7 +112,7 @@ def write(model: ModelProto, out: Path, *, name: str, variant: str, steps: list[
     """
     import hashlib
 
-    from edgebench.model import checks, file, info
+    from edgebench.model import canonical, checks, file, info
 
     if not out.parent.is_dir():
         raise UserError(f"no folder {out.parent}", hint=f"mkdir -p {out.parent}")
@@ -99,6 +120,7 @@ def write(model: ModelProto, out: Path, *, name: str, variant: str, steps: list[
     if steps:
         told[info.KEY_LINEAGE] = json.dumps(steps, sort_keys=True, separators=(",", ":"))
     info.set_metadata(model, told)
+    model.CopyFrom(canonical.tidied(model, out.name))
     checks.check(model, out.name)
     data = file.save(model, out)
     return _described(model, name, hashlib.sha256(data).hexdigest(), len(data))

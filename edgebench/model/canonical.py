@@ -27,21 +27,24 @@ class Frozen:
         self.inputs: dict[str, Shape] = {}
 
 
-def canonical(
-    model: ModelProto, name: str, shapes: Mapping[str, Shape], batch: int
-) -> tuple[ModelProto, Frozen]:
-    """A new model in canonical form, and what was frozen.
+def frozen(model: ModelProto, shapes: Mapping[str, Shape], batch: int) -> tuple[ModelProto, Frozen]:
+    """A new model with static inputs, and what was frozen: given shapes first, then a lone leading batch.
 
     UserError when an input keeps an unknown dimension that `shapes` does not give, or `shapes` does not fit.
     """
     made = copied(inlined(model))
     _drop_weight_inputs(made)
-    frozen = freeze(made.graph, shapes, batch)
-    tidy(made)
+    return made, freeze(made.graph, shapes, batch)
+
+
+def tidied(model: ModelProto, name: str) -> ModelProto:
+    """A new model that is sorted, has every shape that can be inferred, with no exporter's notes."""
+    made = copied(model)
+    _tidy(made)
     sort(made.graph, name)
     shaped = inferred(made, name)
     _forget_invented_symbols(shaped.graph)
-    return shaped, frozen
+    return shaped
 
 
 # --- shapes -------------------------------------------------------------------------------------
@@ -64,7 +67,7 @@ def freeze(graph: GraphProto, shapes: Mapping[str, Shape], batch: int) -> Frozen
         _apply_symbols(value, frozen)
     _refuse_unknown(list(inputs.values()))
     _refuse_batch(list(inputs.values()), batch)
-    _forget_old_shapes(graph, frozen)
+    _spread_symbols(graph, frozen)
     return frozen
 
 
@@ -171,12 +174,8 @@ def suggestion(value: ValueInfoProto) -> str:
     return f"--shape {value.name}={','.join(map(str, sizes))}"
 
 
-def _forget_old_shapes(graph: GraphProto, frozen: Frozen) -> None:
-    """Symbols become sizes everywhere; shapes that inference can find again are dropped, since they may be
-    stale.
-    """
-    for each in graphs(graph):
-        del each.value_info[:]
+def _spread_symbols(graph: GraphProto, frozen: Frozen) -> None:
+    """In outputs, symbols become sizes; what stays unknown there is for shape inference to find."""
     for value in graph.output:
         for dim in _dims(value):
             if dim.dim_param in frozen.symbols:
@@ -206,14 +205,15 @@ def _drop_weight_inputs(model: ModelProto) -> None:
     model.ir_version = max(model.ir_version, OLDEST_IR)
 
 
-def tidy(model: ModelProto) -> None:
+def _tidy(model: ModelProto) -> None:
     """Remove what says nothing of the network: notes, source paths, training data, unused imports."""
     model.ClearField("training_info")
     model.doc_string = ""
     for graph in graphs(model.graph):
         graph.doc_string = ""
         graph.ClearField("metadata_props")
-        for kind in (graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
+        del graph.value_info[:]  # may be stale, and inference finds it again
+        for kind in (graph.node, graph.input, graph.output, graph.initializer):
             for entry in kind:
                 entry.ClearField("doc_string")
                 entry.ClearField("metadata_props")

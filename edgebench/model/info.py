@@ -121,7 +121,8 @@ def _told(step: dict[str, Any]) -> str:
 
 def _plain(value: object) -> str:
     if isinstance(value, list):
-        return "x".join(str(part) for part in value)
+        sizes = all(isinstance(part, int) for part in value)
+        return ("x" if sizes else "+").join(str(part) for part in value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
