@@ -1,4 +1,4 @@
-"""Launch x limits -> why the launch must not count, or nothing. By the board's state, never by the numbers measured."""
+"""Launch x limits -> whether the launch counts: by the board's state, never by the numbers measured."""
 
 from __future__ import annotations
 

@@ -24,12 +24,27 @@ from edgebench.errors import (
 
 # Verb -> where it lives, and its line in the help. A module is imported when its verb is used, so help stays instant.
 VERBS = {
-    "inspect": ("edgebench.cli.inspect:inspect", "What a model is: shapes, operators, precision, size, sparsity."),
-    "convert": ("edgebench.cli.convert:convert", "Turn a model into what a runtime runs, and prove it equal."),
-    "verify": ("edgebench.cli.convert:verify", "Prove an artifact equal to its model again, here or on a device."),
-    "run": ("edgebench.cli.run:run", "Convert, prove, push, measure: every model x runtime x precision x device."),
+    "inspect": (
+        "edgebench.cli.inspect:inspect",
+        "What a model is: shapes, operators, precision, size, sparsity.",
+    ),
+    "convert": (
+        "edgebench.cli.convert:convert",
+        "Turn a model into what a runtime runs, and prove it equal.",
+    ),
+    "verify": (
+        "edgebench.cli.convert:verify",
+        "Prove an artifact equal to its model again, here or on a device.",
+    ),
+    "run": (
+        "edgebench.cli.run:run",
+        "Convert, prove, push, measure: every model x runtime x precision x device.",
+    ),
     "report": ("edgebench.cli.report:report", "Show a run: terminal table, Markdown or JSON."),
-    "devices": ("edgebench.cli.devices:devices", "List, show, scan, check and clean the boards of the fleet."),
+    "devices": (
+        "edgebench.cli.devices:devices",
+        "List, show, scan, check and clean the boards of the fleet.",
+    ),
     "targets": ("edgebench.cli.targets:targets", "List and check the kinds of device."),
     "runtimes": ("edgebench.cli.runtimes:runtimes", "What is installed, and what to type to get the rest."),
     "demo": ("edgebench.cli.demo:demo", "The main job on a real trained network, on this computer."),
@@ -57,7 +72,9 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in VERBS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="edgebench")
 def edgebench() -> None:
     """Does the compressed model still compute the same, is it really smaller and faster, and on which boards?

@@ -1,4 +1,4 @@
-"""The first contact with a device: find its Python, make the work folder, put the probe there. Two round trips at most."""
+"""The first contact with a device: find its Python, make the work folder, put the probe there."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from edgebench.transport.base import Completed, Transport
 TIMEOUT_S = 60.0
 PYTHONS = ("python3", "/usr/bin/python3", "/usr/local/bin/python3", "/opt/homebrew/bin/python3")
 
-# Runs on the device's Python 3.6 or newer. Makes the folder, moves a finished upload into place, says what is there.
-SCRIPT = """
+# Runs on the device's Python, 3.6 or newer: makes the folder, moves a finished upload into place, reports.
+SCRIPT = """\
 import hashlib, json, os, sys
 work, digest, part = sys.argv[1:4]
 out = {"python": sys.version.split()[0], "executable": sys.executable, "error": None}
@@ -73,13 +73,20 @@ def install_probe(transport: Transport, device: Device, archive: Path, digest: s
 
 
 def _find_python(transport: Transport, device: Device, digest: str, part: str) -> tuple[str, Footing]:
-    candidates = (sys.executable,) if device.transport == "local" else PYTHONS
-    for python in candidates:
+    for python in _candidates(device):
         footing = _ask(transport, python, device, digest, part)
         if footing is not None:
             return python, footing
-    raise DeviceError(
-        f"{device.name}: no Python 3.6 or newer found (tried {', '.join(candidates)})",
+    raise _no_python(device)
+
+
+def _candidates(device: Device) -> tuple[str, ...]:
+    return (sys.executable,) if device.transport == "local" else PYTHONS
+
+
+def _no_python(device: Device) -> DeviceError:
+    return DeviceError(
+        f"{device.name}: no Python 3.6 or newer found (tried {', '.join(_candidates(device))})",
         hint="install python3 on the device (its standard library is enough)",
     )
 
@@ -112,4 +119,48 @@ def _check_room(device: Device, footing: Footing, needed_bytes: int) -> None:
             f"{device.name}: disk full: the probe needs {needed_bytes} bytes in {footing.work}, "
             f"{footing.free_bytes} are free",
             hint=f"free space on the device, or: edgebench devices clean {device.name}",
+        )
+
+
+# Refuses a folder that is not ours, or that a session holds (flock), and removes it otherwise.
+REMOVE = """\
+import fcntl, json, os, shutil, sys
+work = os.path.abspath(os.path.join(os.path.expanduser("~"), os.path.expanduser(sys.argv[1])))
+out = {"error": None}
+try:
+    if os.path.isdir(work) and not os.path.isdir(os.path.join(work, "probe")):
+        out["error"] = "%s holds no probe: it is not edgebench's folder" % work
+    elif os.path.isdir(work):
+        with open(os.path.join(work, "lock"), "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for folder, _, _ in os.walk(work):
+                os.chmod(folder, 0o700)
+            shutil.rmtree(work)
+except BlockingIOError:
+    out["error"] = "the device is leased: wait until that run is over"
+except OSError as error:
+    out["error"] = "%s: %s" % (error.strerror, error.filename)
+print("edgebench:" + json.dumps(out))
+"""
+
+
+def remove_everything(transport: Transport, device: Device) -> None:
+    """Nothing of edgebench is left on the device; DeviceError when it is leased or the folder is not ours."""
+    for python in _candidates(device):
+        done = transport.run([python, "-c", REMOVE, device.work_dir], timeout_s=10 * TIMEOUT_S)
+        for line in done.stdout.splitlines():
+            if line.startswith(b"edgebench:"):
+                _check_removed(device, line.removeprefix(b"edgebench:"))
+                return
+    raise _no_python(device)
+
+
+def _check_removed(device: Device, answer: bytes) -> None:
+    try:
+        error = msgspec.json.decode(answer, type=dict[str, str | None]).get("error")
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        error = "its answer makes no sense"
+    if error:
+        raise DeviceError(
+            f"{device.name}: nothing was removed: {error}", hint=f"look at {device.work_dir} there"
         )

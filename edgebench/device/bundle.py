@@ -1,14 +1,17 @@
 """What a device needs before it can work: the probe as one zip file, and each runtime as a set of wheels.
 
-Nothing is installed on a device. Wheels are chosen on the controller for the device's Python, processor and C library,
-pushed, unzipped below the device's work folder and used through `sys.path`. Once chosen they stay chosen
-(`HOME/bundles/`), so that a fleet does not change under a release; `edgebench runtimes refresh` chooses anew.
+Nothing is installed on a device. Wheels are chosen on the controller for the device's Python, processor and C
+library, pushed, unzipped below the device's work folder and used through `sys.path`. Once chosen they stay
+chosen (`HOME/bundles/`), so that a fleet does not change under a release; remove a folder there to choose anew.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -43,14 +46,17 @@ def probe_archive(home: Path) -> tuple[Path, str]:
     source = Path(__file__).parent.parent / "probe"
     folder = home / "probe"
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as part:
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
-            _add(archive, "__main__.py", b"from edgebench_probe.__main__ import main\n\nmain()\n")
-            for path in sorted(source.rglob("*.py")):
-                _add(archive, f"edgebench_probe/{path.relative_to(source).as_posix()}", path.read_bytes())
-    digest = sha256(Path(part.name))
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        _add(archive, "__main__.py", b"from edgebench_probe.__main__ import main\n\nmain()\n")
+        for path in sorted(source.rglob("*.py")):
+            _add(archive, f"edgebench_probe/{path.relative_to(source).as_posix()}", path.read_bytes())
+    digest = hashlib.sha256(content.getvalue()).hexdigest()
     final = folder / f"probe-{digest}.pyz"
-    os.replace(part.name, final)
+    if not final.exists():
+        part = folder / f".{secrets.token_hex(6)}.part"
+        part.write_bytes(content.getvalue())
+        os.replace(part, final)
     return final, digest
 
 
@@ -91,14 +97,14 @@ def platform_tags(facts: Facts) -> tuple[str, ...]:
     """Wheel platform tags that run there, best first (PEP 600); DeviceError where no wheel can fit."""
     if facts.os == "macos":
         return tuple(f"macosx_{major}_0_{_mac_arch(facts)}" for major in range(15, 10, -1))
-    name, _, version = (facts.libc or "").partition(" ")
-    if name != "glibc" or not version.startswith("2."):
+    version = re.fullmatch(r"glibc 2\.(\d{1,3})(?:\..*)?", facts.libc or "")
+    if version is None:
         raise DeviceError(
             f"no runtime wheel fits a device whose C library is {facts.libc or 'unknown'}",
-            hint="runtimes are published for glibc only; use an OS image with glibc (Debian, Ubuntu, Raspberry Pi OS)",
+            hint="runtimes are published for glibc only: Debian, Ubuntu, Raspberry Pi OS",
         )
     arch = "armv7l" if facts.bits == 32 and facts.arch in ("aarch64", "armv7l") else facts.arch
-    minor = int(version.split(".")[1])
+    minor = int(version[1])
     legacy = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
     tags: list[str] = []
     for step in range(minor, 4, -1):

@@ -1,7 +1,8 @@
-"""One open device with the probe running: lease, push, infer, launch. The probe's protocol is docs/probe-protocol.md."""
+"""One open device with the probe running: lease, push, infer, launch (docs/probe-protocol.md)."""
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import hashlib
 import platform
@@ -88,10 +89,8 @@ class Session:
         """End the probe politely, then the connection; never raises."""
         if self._closed.is_set():
             return
-        try:
+        with contextlib.suppress(EdgebenchError):  # it is gone already, or will notice the silence
             self._request("end", timeout_s=10.0)
-        except EdgebenchError:
-            pass  # it is gone already, or will notice the silence: closing is all that is left to do
         self.abort()
 
     def abort(self) -> None:
@@ -128,18 +127,16 @@ class Session:
         """Bytes freed by removing all artifacts, bundles and probes that are not in use."""
         return int(self._request("clean", keep=list(keep)).get("freed_bytes", 0))
 
-    def place(
-        self, artifact: Artifact, folder: Path, inputs: InputSet, progress: Callable[[int], None] | None = None
-    ) -> Placed:
+    def place(self, artifact: Artifact, folder: Path, inputs: InputSet, facts: Facts) -> Placed:
         """Artifact, inputs and runtime on the device; only what it lacks travels, and is verified there."""
-        bundle = None if self.device.transport == "local" else resolve(artifact.runtime, self.facts(), self._home)
+        bundle = None if self.device.transport == "local" else resolve(artifact.runtime, facts, self._home)
         sources = {file.sha256: folder / file.path for file in artifact.files}
         sources |= {file.sha256: Path(inputs.folder) / file.path for file in inputs.files}
         files = [*artifact.files, *inputs.files]
         if bundle is not None:
             sources |= {wheel.sha256: Path(bundle.folder) / wheel.path for wheel in bundle.wheels}
             files += bundle.wheels
-        moved = self._push(files, sources, progress)
+        moved = self._push(files, sources)
         return Placed(
             artifact=self._assemble(artifact.digest, artifact.files),
             inputs=self._assemble(inputs.digest, inputs.files),
@@ -159,7 +156,13 @@ class Session:
         return [self._fetch(outputs) for outputs in samples]
 
     def launch(
-        self, artifact: Artifact, placed: Placed, inputs: InputSet, workload: Workload, number: int, phase: Callable[[str], None]
+        self,
+        artifact: Artifact,
+        placed: Placed,
+        inputs: InputSet,
+        workload: Workload,
+        number: int,
+        phase: Callable[[str], None],
     ) -> Launch:
         """One launch: a fresh process on the device, its raw numbers checked for shape and sense."""
         spec = self._spec(artifact, placed, inputs, workload)
@@ -170,9 +173,7 @@ class Session:
 
     # --- pushing ---
 
-    def _push(
-        self, files: Sequence[ArtifactFile], sources: Mapping[str, Path], progress: Callable[[int], None] | None
-    ) -> int:
+    def _push(self, files: Sequence[ArtifactFile], sources: Mapping[str, Path]) -> int:
         wanted = [{"sha256": file.sha256, "size_bytes": file.size_bytes} for file in files]
         have = self._request("have", files=wanted)
         sizes = {file.sha256: file.size_bytes for file in files}
@@ -183,9 +184,7 @@ class Session:
         moved = 0
         for digest in missing:
             offset = _offset(partial, digest)
-            moved += self._transport.put(
-                sources[digest], str(incoming / f"{digest}.part"), offset=offset, progress=progress
-            )
+            moved += self._transport.put(sources[digest], str(incoming / f"{digest}.part"), offset=offset)
             self._request("commit", sha256=digest, size_bytes=sizes[digest])
         return moved
 
@@ -212,7 +211,9 @@ class Session:
 
     # --- specs and results ---
 
-    def _spec(self, artifact: Artifact, placed: Placed, inputs: InputSet, workload: Workload) -> dict[str, Any]:
+    def _spec(
+        self, artifact: Artifact, placed: Placed, inputs: InputSet, workload: Workload
+    ) -> dict[str, Any]:
         return {
             "runtime": artifact.runtime,
             "bundle": placed.bundle,
@@ -255,7 +256,12 @@ class Session:
     # --- the wire ---
 
     def _request(
-        self, op: str, *, timeout_s: float = REQUEST_TIMEOUT_S, phase: Callable[[str], None] | None = None, **fields: Any
+        self,
+        op: str,
+        *,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        phase: Callable[[str], None] | None = None,
+        **fields: Any,
     ) -> dict[str, Any]:
         number = next(self._ids)
         self._wire.send({"id": number, "op": op, **fields})
@@ -274,17 +280,24 @@ class Session:
 
     def _failure(self, op: str, error: object) -> EdgebenchError:
         said = error if isinstance(error, dict) else {}
-        kind, message = str(said.get("kind", "failed")), printable(str(said.get("message", "no reason given")))
+        kind, message = (
+            str(said.get("kind", "failed")),
+            printable(str(said.get("message", "no reason given"))),
+        )
         detail = printable(str(said.get("detail", "")), lines=True)[-8192:]
         text = f"{self.device.name}: {message}"
         if kind == "busy":
-            return DeviceBusy(text, hint="wait for it (--wait 10min) or choose another device", retryable=True)
+            return DeviceBusy(
+                text, hint="wait for it (--wait 10min) or choose another device", retryable=True
+            )
         if kind in ("model_load", "inference"):
             return ModelError(text, hint="the runtime's own words are in the detail", detail=detail)
         if kind == "bad_request":
             return BugError(f"{text} (request {op})", detail=detail)
         hint = _HINTS.get(kind, "the detail holds the end of the device's log")
-        return DeviceError(text, hint=hint, detail=detail, retryable=kind in ("crashed", "corrupt", "timeout"))
+        return DeviceError(
+            text, hint=hint, detail=detail, retryable=kind in ("crashed", "corrupt", "timeout")
+        )
 
     def _typed(self, kind: type[T], data: object) -> T:
         try:

@@ -1,6 +1,6 @@
 """Runs the jobs of a plan: prepare once, then every device in parallel and one job at a time on each.
 
-This computer, when it is a device itself, is measured alone, after all others: pushing to boards takes its processor.
+This computer, when it is a device itself, is measured alone, after all others: pushing takes its processor.
 Every job ends in a Measurement or in a Failure that names its owner.
 """
 
@@ -14,8 +14,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 from edgebench.device.session import Lease, Session
-from edgebench.errors import EXIT_BUG, DeviceBusy, DeviceError, EdgebenchError, Interrupted
-from edgebench.pipeline import Cell, Prepared, Step, Workbench, measure, open_device, prepare
+from edgebench.errors import BugError, DeviceBusy, DeviceError, EdgebenchError, Interrupted
+from edgebench.pipeline import Cell, Prepared, Site, Step, Workbench, measure, open_device, prepare
 from edgebench.records import Device, Failure, Job, Target
 from edgebench.store import Store
 
@@ -70,8 +70,8 @@ class Engine:
     # --- preparing ---
 
     def _prepare_all(self, assignments: Sequence[Assignment]) -> list[tuple[Assignment, Prepared]]:
-        """Each distinct cell once; a cell that cannot be prepared fails all its jobs before any device is touched."""
-        done: dict[Cell, Prepared | EdgebenchError] = {}
+        """Each distinct cell once; one that cannot be prepared fails its jobs before any device is touched."""
+        done: dict[Cell, Prepared | EdgebenchError] = {}  # a failure is remembered too: it would fail again
         ready = []
         for assignment in assignments:
             self._check_stop()
@@ -112,7 +112,7 @@ class Engine:
         self._check_stop()
 
     def _abort(self, pending: Iterable[Future[None]]) -> None:
-        """Drop every connection: the probes see it, kill their children and clear up; then wait for our threads."""
+        """Drop every connection: the probes see it and clear up; then wait for our threads."""
         self._stop.set()
         with self._lock:
             sessions = list(self._sessions.values())
@@ -126,46 +126,46 @@ class Engine:
 
     def _device(self, device: Device, target: Target, work: Sequence[tuple[Assignment, Prepared]]) -> None:
         """All jobs of one device under one lease; the lease is taken anew after a broken session."""
-        session: Session | None = None
+        site: Site | None = None
         try:
             for assignment, prepared in work:
-                session = self._job(assignment.job, prepared, device, target, session)
+                site = self._job(assignment.job, prepared, device, target, site)
                 if self._stop.is_set():
                     return
         finally:
-            self._release(device, session)
+            self._release(device)
 
     def _job(
-        self, job: Job, prepared: Prepared, device: Device, target: Target, session: Session | None
-    ) -> Session | None:
-        """One job to its measurement or failure; the session that can serve the next job, or None."""
+        self, job: Job, prepared: Prepared, device: Device, target: Target, site: Site | None
+    ) -> Site | None:
+        """One job to its measurement or failure; the open site that can serve the next job, or None."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                session = session or self._open(device, target)
-                measure(self._run, job, prepared, session, target, self._store, self._bench.announce)
-                return session
+                site = site or self._open(device, target)
+                measure(job, prepared, site, self._bench)
+                return site
             except EdgebenchError as error:
                 if isinstance(error, DeviceError):
-                    self._release(device, session)
-                    session = None
+                    self._release(device)
+                    site = None
                     if error.retryable and not isinstance(error, DeviceBusy) and attempt < ATTEMPTS:
                         continue
                 if not self._stop.is_set():
                     self._fail(job, "measure", error)
-                return session
+                return site
             except Exception as error:  # noqa: BLE001 - a bug in one job must not take the others with it
-                self._release(device, session)
+                self._release(device)
                 self._fail(job, "measure", _bug(error))
                 return None
-        return session
+        return site
 
-    def _open(self, device: Device, target: Target) -> Session:
+    def _open(self, device: Device, target: Target) -> Site:
         deadline = time.monotonic() + self._options.wait_s
         lease = Lease(run=self._run, purpose="edgebench run")
         self._bench.announce(Step("connect", device.name, device.address or "this computer"))
         while True:
             try:
-                session = open_device(device, target, self._bench.home, lease)
+                session, facts = open_device(device, target, self._bench.home, lease)
                 break
             except DeviceBusy:
                 if time.monotonic() >= deadline or self._stop.wait(BUSY_POLL_S):
@@ -174,11 +174,16 @@ class Engine:
             self._sessions[device.name] = session
         if self._stop.is_set():
             session.abort()
-        return session
+        return Site(self._run, session, facts, target, self._store, self._begun())
 
-    def _release(self, device: Device, session: Session | None) -> None:
+    def _begun(self) -> dict[Job, str]:
+        """Jobs with launches of an interrupted measurement, which is continued."""
+        jobs = self._store.open_jobs(self._run)
+        return {each.job: each.measurement_id for each in jobs if each.measurement_id is not None}
+
+    def _release(self, device: Device) -> None:
         with self._lock:
-            self._sessions.pop(device.name, None)
+            session = self._sessions.pop(device.name, None)
         if session is not None:
             session.close()
 
@@ -194,16 +199,14 @@ class Engine:
             detail=error.detail[-8192:],
         )
         self._store.add_failure(failure)
-        self._bench.announce(Step("failed", job.device, f"{job.model} {job.precision} on {job.runtime}: {error.message}"))
-
-
-class _Bug(EdgebenchError):
-    exit_code = EXIT_BUG
+        self._bench.announce(
+            Step("failed", job.device, f"{job.model} {job.precision} on {job.runtime}: {error.message}")
+        )
 
 
 def _bug(error: Exception) -> EdgebenchError:
     trace = "".join(traceback.format_exception(error))
-    return _Bug(f"{type(error).__name__}: {error}", hint="please report it with the detail", detail=trace)
+    return BugError(f"{type(error).__name__}: {error}", hint="please report it with the detail", detail=trace)
 
 
 def _in_order(ready: Sequence[tuple[Assignment, Prepared]]) -> list[str]:

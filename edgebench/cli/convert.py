@@ -1,0 +1,317 @@
+"""`edgebench convert` and `edgebench verify`: artifacts and their proof."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import click
+
+from edgebench import model
+from edgebench.cli.output import emit_json, json_option, note, print_table, warn
+from edgebench.cli.progress import Progress
+from edgebench.cli.setup import (
+    inventory_option,
+    precisions_of,
+    read_inventory,
+    read_settings,
+    read_targets,
+    runtimes_of,
+    this_arch,
+    workbench,
+)
+from edgebench.device.session import Lease
+from edgebench.errors import EXIT_ERROR, EXIT_OK, EdgebenchError, InfrastructureError, UserError
+from edgebench.fleet.plan import own_precision
+from edgebench.pipeline import Cell, Prepared, Workbench, open_device, prepare, verify_artifact
+from edgebench.records import Artifact, ParityReport, decode, encode, to_json
+from edgebench.units import format_bytes, format_duration, significant
+
+MANIFEST = "edgebench.json"  # lies beside an artifact's files where `convert -o` wrote them
+
+shape_option = click.option(
+    "--shape", "shapes", multiple=True, metavar="NAME=1,3,224,224", help="Fix an input whose shape is open."
+)
+inputs_option = click.option(
+    "--inputs", type=click.Path(), metavar="FILE.npz", help="Real inputs for parity, an array for each input."
+)
+calibration_option = click.option(
+    "--calibration", type=click.Path(), metavar="FILE.npz", help="Samples that int8 is calibrated with."
+)
+
+
+@click.command()
+@click.argument("model_path", metavar="MODEL", type=click.Path())
+@click.option(
+    "--to", "runtimes", required=True, metavar="RUNTIME[,RUNTIME]", help="onnxruntime, ncnn, openvino."
+)
+@click.option("--precision", metavar="P", help="fp32, fp16, int8 or int8-dynamic; default: as the model is.")
+@shape_option
+@inputs_option
+@calibration_option
+@click.option(
+    "--arch", default=None, help="Processor that int8 is made for: x86_64 or aarch64; default: this one."
+)
+@click.option(
+    "-o", "--output", type=click.Path(), metavar="DIR", help="Copy the artifacts there, a folder each."
+)
+@json_option
+def convert(
+    model_path: str,
+    runtimes: str,
+    precision: str | None,
+    shapes: tuple[str, ...],
+    inputs: str | None,
+    calibration: str | None,
+    arch: str | None,
+    output: str | None,
+    as_json: bool,
+) -> int:
+    """Turn MODEL into what each RUNTIME runs, and prove on this computer that it still computes the same."""
+    settings = read_settings()
+    wanted = runtimes_of(runtimes)
+    chosen = precisions_of(precision) or ("as-is",)
+    own = own_precision(model.inspect(Path(model_path)))
+    cells = [
+        Cell(
+            model_path=model_path,
+            runtime=runtime,
+            precision=own if one == "as-is" else one,
+            as_is=one == "as-is",
+            arch=arch or this_arch(),
+            shapes=tuple(model.parse_shape(shape) for shape in shapes),
+            inputs=inputs,
+            calibration=calibration,
+        )
+        for runtime in wanted
+        for one in chosen
+    ]
+    if not cells:
+        raise UserError("no runtime was named", hint="--to onnxruntime,ncnn,openvino")
+    with Progress({}, quiet=as_json) as progress, workbench(settings, progress) as bench:
+        made = [_convert(cell, bench) for cell in cells]
+        folders = [_copy_out(each, bench, output) for each in made if isinstance(each, Prepared)]
+    return _show(cells, made, folders, as_json=as_json)
+
+
+def _convert(cell: Cell, bench: Workbench) -> Prepared | EdgebenchError:
+    try:
+        return prepare(cell, bench)
+    except EdgebenchError as error:
+        return error
+
+
+def _copy_out(made: Prepared, bench: Workbench, output: str | None) -> str:
+    """The folder the artifact was copied to, or where it lies in the artifact store."""
+    source = bench.artifacts.path(made.artifact.digest)
+    if output is None:
+        return str(source)
+    artifact = made.artifact
+    name = f"{artifact.model}-{artifact.variant}-{artifact.precision}-{artifact.runtime}".replace("/", "_")
+    return str(copy_artifact(artifact, source, Path(output) / name))
+
+
+def copy_artifact(artifact: Artifact, source: Path, folder: Path) -> Path:
+    """The artifact with its manifest in `folder`, complete or not at all; what was there before is replaced."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".edgebench-", dir=folder.parent) as scratch:
+            staged = Path(scratch) / "new"
+            shutil.copytree(source, staged, copy_function=shutil.copyfile)
+            (staged / MANIFEST).write_bytes(encode(artifact))
+            if folder.exists():
+                _check_ours(folder)
+                os.rename(folder, Path(scratch) / "old")
+            os.rename(staged, folder)
+    except OSError as error:
+        raise InfrastructureError(
+            f"the artifact cannot be written to {folder}: {error.strerror}",
+            hint="choose another folder with -o, or free space",
+        ) from error
+    return folder
+
+
+def _check_ours(folder: Path) -> None:
+    if not (folder / MANIFEST).is_file():
+        raise UserError(
+            f"{folder} is there already and is no artifact of ours", hint="choose another -o, or remove it"
+        )
+
+
+def _show(
+    cells: list[Cell], made: list[Prepared | EdgebenchError], folders: list[str], *, as_json: bool
+) -> int:
+    good = [each for each in made if isinstance(each, Prepared)]
+    failed = [
+        (cell, each) for cell, each in zip(cells, made, strict=True) if isinstance(each, EdgebenchError)
+    ]
+    if len(made) == 1 and failed:
+        raise failed[0][1]
+    if as_json:
+        emit_json(
+            {
+                "artifacts": [_document(each, folder) for each, folder in zip(good, folders, strict=True)],
+                "failures": [_failure(cell, error) for cell, error in failed],
+            }
+        )
+    else:
+        print_table(
+            ["artifact", "runtime", "precision", "size", "parity", "worst SNR", "made in", "parity in"],
+            map(_row, good),
+            right=(3, 5, 6, 7),
+        )
+        for each, folder in zip(good, folders, strict=True):
+            for remark in (*each.artifact.notes, *each.parity.warnings):
+                warn(f"{each.artifact.runtime}: {remark}")
+            click.echo(f"{each.artifact.runtime} {each.artifact.precision}: {folder}")
+        for cell, error in failed:
+            note(
+                f"failed ({error.owner}): {cell.runtime} {cell.precision}: {error.message}\n  next: {error.hint}"
+            )
+    return EXIT_ERROR if failed else EXIT_OK
+
+
+def _row(each: Prepared) -> tuple[str, ...]:
+    worst = min((output.snr_db for output in each.parity.outputs), default=0.0)
+    made_in = "kept" if each.conversion.cached else _seconds(each.conversion.total_s)
+    return (
+        each.artifact.digest[:12],
+        each.artifact.runtime,
+        each.artifact.precision,
+        format_bytes(each.artifact.size_bytes),
+        "pass" if each.parity.passed else "FAIL",
+        f"{significant(worst)} dB",
+        made_in,
+        _seconds(each.parity_s),
+    )
+
+
+def _seconds(value: float) -> str:
+    return f"{significant(value, 2)} s" if value < 60 else format_duration(value)
+
+
+def _document(each: Prepared, folder: str) -> dict[str, object]:
+    return {
+        "artifact": to_json(each.artifact),
+        "folder": folder,
+        "cached": each.conversion.cached,
+        "convert_s": each.conversion.total_s,
+        "tool_s": each.conversion.tool_s,
+        "parity_s": each.parity_s,
+        "parity": to_json(each.parity),
+    }
+
+
+def _failure(cell: Cell, error: EdgebenchError) -> dict[str, object]:
+    return {
+        "runtime": cell.runtime,
+        "precision": cell.precision,
+        "owner": error.owner,
+        "message": error.message,
+        "hint": error.hint,
+        "exit_code": error.exit_code,
+    }
+
+
+# --- verify -------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("model_path", metavar="MODEL", type=click.Path())
+@click.argument("artifact_name", metavar="ARTIFACT")
+@click.option("--on", "device_name", metavar="DEVICE", help="Compute there; default: on this computer.")
+@shape_option
+@inputs_option
+@inventory_option
+@json_option
+def verify(
+    model_path: str,
+    artifact_name: str,
+    device_name: str | None,
+    shapes: tuple[str, ...],
+    inputs: str | None,
+    inventory: str | None,
+    as_json: bool,
+) -> int:
+    """Compare what ARTIFACT computes with what MODEL computes in ONNX Runtime; exit 4 where they differ.
+
+    ARTIFACT is a folder that `convert -o` wrote, or a digest (its beginning is enough) from the artifact store.
+    """
+    settings = read_settings(inventory)
+    with Progress({}, quiet=as_json) as progress, workbench(settings, progress) as bench:
+        artifact, folder = find_artifact(artifact_name, bench)
+        cell = Cell(
+            model_path=model_path,
+            runtime=artifact.runtime,
+            precision=artifact.precision,
+            shapes=tuple(model.parse_shape(shape) for shape in shapes),
+            inputs=inputs,
+        )
+        if device_name is None:
+            report = verify_artifact(cell, artifact, folder, bench)
+        else:
+            device = read_inventory(settings).device(device_name)
+            target = read_targets(settings)[device.target]
+            lease = Lease(run="verify", purpose="edgebench verify")
+            session, facts = open_device(device, target, bench.home, lease)
+            with session:
+                report = verify_artifact(cell, artifact, folder, bench, session=session, facts=facts)
+    return _show_parity(report, artifact, as_json=as_json)
+
+
+def find_artifact(name: str, bench: Workbench) -> tuple[Artifact, Path]:
+    """The artifact in a folder written by `convert -o`, or in the store; its files checked against its manifest."""
+    manifest = Path(name) / MANIFEST
+    if manifest.is_file():
+        artifact = decode(Artifact, manifest.read_bytes(), source=str(manifest))
+        with tempfile.TemporaryDirectory(prefix="edgebench-") as scratch:
+            files = Path(scratch) / "files"
+            shutil.copytree(manifest.parent, files, ignore=shutil.ignore_patterns(MANIFEST))
+            stored = bench.artifacts.put(files, artifact)
+        if stored.digest != artifact.digest:
+            raise InfrastructureError(
+                f"the files in {name} are not those of its {MANIFEST}: they were changed after convert wrote them",
+                hint="run edgebench convert again",
+            )
+        return stored, bench.artifacts.path(stored.digest)
+    if Path(name).exists():
+        raise UserError(
+            f"{name} holds no artifact ({MANIFEST} is missing)", hint="edgebench convert MODEL -o DIR"
+        )
+    artifact = bench.artifacts.get(name)
+    bench.artifacts.verify(artifact.digest)
+    return artifact, bench.artifacts.path(artifact.digest)
+
+
+def _show_parity(report: ParityReport, artifact: Artifact, *, as_json: bool) -> int:
+    if as_json:
+        emit_json({"artifact": artifact.digest, "parity": to_json(report)})
+    else:
+        print_table(
+            ["output", "parity", "max abs", "max rel", "cosine", "SNR", "reference range", "reason"],
+            [
+                (
+                    output.name,
+                    "pass" if output.passed else "FAIL",
+                    f"{output.max_abs:.3g}",
+                    f"{output.max_rel:.3g}",
+                    f"{output.cosine:.7f}",
+                    f"{significant(output.snr_db)} dB",
+                    f"{output.reference_range:.4g}",
+                    output.reason,
+                )
+                for output in report.outputs
+            ],
+            right=(2, 3, 4, 5, 6),
+        )
+        bound = report.bound
+        click.echo(
+            f"{'pass' if report.passed else 'FAIL'} on {report.where}, against {report.reference}; inputs: {report.inputs}; "
+            f"bound {bound.precision}: max abs {bound.max_abs_share:g} of the range, "
+            f"SNR {bound.min_snr_db:g} dB, cosine {bound.min_cosine:g}"
+        )
+        for warning in report.warnings:
+            warn(warning)
+    return EXIT_OK if report.passed else EXIT_ERROR

@@ -1,0 +1,55 @@
+"""`edgebench demo`: the main job on a real trained network, on this computer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+import edgebench
+from edgebench import compress
+from edgebench.cli.output import json_option, note
+from edgebench.cli.report import build_report, render, write_whole
+from edgebench.cli.run import Wish, new_run
+from edgebench.cli.setup import read_settings, results
+from edgebench.convert.tools import available
+from edgebench.fleet.plan import Plan, PlannedModel, WorkloadChanges
+from edgebench.settings import Settings
+
+DATA = Path(edgebench.__file__).parent / "demo"
+PRUNE = "prune:share=0.5"
+PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
+
+
+@click.command()
+@click.option("--launches", type=int, default=3, show_default=True, help="Fresh processes per job.")
+@json_option
+def demo(launches: int, as_json: bool) -> int:
+    """Handwritten digits: a trained network in five compressed forms, converted, proven equal and measured here."""
+    settings = read_settings()
+    plan = _plan(settings, launches)
+    code = new_run(plan, settings, Wish(skip_unsupported=True, as_json=as_json))
+    with results(settings) as store:
+        built = build_report(store, "latest")
+    path = settings.home / "reports" / f"{built.run.id}.md"
+    write_whole(path, render(built, "markdown"))
+    note(f"report: {path}") if as_json else click.echo(f"report: {path}")
+    return code
+
+
+def _plan(settings: Settings, launches: int) -> Plan:
+    """The digits network as it is and pruned, on every runtime that is installed."""
+    pruned = settings.home / "demo" / "digits-pruned.onnx"
+    pruned.parent.mkdir(parents=True, exist_ok=True)
+    compress.apply(DATA / "digits.onnx", (PRUNE,), compress.Settings(), out=pruned)
+    inputs, calibration = str(DATA / "digits-test.npz"), str(DATA / "digits-calibration.npz")
+    return Plan(
+        models=tuple(
+            PlannedModel(path=str(path), inputs=inputs, calibration=calibration)
+            for path in (DATA / "digits.onnx", pruned)
+        ),
+        runtimes=tuple(status.runtime for status in available(settings.home) if status.ready),
+        precisions=PRECISIONS,
+        on="local",
+        workload=WorkloadChanges(launches=launches, threads=1),
+    )

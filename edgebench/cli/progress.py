@@ -1,0 +1,127 @@
+"""Live progress on stderr: what runs where, how far it is, how long it will take. Plain lines where no terminal is."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import click
+
+from edgebench.cli.output import clean
+from edgebench.pipeline import Step
+from edgebench.units import format_duration
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+
+class Pace:
+    """How many launches of each device are done, and how long the rest will take. Pure but for the clock given."""
+
+    def __init__(self, planned: Mapping[str, int]) -> None:
+        self._planned = dict(planned)
+        self._done: dict[str, int] = {}
+        self._since: dict[str, float] = {}
+
+    def started(self, device: str, now_s: float) -> None:
+        """The device begins its first launch."""
+        self._since.setdefault(device, now_s)
+
+    def finished(self, device: str) -> None:
+        """The device finished one more launch."""
+        self._done[device] = self._done.get(device, 0) + 1
+
+    def dropped(self, device: str, launches: int) -> None:
+        """A job failed: its remaining launches will not come."""
+        self._planned[device] = max(self._done.get(device, 0), self._planned.get(device, 0) - launches)
+
+    def share(self, device: str) -> tuple[int, int]:
+        """Launches done and planned on the device."""
+        return self._done.get(device, 0), self._planned.get(device, 0)
+
+    def left_s(self, device: str, now_s: float) -> float | None:
+        """Seconds left on the device at its pace so far; None before the first launch is done."""
+        done, planned = self.share(device)
+        if done == 0 or device not in self._since:
+            return None
+        return (now_s - self._since[device]) / done * max(0, planned - done)
+
+
+class Progress:
+    """An `Announce` that draws; use as a context manager. Safe to call from several threads."""
+
+    def __init__(self, planned: Mapping[str, int], *, quiet: bool = False) -> None:
+        self._pace = Pace(planned)
+        self._lock = threading.Lock()
+        self._quiet = quiet
+        self._bars: Bars | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._last_line: dict[str, str] = {}
+
+    def __enter__(self) -> Progress:
+        if not self._quiet and sys.stderr.isatty():
+            self._bars = _bars()
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, step: Step) -> None:
+        """Take note of one step and show it."""
+        with self._lock:
+            self._count(step)
+            if self._bars is not None:
+                self._draw(step, self._bars)
+            elif not self._quiet:
+                self._print(step)
+
+    def _count(self, step: Step) -> None:
+        if step.stage == "launch":
+            self._pace.started(step.device, time.monotonic())
+        elif step.stage == "launched":
+            self._pace.finished(step.device)
+        elif step.stage == "failed":
+            self._pace.dropped(step.device, step.total - step.done)
+
+    def _left(self, device: str) -> str:
+        left_s = self._pace.left_s(device, time.monotonic())
+        return "" if left_s is None else f"about {format_duration(left_s)} left"
+
+    def _print(self, step: Step) -> None:
+        if step.stage == "launched":
+            return
+        count = f" {step.done}/{step.total}" if step.stage == "launch" and step.total else ""
+        left = self._left(step.device)
+        line = clean(f"{step.device}: {step.stage}{count} {step.what}{', ' + left if left else ''}")
+        if line != self._last_line.get(step.device):
+            self._last_line[step.device] = line
+            click.echo(line, err=True)
+
+    def _draw(self, step: Step, bars: Bars) -> None:
+        done, planned = self._pace.share(step.device)
+        text = clean(f"{step.stage} {step.what}")[:60]
+        if step.device not in self._tasks:
+            self._tasks[step.device] = bars.add_task(text, total=planned or None, device=step.device, left="")
+        task, left = self._tasks[step.device], self._left(step.device)
+        bars.update(task, description=text, completed=done, total=planned or None, left=left)
+        if step.stage == "failed":
+            bars.console.print(clean(f"{step.device}: failed: {step.what}"), style="red")
+
+
+def _bars() -> Bars:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    columns = ("[bold]{task.fields[device]}", BarColumn(bar_width=16), MofNCompleteColumn())
+    rest = (TextColumn("{task.description}", markup=False), TextColumn("{task.fields[left]}", markup=False))
+    return Bars(*columns, *rest, console=Console(stderr=True, markup=False, highlight=False), transient=True)

@@ -1,0 +1,255 @@
+"""`edgebench run`: the whole path for every cell models x runtimes x precisions x devices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from edgebench import model
+from edgebench.cli.convert import calibration_option, inputs_option, shape_option
+from edgebench.cli.output import emit_json, json_option, note, warn
+from edgebench.cli.progress import Progress
+from edgebench.cli.report import build_report, render
+from edgebench.cli.setup import (
+    inventory_option,
+    precisions_of,
+    read_inventory,
+    read_settings,
+    read_targets,
+    results,
+    runtimes_of,
+    workbench,
+)
+from edgebench.documents import read_text
+from edgebench.errors import (
+    EXIT_BUG,
+    EXIT_BUSY,
+    EXIT_ERROR,
+    EXIT_NOTHING_DONE,
+    EXIT_OK,
+    EXIT_USAGE,
+    Interrupted,
+    NothingDone,
+    UserError,
+)
+from edgebench.fleet import plan as plans
+from edgebench.fleet import start as starts
+from edgebench.fleet.engine import Engine, Options
+from edgebench.fleet.plan import Plan, PlannedModel, WorkloadChanges
+from edgebench.inventory import Inventory, select
+from edgebench.records import Target, replace
+from edgebench.report.base import Report
+from edgebench.report.document import document
+from edgebench.settings import Settings
+from edgebench.store import Store
+from edgebench.units import format_duration, parse_time_ns
+
+
+class Wish(NamedTuple):
+    """What a run is asked for besides its plan."""
+
+    wait_s: float = 0.0
+    skip_unsupported: bool = False
+    as_json: bool = False
+
+
+@click.command()
+@click.argument("models", metavar="[MODEL]...", nargs=-1, type=click.Path())
+@click.option("--to", "runtimes", metavar="RUNTIME[,...]", help="Default: all that a device's target offers.")
+@click.option("--precision", metavar="P[,...]", help="fp32, fp16, int8, int8-dynamic, as-is (the default).")
+@click.option(
+    "--on", "selector", metavar="SELECTOR", help="all, NAME, group:G, tag:K=V, target:T; default: all."
+)
+@click.option(
+    "--plan", "plan_file", type=click.Path(), metavar="FILE", help="A plan.yaml in place of MODEL and flags."
+)
+@click.option("--resume", metavar="RUN", help="Continue an interrupted run at its next launch.")
+@inventory_option
+@shape_option
+@inputs_option
+@calibration_option
+@click.option("--launches", type=int, help="Fresh processes per job: the statistical unit.")
+@click.option("--threads", type=int, help="Threads of the runtime; 0: its own choice.")
+@click.option("--batch", type=int, help="Batch size of models whose batch is open.")
+@click.option("--min-samples", type=int, help="Samples per launch at least.")
+@click.option("--min-duration", metavar="TIME", help='Time per launch at least, such as "2 s".')
+@click.option("--cooldown", metavar="TIME", help="Pause before each further launch.")
+@click.option(
+    "--wait", metavar="TIME", help='Wait that long for a busy device, such as "10 min"; default: do not.'
+)
+@click.option("--skip-unsupported", is_flag=True, help="Cells that a target does not offer are no failures.")
+@json_option
+def run(
+    models: tuple[str, ...],
+    runtimes: str | None,
+    precision: str | None,
+    selector: str | None,
+    plan_file: str | None,
+    resume: str | None,
+    inventory: str | None,
+    shapes: tuple[str, ...],
+    inputs: str | None,
+    calibration: str | None,
+    launches: int | None,
+    threads: int | None,
+    batch: int | None,
+    min_samples: int | None,
+    min_duration: str | None,
+    cooldown: str | None,
+    wait: str | None,
+    skip_unsupported: bool,
+    as_json: bool,
+) -> int:
+    """Convert, prove, push and measure every MODEL x RUNTIME x precision x device; then show the table."""
+    settings = read_settings(inventory)
+    wish = Wish(_seconds(wait) or 0.0, skip_unsupported, as_json)
+    if resume is not None:
+        _refuse_beside("--resume", models, plan_file)
+        return resume_run(resume, settings, wish)
+    if plan_file is not None:
+        _refuse_beside("--plan", models, None)
+        plan = plans.parse(read_text(Path(plan_file)), plan_file)
+        plan = plan if selector is None else replace(plan, on=selector)
+    else:
+        workload = WorkloadChanges(
+            launches=launches,
+            threads=threads,
+            batch=batch,
+            min_samples=min_samples,
+            min_duration_s=_seconds(min_duration),
+            cooldown_s=_seconds(cooldown),
+        )
+        plan = Plan(
+            models=_models(models, shapes, inputs, calibration),
+            runtimes=runtimes_of(runtimes),
+            precisions=precisions_of(precision) or (plans.AS_IS,),
+            on=selector or "all",
+            workload=workload,
+        )
+    return new_run(plan, settings, wish)
+
+
+def _refuse_beside(option: str, models: Sequence[str], plan_file: str | None) -> None:
+    if models or plan_file:
+        raise UserError(
+            f"{option} takes neither MODEL nor another plan", hint=f"edgebench run {option} ... alone"
+        )
+
+
+def _models(
+    models: Sequence[str], shapes: Sequence[str], inputs: str | None, calibration: str | None
+) -> tuple[PlannedModel, ...]:
+    if not models:
+        raise UserError("no model was named", hint="edgebench run MODEL.onnx --to ncnn, or --plan plan.yaml")
+    fixed = dict(model.parse_shape(shape) for shape in shapes)
+    return tuple(starts.plan_of_model(path, fixed, inputs, calibration) for path in models)
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    plain = re.fullmatch(r"\s*[0-9]+(\.[0-9]+)?\s*", text)
+    return float(text) if plain else parse_time_ns(text) / 1e9
+
+
+# --- running ------------------------------------------------------------------------------------
+
+
+def new_run(plan: Plan, settings: Settings, wish: Wish) -> int:
+    """Run a plan from its beginning; the exit code."""
+    plans.check(plan)
+    fleet, targets = read_inventory(settings), read_targets(settings)
+    picked = select(fleet, plan.on)
+    for device in picked.quarantined:
+        warn(f"{device.name} is in quarantine and left out: {device.quarantine}")
+    if not picked.devices:
+        raise NothingDone(
+            f'every device that "{plan.on}" picks is in quarantine', hint="edgebench devices list"
+        )
+    infos = {each.path: model.inspect(Path(each.path)) for each in plan.models}
+    expansion = plans.expand(plan, picked.devices, targets, infos)
+    with results(settings) as store:
+        started = starts.start(plan, expansion, targets, store)
+        return _execute(started, fleet, targets, store, settings, wish)
+
+
+def resume_run(name: str, settings: Settings, wish: Wish) -> int:
+    """Continue an interrupted run; the exit code."""
+    fleet, targets = read_inventory(settings), read_targets(settings)
+    with results(settings) as store:
+        started = starts.resume(name, fleet, targets, store)
+        return _execute(started, fleet, targets, store, settings, wish)
+
+
+def _execute(
+    started: starts.Started,
+    fleet: Inventory,
+    targets: dict[str, Target],
+    store: Store,
+    settings: Settings,
+    wish: Wish,
+) -> int:
+    run_id = started.run.id
+    _say_workload(started)
+    devices = {device.name: device for device in fleet.devices}
+    try:
+        with (
+            Progress(starts.planned_launches(started.assignments), quiet=wish.as_json) as progress,
+            workbench(settings, progress) as bench,
+        ):
+            options = Options(max_devices=settings.jobs, wait_s=wish.wait_s)
+            Engine(run_id, bench, store, options).execute(started.assignments, devices, targets)
+    except (KeyboardInterrupt, Interrupted):
+        store.set_run_status(run_id, "interrupted")
+        note(
+            f"run {run_id} was interrupted; what was measured is kept. Continue: edgebench run --resume {run_id}"
+        )
+        raise
+    except BaseException:
+        store.set_run_status(run_id, "interrupted")
+        raise
+    store.set_run_status(run_id, "done")
+    built = build_report(store, run_id)
+    show(built, as_json=wish.as_json)
+    return exit_code(built, wish)
+
+
+def _say_workload(started: starts.Started) -> None:
+    workloads = {each.job.workload for each in started.assignments}
+    note(f"run {started.run.id}: {len(started.assignments)} jobs")
+    for each in workloads:
+        note(
+            f"workload: {each.launches} launches, each at least {each.min_samples} samples and "
+            f"{format_duration(each.min_duration_s)}, warm-up until stable (at least {each.warmup_samples}), "
+            f"threads {each.threads or 'as the runtime chooses'}, batch {each.batch}, "
+            f"cool-down {format_duration(each.cooldown_s)}"
+        )
+
+
+def show(built: Report, *, as_json: bool) -> None:
+    """The result of a run on stdout."""
+    if as_json:
+        emit_json(document(built))
+        return
+    import sys
+
+    click.echo(render(built, "terminal", colour=sys.stdout.isatty()))
+
+
+def exit_code(built: Report, wish: Wish) -> int:
+    """0 when every job was measured; else the worst: bug, device or conversion error, busy, nothing done."""
+    counted = [
+        each for each in built.failures if not (wish.skip_unsupported and each.stage == starts.REFUSED)
+    ]
+    codes = {failure.exit_code for failure in counted}
+    if EXIT_BUG in codes:
+        return EXIT_BUG
+    if codes == {EXIT_BUSY} or codes == {EXIT_USAGE}:
+        return codes.pop()
+    if codes or any(row.status != "ok" for row in built.rows):
+        return EXIT_ERROR
+    return EXIT_OK if built.rows else EXIT_NOTHING_DONE

@@ -1,0 +1,107 @@
+"""What most commands need: settings, the workbench, the results store, the inventory; opened late, closed surely."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from edgebench import settings as settings_module
+from edgebench.convert.run import Limits
+from edgebench.errors import InfrastructureError, UserError, did_you_mean
+from edgebench.inventory import Inventory, load
+from edgebench.pipeline import Announce, Workbench, silent
+from edgebench.records import PRECISIONS, RUNTIMES, Target
+from edgebench.settings import Settings
+from edgebench.store import Store, sqlite_url
+from edgebench.targets import all_targets
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+inventory_option = click.option(
+    "--inventory",
+    type=click.Path(),
+    metavar="FILE",
+    help="The fleet; default: ./inventory.yaml, else this computer.",
+)
+
+
+def read_settings(inventory: str | None = None) -> Settings:
+    """The settings of this call; the flag for the inventory wins over all else."""
+    return settings_module.load(Path.cwd(), os.environ, {"inventory": inventory})
+
+
+def read_inventory(settings: Settings) -> Inventory:
+    """All devices of the fleet."""
+    return load(settings.inventory, extra_targets=settings.targets)
+
+
+def read_targets(settings: Settings) -> dict[str, Target]:
+    """All kinds of device, by name."""
+    return all_targets(settings.targets)
+
+
+@contextmanager
+def workbench(settings: Settings, announce: Announce = silent) -> Iterator[Workbench]:
+    """The workbench in the home folder, closed at the end."""
+    limits = Limits(time_s=settings.convert_timeout_s, memory_bytes=settings.convert_memory_mib << 20)
+    _make_home(settings.home)
+    bench = Workbench(settings.home, limits=limits, announce=announce)
+    try:
+        yield bench
+    finally:
+        bench.close()
+
+
+@contextmanager
+def results(settings: Settings) -> Iterator[Store]:
+    """The results store, closed at the end."""
+    _make_home(settings.home)
+    with Store(settings.store_url or sqlite_url(settings.home / "store.sqlite")) as store:
+        yield store
+
+
+def _make_home(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InfrastructureError(
+            f"the home folder {home} cannot be made: {error.strerror}",
+            hint="set EDGEBENCH_HOME to a folder you may write to",
+        ) from error
+
+
+def this_arch() -> str:
+    """This computer's processor, in the words of targets."""
+    machine = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+
+
+def words(text: str | None) -> tuple[str, ...]:
+    """The words of a comma-separated option, in order, each once."""
+    parts = [] if text is None else [part.strip() for part in text.split(",")]
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def runtimes_of(text: str | None) -> tuple[str, ...]:
+    """The runtimes of a comma-separated option; UserError for an unknown one."""
+    return _known(words(text), RUNTIMES, "runtime")
+
+
+def precisions_of(text: str | None) -> tuple[str, ...]:
+    """The precisions of a comma-separated option ("as-is": as the model comes); UserError for an unknown one."""
+    return _known(words(text), (*PRECISIONS, "as-is"), "precision")
+
+
+def _known(chosen: tuple[str, ...], known: tuple[str, ...], what: str) -> tuple[str, ...]:
+    for word in chosen:
+        if word not in known:
+            raise UserError(
+                f'no {what} "{word}"', hint=f"{did_you_mean(word, known)} (known: {', '.join(known)})"
+            )
+    return chosen

@@ -1,0 +1,103 @@
+"""A plan, or an interrupted run, becomes stored jobs and assignments for the engine."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from random import SystemRandom
+from typing import NamedTuple
+
+import edgebench
+from edgebench.errors import EXIT_ERROR, UserError
+from edgebench.fleet.engine import Assignment
+from edgebench.fleet.plan import Expansion, Plan, PlannedJob, PlannedModel
+from edgebench.inventory import Inventory
+from edgebench.pipeline import Cell
+from edgebench.records import Failure, Job, Run, Target, from_json, to_json
+from edgebench.store import Store, new_run_id
+
+REFUSED = "plan"  # the stage of a failure that no device was touched for
+
+
+class Started(NamedTuple):
+    """A stored run and what is left to do of it."""
+
+    run: Run
+    assignments: tuple[Assignment, ...]
+
+
+def start(plan: Plan, expansion: Expansion, targets: Mapping[str, Target], store: Store) -> Started:
+    """A new run: stored with all its jobs; those that a target refuses are failures at once."""
+    now = datetime.now(UTC)
+    refused = [each.job for each in expansion.refused]
+    run = Run(
+        id=new_run_id(now, SystemRandom()),
+        created_utc=now.isoformat(timespec="seconds"),
+        status="running",
+        plan={
+            "plan": to_json(plan),
+            "planned": [to_json(each) for each in expansion.jobs],
+            "jobs": [to_json(job) for job in (*(each.job for each in expansion.jobs), *refused)],
+        },
+        edgebench_version=edgebench.__version__,
+        controller=platform.node() or "unknown",
+    )
+    store.add_run(run)
+    store.plan_jobs(run.id, [each.job for each in expansion.jobs] + refused)
+    for each in expansion.refused:
+        store.add_failure(_refusal(run, each.job, each.reason, each.hint))
+    return Started(run, tuple(assignment(each, targets) for each in expansion.jobs))
+
+
+def resume(name: str, inventory: Inventory, targets: Mapping[str, Target], store: Store) -> Started:
+    """An interrupted run with its open jobs; UserError when nothing is left or a device is gone."""
+    run = store.run(name)
+    planned = [from_json(PlannedJob, each, source=f"run {run.id}") for each in run.plan.get("planned", [])]
+    left = {each.job for each in store.open_jobs(run.id)}
+    if not left:
+        raise UserError(f"run {run.id} has no open jobs", hint=f"edgebench report {run.id}")
+    todo = [each for each in planned if each.job in left]
+    for device in sorted({each.job.device for each in todo}):
+        inventory.device(device)
+    store.set_run_status(run.id, "running")
+    return Started(run, tuple(assignment(each, targets) for each in todo))
+
+
+def assignment(planned: PlannedJob, targets: Mapping[str, Target]) -> Assignment:
+    """The job with what it is prepared from, for its target's processor."""
+    job, source = planned.job, planned.model
+    cell = Cell(
+        model_path=source.path,
+        runtime=job.runtime,
+        precision=job.precision,
+        as_is=planned.precision is None,
+        name=source.name,
+        arch=targets[job.target].platform.arch,
+        shapes=tuple(sorted(source.shapes.items())),
+        batch=job.workload.batch,
+        inputs=source.inputs,
+        calibration=source.calibration,
+    )
+    return Assignment(job, cell)
+
+
+def planned_launches(assignments: Iterable[Assignment]) -> dict[str, int]:
+    """Launches to come on each device, for the progress display."""
+    planned: dict[str, int] = {}
+    for each in assignments:
+        planned[each.job.device] = planned.get(each.job.device, 0) + each.job.workload.launches
+    return planned
+
+
+def plan_of_model(
+    path: str, shapes: Mapping[str, tuple[int, ...]], inputs: str | None, calibration: str | None
+) -> PlannedModel:
+    """A model of a plan that comes from flags."""
+    return PlannedModel(path=path, inputs=inputs, calibration=calibration, shapes=dict(shapes))
+
+
+def _refusal(run: Run, job: Job, reason: str, hint: str) -> Failure:
+    return Failure(
+        run=run.id, job=job, owner="user", stage=REFUSED, message=reason, hint=hint, exit_code=EXIT_ERROR
+    )

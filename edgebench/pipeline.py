@@ -1,0 +1,510 @@
+"""One job, top to bottom. `prepare` needs no device, `measure` needs one; both read as a table of contents.
+
+prepare   inspect -> canonical form -> compress -> convert -> parity on the controller
+measure   push -> parity on the device -> launches, each stored at once
+"""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from edgebench import compress, model, parity
+from edgebench.artifacts import ArtifactStore
+from edgebench.convert.base import Form, converter
+from edgebench.convert.run import Conversion, Limits, Wanted, convert
+from edgebench.convert.run import Prepared as Ready
+from edgebench.device.bundle import sha256
+from edgebench.device.session import InputSet, Lease, Placed, Session, open_session, save_inputs
+from edgebench.errors import BugError, DeviceError, ModelError, UserError
+from edgebench.records import (
+    Artifact,
+    Device,
+    Facts,
+    Job,
+    Launch,
+    Measurement,
+    ModelInfo,
+    ParityReport,
+    Record,
+    Target,
+    Tensor,
+    decode,
+    encode,
+    replace,
+)
+from edgebench.store import Store
+from edgebench.targets import mismatches
+from edgebench.validity import judged
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CONTROLLER = "controller"
+REFERENCE = "ONNX Runtime, graph optimisations off"
+MODEL_FILE = "model.onnx"
+INFO_FILE = "info.json"
+PARITY_SAMPLES = 4
+GENERATED_SEED = 20261123
+CANONICAL_REVISION = 1  # raised whenever the same file would give another canonical form
+
+Samples = list[dict[str, "np.ndarray"]]
+
+
+class Cell(Record, frozen=True):
+    """What is to be prepared: one model in one precision for one runtime on one kind of processor.
+
+    `as_is` takes the model as it comes; otherwise it is compressed to `precision` where it is not that already.
+    `inputs` and `calibration` are `.npz` files.
+    """
+
+    model_path: str
+    runtime: str
+    precision: str
+    as_is: bool = False
+    name: str | None = None
+    arch: str = "x86_64"
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    batch: int = 1
+    inputs: str | None = None
+    calibration: str | None = None
+
+
+class Prepared(NamedTuple):
+    """An artifact proven on the controller, with what is needed to prove it again on a device."""
+
+    info: ModelInfo
+    variant: Artifact
+    conversion: Conversion
+    inputs: InputSet
+    inputs_kind: str
+    parity: ParityReport
+    parity_s: float
+
+    @property
+    def artifact(self) -> Artifact:
+        """What the runtime runs."""
+        return self.conversion.artifact
+
+
+class Step(NamedTuple):
+    """Where a job is, for progress displays. `done` and `total` count launches."""
+
+    stage: str
+    device: str
+    what: str
+    done: int = 0
+    total: int = 0
+
+
+Announce = Callable[[Step], None]
+
+
+def silent(step: Step) -> None:
+    """An `Announce` for callers that show no progress."""
+
+
+class Workbench:
+    """What every job shares: the home folder, its artifacts, and one session on the controller for references."""
+
+    def __init__(self, home: Path, *, limits: Limits, announce: Announce = silent) -> None:
+        self.home = home
+        self.limits = limits
+        self.announce = announce
+        self.artifacts = ArtifactStore(home / "artifacts")
+        self._controller: Session | None = None
+        self._references: dict[tuple[str, str], Samples] = {}
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def controller(self) -> Iterator[Session]:
+        """The session on this computer, opened on first use; one user at a time."""
+        with self._lock:
+            if self._controller is None:
+                device = Device(name=CONTROLLER, target="", transport="local", work_dir=str(self.home))
+                self._controller = open_session(device, home=self.home)
+            yield self._controller
+
+    def infer(self, artifact: Artifact, folder: Path, inputs: InputSet) -> Samples:
+        """What an artifact in `folder` computes on this computer, sample by sample."""
+        placed = Placed(artifact=str(folder), inputs=inputs.folder, bundle=None, moved_bytes=0)
+        with self.controller() as session:
+            return session.infer(artifact, placed, inputs)
+
+    def reference(self, variant: Artifact, inputs: InputSet) -> Samples:
+        """What the variant's ONNX file computes in the reference; computed once for all devices."""
+        key = (variant.digest, inputs.digest)
+        with self._lock:
+            if key not in self._references:
+                folder = self.artifacts.path(variant.digest)
+                self._references[key] = self.infer(_as_reference(variant), folder, inputs)
+            return self._references[key]
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty folder below the home, gone afterwards."""
+        parent = self.home / "tmp"
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent) as folder:
+            yield Path(folder)
+
+    def close(self) -> None:
+        """End the controller's session."""
+        with self._lock:
+            if self._controller is not None:
+                self._controller.close()
+                self._controller = None
+
+
+# --- preparing: no device is touched ------------------------------------------------------------
+
+
+def prepare(cell: Cell, bench: Workbench) -> Prepared:
+    """The artifact of a cell, proven equal on the controller; ModelError when it cannot be made or is not equal."""
+    bench.announce(Step("inspect", CONTROLLER, Path(cell.model_path).name))
+    info, canonical = canonical_form(cell, bench)
+    form = choose_form(cell, info, bench)
+    variant = make_variant(cell, form, canonical, bench)
+    bench.announce(Step("convert", CONTROLLER, _title(cell)))
+    conversion = convert_variant(cell, variant, bench)
+    bench.announce(Step("parity", CONTROLLER, _title(cell)))
+    inputs, kind = parity_inputs(cell, info, bench)
+    return prove(info, variant, conversion, inputs, kind, bench)
+
+
+def canonical_form(cell: Cell, bench: Workbench) -> tuple[ModelInfo, Artifact]:
+    """The model with static shapes and sorted nodes, proven equal to the file given; made once."""
+    path = Path(cell.model_path)
+    key = _key("canonical", model.digest(path), cell.shapes, cell.batch, cell.name, CANONICAL_REVISION)
+    made = bench.artifacts.lookup(key) or _make_canonical(cell, path, key, bench)
+    return _info(made, bench), made
+
+
+def _make_canonical(cell: Cell, path: Path, key: str, bench: Workbench) -> Artifact:
+    with bench.scratch() as folder:
+        info = model.prepare(path, shapes=dict(cell.shapes), batch=cell.batch, out=folder / MODEL_FILE)
+        info = replace(info, name=cell.name or info.name)
+        _prove_canonical(path, folder, info, bench)
+        return _keep_onnx(folder, info, key, bench)
+
+
+def _prove_canonical(path: Path, folder: Path, info: ModelInfo, bench: Workbench) -> None:
+    """The canonical form computes what the given file computes; anything else would be our own fault."""
+    inputs = save_inputs([model.random_inputs(info, GENERATED_SEED)], bench.home)
+    draft = _as_reference(_onnx_artifact(info, ""))
+    with bench.scratch() as original:
+        (original / MODEL_FILE).write_bytes(model.load(path).SerializeToString())
+        wanted = bench.infer(draft, original, inputs)
+    report = _judge(wanted, bench.infer(draft, folder, inputs), "fp32", CONTROLLER, "generated")
+    if not report.passed:
+        raise BugError(f"the canonical form of {path.name} computes something else: {_why(report)}")
+
+
+def choose_form(cell: Cell, info: ModelInfo, bench: Workbench) -> Form:
+    """How the runtime gets this precision from this model; ModelError with the way out when it cannot."""
+    maker = converter(cell.runtime, bench.home)
+    if cell.precision not in maker.forms:
+        raise ModelError(
+            f"{info.name}: {cell.runtime} cannot run {cell.precision}",
+            hint=f"{cell.runtime} takes {', '.join(maker.forms)}; or choose another runtime",
+        )
+    refusal = maker.refuse(info, cell.precision)
+    if refusal is not None:
+        raise ModelError(f"{info.name}: {cell.runtime} cannot take it: {refusal.reason}", hint=refusal.hint)
+    form = maker.forms[cell.precision]
+    if cell.as_is or info.precision in (cell.precision, f"{cell.precision}-qdq"):
+        return replace(form, steps=())
+    if info.precision != "fp32":
+        raise ModelError(
+            f"{info.name} is {info.precision} already and cannot be made {cell.precision}",
+            hint="start from the float32 model it was made from, or take it as it is: no --precision",
+        )
+    return form
+
+
+def make_variant(cell: Cell, form: Form, canonical: Artifact, bench: Workbench) -> Artifact:
+    """The canonical model after the form's compression steps: itself where there are none."""
+    if not form.steps:
+        return canonical
+    key = _variant_key(cell, form, canonical)
+    known = bench.artifacts.lookup(key)
+    if known is not None:
+        return known
+    bench.announce(Step("compress", CONTROLLER, _title(cell)))
+    calibration = Path(cell.calibration) if cell.calibration else None
+    with bench.scratch() as folder:
+        info = compress.apply(
+            bench.artifacts.path(canonical.digest) / MODEL_FILE,
+            form.steps,
+            compress.Settings(arch=cell.arch, calibration=calibration),
+            out=folder / MODEL_FILE,
+        )
+        return _keep_onnx(folder, info, key, bench)
+
+
+def convert_variant(cell: Cell, variant: Artifact, bench: Workbench) -> Conversion:
+    """The runtime's artifact, from the store or from the converter."""
+    wanted = Wanted(
+        runtime=cell.runtime,
+        precision=cell.precision,
+        model=variant.model,
+        variant=variant.variant,
+        model_digest=variant.model_digest,
+        ingredients={"onnx": variant.digest},
+    )
+
+    def ready() -> Ready:
+        return Ready(bench.artifacts.path(variant.digest) / MODEL_FILE, _info(variant, bench))
+
+    return convert(wanted, ready, bench.artifacts, home=bench.home, limits=bench.limits)
+
+
+def parity_inputs(cell: Cell, info: ModelInfo, bench: Workbench) -> tuple[InputSet, str]:
+    """The samples that parity and timing use, and where they come from: the user's file, or seeded."""
+    if cell.inputs is None:
+        return save_inputs([model.random_inputs(info, GENERATED_SEED)], bench.home), "generated"
+    path = Path(cell.inputs)
+    samples = islice(model.batches(model.read_inputs(path, info), info), PARITY_SAMPLES)
+    return save_inputs(list(samples), bench.home), path.name
+
+
+def prove(
+    info: ModelInfo, variant: Artifact, conversion: Conversion, inputs: InputSet, kind: str, bench: Workbench
+) -> Prepared:
+    """The artifact with its parity on the controller; ModelError when it computes something else."""
+    started = time.monotonic()
+    artifact = conversion.artifact
+    report = bench.artifacts.recall_parity(artifact.digest, inputs.digest)
+    if report is None:
+        report = check(artifact, variant, inputs, kind, bench)
+        bench.artifacts.remember_parity(artifact.digest, report, inputs.digest)
+    demand(report, artifact)
+    parity_s = time.monotonic() - started
+    return Prepared(info, variant, conversion, inputs, kind, report, parity_s)
+
+
+def check(
+    artifact: Artifact, variant: Artifact, inputs: InputSet, kind: str, bench: Workbench
+) -> ParityReport:
+    """The artifact's outputs on this computer against the reference's."""
+    outputs = bench.infer(artifact, bench.artifacts.path(artifact.digest), inputs)
+    return _judge(bench.reference(variant, inputs), outputs, artifact.precision, CONTROLLER, kind)
+
+
+def demand(report: ParityReport, artifact: Artifact) -> None:
+    """Nothing where parity holds; a wrong model is never timed: ModelError with the numbers."""
+    if not report.passed:
+        raise ModelError(
+            f"{artifact.model} {artifact.precision} on {artifact.runtime} does not compute the same "
+            f"on {report.where}: {_why(report)}",
+            hint="try another runtime or precision; edgebench verify prints every output",
+        )
+
+
+def verify_artifact(
+    cell: Cell,
+    artifact: Artifact,
+    folder: Path,
+    bench: Workbench,
+    *,
+    session: Session | None = None,
+    facts: Facts | None = None,
+) -> ParityReport:
+    """What an artifact computes, here or in a device's session, against what the cell's model computes."""
+    info, canonical = canonical_form(cell, bench)
+    _check_interface(info, artifact)
+    inputs, kind = parity_inputs(cell, info, bench)
+    reference = bench.reference(canonical, inputs)
+    if session is None or facts is None:
+        return _judge(reference, bench.infer(artifact, folder, inputs), cell.precision, CONTROLLER, kind)
+    placed = session.place(artifact, folder, inputs, facts)
+    outputs = session.infer(artifact, placed, inputs)
+    return _judge(reference, outputs, cell.precision, session.device.name, kind)
+
+
+def _check_interface(info: ModelInfo, artifact: Artifact) -> None:
+    def shapes(tensors: tuple[Tensor, ...]) -> dict[str, tuple[int | str, ...]]:
+        return {each.name: each.shape for each in tensors}
+
+    if (shapes(info.inputs), shapes(info.outputs)) != (shapes(artifact.inputs), shapes(artifact.outputs)):
+        raise UserError(
+            f"{info.name} and the artifact {artifact.digest[:12]} do not have the same inputs and outputs",
+            hint="name the model that the artifact was made from, with the same --shape",
+        )
+
+
+# --- measuring: on the device -------------------------------------------------------------------
+
+
+class Site(NamedTuple):
+    """Where a job is measured, where its results go, and measurements begun by interrupted sessions (ids)."""
+
+    run: str
+    session: Session
+    facts: Facts
+    target: Target
+    store: Store
+    begun: Mapping[Job, str]
+
+
+def open_device(device: Device, target: Target, home: Path, lease: Lease) -> tuple[Session, Facts]:
+    """A leased session on a device that is what its target says; DeviceError where it is not."""
+    session = open_session(device, home=home, lease=lease)
+    try:
+        facts = session.facts()
+        wrong = mismatches(target, facts)
+        if wrong:
+            raise DeviceError(
+                f"{device.name} is not what its target {target.name} says: {' '.join(wrong)}",
+                hint=f"edgebench devices doctor {device.name}, or give it another target in the inventory",
+            )
+    except BaseException:
+        session.close()
+        raise
+    return session, facts
+
+
+def measure(job: Job, prepared: Prepared, site: Site, bench: Workbench) -> Measurement:
+    """The measurement of one job, every launch stored as it comes; continues one that was interrupted."""
+    placed = push(job, prepared, site, bench)
+    report = check_on_device(job, prepared, placed, site, bench)
+    measurement = begin(job, prepared, placed, report, site)
+    for number in range(len(measurement.launches) + 1, job.workload.launches + 1):
+        launch = launch_once(job, prepared, placed, site, bench, number)
+        site.store.add_launch(measurement.id, launch)
+        measurement = replace(measurement, launches=(*measurement.launches, launch))
+        bench.announce(Step("launched", job.device, _title(job), number, job.workload.launches))
+    return finish(measurement, site)
+
+
+def push(job: Job, prepared: Prepared, site: Site, bench: Workbench) -> Placed:
+    """Artifact, inputs and runtime on the device; only what it lacks travels."""
+    bench.announce(Step("push", job.device, _title(job)))
+    folder = bench.artifacts.path(prepared.artifact.digest)
+    return site.session.place(prepared.artifact, folder, prepared.inputs, site.facts)
+
+
+def check_on_device(
+    job: Job, prepared: Prepared, placed: Placed, site: Site, bench: Workbench
+) -> ParityReport:
+    """The device's own outputs against the reference; ModelError where they differ."""
+    bench.announce(Step("parity", job.device, _title(job)))
+    outputs = site.session.infer(prepared.artifact, placed, prepared.inputs, job.workload.threads)
+    reference = bench.reference(prepared.variant, prepared.inputs)
+    report = _judge(reference, outputs, job.precision, job.device, prepared.inputs_kind)
+    demand(report, prepared.artifact)
+    return report
+
+
+def begin(job: Job, prepared: Prepared, placed: Placed, report: ParityReport, site: Site) -> Measurement:
+    """A new measurement in the store, or the one that an interrupted session began with this artifact."""
+    begun = site.begun.get(job)
+    if begun is not None:
+        known = site.store.measurement(begun)
+        if known.artifact.digest == prepared.artifact.digest:
+            return known
+    measurement = Measurement(
+        id=secrets.token_hex(8),
+        run=site.run,
+        job=job,
+        artifact=prepared.artifact,
+        facts=site.facts,
+        controller_parity=prepared.parity,
+        device_parity=report,
+        launches=(),
+        status="partial",
+        warnings=prepared.parity.warnings,
+        pushed_bytes=placed.moved_bytes,
+    )
+    site.store.begin_measurement(measurement)
+    return measurement
+
+
+def launch_once(
+    job: Job, prepared: Prepared, placed: Placed, site: Site, bench: Workbench, number: int
+) -> Launch:
+    """One launch, judged by the state of the board; a pause before it where the workload asks for one."""
+    if number > 1 and job.workload.cooldown_s:
+        bench.announce(Step("cool down", job.device, _title(job), number, job.workload.launches))
+        time.sleep(job.workload.cooldown_s)
+
+    def phase(name: str) -> None:
+        bench.announce(Step("launch", job.device, f"{_title(job)}, {name}", number, job.workload.launches))
+
+    launch = site.session.launch(prepared.artifact, placed, prepared.inputs, job.workload, number, phase)
+    return judged(launch, site.target.limits)
+
+
+def finish(measurement: Measurement, site: Site) -> Measurement:
+    """The measurement with its final status: invalid where no launch counts."""
+    status: Literal["ok", "invalid"] = "ok" if any(each.valid for each in measurement.launches) else "invalid"
+    site.store.finish_measurement(measurement.id, status, measurement.warnings)
+    return replace(measurement, status=status)
+
+
+# --- helpers ------------------------------------------------------------------------------------
+
+
+def _judge(reference: Samples, outputs: Samples, precision: str, where: str, kind: str) -> ParityReport:
+    bound = parity.bound_for(precision)
+    return parity.judge(reference, outputs, bound, where=where, reference_name=REFERENCE, inputs=kind)
+
+
+def _why(report: ParityReport) -> str:
+    wrong = [output for output in report.outputs if not output.passed]
+    return "; ".join(f'output "{output.name}": {output.reason}' for output in wrong)
+
+
+def _title(what: Cell | Job) -> str:
+    name = what.model if isinstance(what, Job) else what.name or Path(what.model_path).stem
+    return f"{name} {what.precision} on {what.runtime}"
+
+
+def _as_reference(variant: Artifact) -> Artifact:
+    """An ONNX artifact as the reference runs it."""
+    return replace(variant, runtime="onnxruntime", options={"graph_optimization": "off"})
+
+
+def _keep_onnx(folder: Path, info: ModelInfo, key: str, bench: Workbench) -> Artifact:
+    (folder / INFO_FILE).write_bytes(encode(info))
+    return bench.artifacts.put(folder, _onnx_artifact(info, key))
+
+
+def _onnx_artifact(info: ModelInfo, key: str) -> Artifact:
+    """The draft of an ONNX file as an artifact: what the store completes with files and digest."""
+    return Artifact(
+        digest="",
+        key=key,
+        runtime="onnx",
+        precision=info.precision,
+        model=info.name,
+        variant=info.variant,
+        model_digest=info.digest,
+        files=(),
+        size_bytes=0,
+        entry={"model": MODEL_FILE},
+        inputs=info.inputs,
+        outputs=info.outputs,
+        lineage=info.lineage,
+    )
+
+
+def _info(artifact: Artifact, bench: Workbench) -> ModelInfo:
+    path = bench.artifacts.path(artifact.digest) / INFO_FILE
+    return decode(ModelInfo, path.read_bytes(), source=str(path))
+
+
+def _variant_key(cell: Cell, form: Form, canonical: Artifact) -> str:
+    calibration = sha256(Path(cell.calibration)) if cell.calibration else None
+    return _key("variant", canonical.digest, form.steps, cell.arch, calibration, compress.revision())
+
+
+def _key(*parts: object) -> str:
+    return encode(list(parts)).decode()

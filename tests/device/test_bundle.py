@@ -1,0 +1,64 @@
+"""The probe's archive is reproducible; wheel tags fit the device's Python, processor and C library."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from edgebench.device.bundle import platform_tags, probe_archive
+from edgebench.errors import DeviceError
+from edgebench.records import Facts
+
+
+def facts(**changes: object) -> Facts:
+    base: dict[str, object] = {
+        "arch": "aarch64",
+        "bits": 64,
+        "os": "linux",
+        "kernel": "6.1",
+        "python": "3.11.2",
+    }
+    return Facts(**{**base, "libc": "glibc 2.36", **changes})  # type: ignore[arg-type]
+
+
+def test_the_archive_has_the_same_digest_every_time(tmp_path: Path) -> None:
+    first, digest = probe_archive(tmp_path / "a")
+    second, again = probe_archive(tmp_path / "b")
+    assert digest == again
+    assert first.read_bytes() == second.read_bytes()
+    assert digest in first.name
+
+
+def test_the_archive_holds_the_probe_as_a_package_of_its_own_name(tmp_path: Path) -> None:
+    archive, _ = probe_archive(tmp_path)
+    names = zipfile.ZipFile(archive).namelist()
+    assert names[0] == "__main__.py"
+    assert all(name.startswith("edgebench_probe/") for name in names[1:])
+    done = subprocess.run([sys.executable, archive, "no-such-program"], capture_output=True, check=False)
+    assert done.returncode != 0
+    assert b"Traceback" not in done.stderr
+
+
+def test_newest_manylinux_first_down_to_the_oldest() -> None:
+    tags = platform_tags(facts())
+    assert tags[0] == "manylinux_2_36_aarch64"
+    assert "manylinux2014_aarch64" in tags
+    assert tags[-1] == "manylinux1_aarch64"
+
+
+def test_a_32_bit_userland_on_a_64_bit_kernel_takes_32_bit_wheels() -> None:
+    assert platform_tags(facts(bits=32))[0] == "manylinux_2_36_armv7l"
+
+
+def test_an_old_board_gets_no_newer_wheels_than_its_libc() -> None:
+    assert platform_tags(facts(libc="glibc 2.27", python="3.6.9"))[0] == "manylinux_2_27_aarch64"
+
+
+@pytest.mark.parametrize("libc", [None, "musl 1.2", "glibc", "glibc x.y", "glibc 2.x"])
+def test_no_glibc_no_wheels(libc: str | None) -> None:
+    with pytest.raises(DeviceError, match="no runtime wheel fits"):
+        platform_tags(facts(libc=libc))
