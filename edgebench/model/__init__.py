@@ -76,14 +76,14 @@ def prepare(path: Path, *, shapes: Mapping[str, tuple[int, ...]], batch: int = 1
     """
     from edgebench.model import canonical, info
 
-    model, named, size_bytes = _loaded(path)
-    before = _described(model, Path(path).stem, named, size_bytes)
+    model, named, _ = _loaded(path)
     made, frozen = canonical.frozen(model, shapes, batch)
     steps = info.lineage(model)
     if frozen.inputs:
         settings = {name: list(shape) for name, shape in sorted(frozen.inputs.items())}
         steps.append({"step": "freeze", "settings": settings, "input": named})
-    return write(made, out, name=before.name, variant=before.variant, steps=steps)
+    name, variant = info.names(model, Path(path).stem)
+    return write(made, out, name=name, variant=variant, steps=steps)
 
 
 def tidied(model: ModelProto, name: str) -> ModelInfo:
@@ -92,9 +92,7 @@ def tidied(model: ModelProto, name: str) -> ModelInfo:
 
     Digest and size are empty: it is not a file. ModelError when it is not sound.
     """
-    from edgebench.model import canonical
-
-    model.CopyFrom(canonical.tidied(model, name))
+    model.CopyFrom(_shaped(model, name))
     return _described(model, name, "", 0)
 
 
@@ -112,7 +110,7 @@ def write(model: ModelProto, out: Path, *, name: str, variant: str, steps: list[
     """
     import hashlib
 
-    from edgebench.model import canonical, checks, file, info
+    from edgebench.model import checks, file, info
 
     if not out.parent.is_dir():
         raise UserError(f"no folder {out.parent}", hint=f"mkdir -p {out.parent}")
@@ -120,7 +118,7 @@ def write(model: ModelProto, out: Path, *, name: str, variant: str, steps: list[
     if steps:
         told[info.KEY_LINEAGE] = json.dumps(steps, sort_keys=True, separators=(",", ":"))
     info.set_metadata(model, told)
-    model.CopyFrom(canonical.tidied(model, out.name))
+    model.CopyFrom(_shaped(model, out.name))
     checks.check(model, out.name)
     data = file.save(model, out)
     return _described(model, name, hashlib.sha256(data).hexdigest(), len(data))
@@ -163,6 +161,15 @@ def batches(arrays: Mapping[str, NDArray[Any]], info: ModelInfo) -> Iterator[Arr
     return inputs.batches(arrays, info)
 
 
+def _shaped(model: ModelProto, name: str) -> ModelProto:
+    """The model tidied, its shape arithmetic folded and its shapes inferred."""
+    from edgebench.model import canonical, fold
+
+    shaped = fold.folded(canonical.tidied(model, name), name)
+    canonical.forget_invented_symbols(shaped.graph)
+    return shaped
+
+
 def _loaded(path: Path) -> tuple[ModelProto, str, int]:
     from edgebench.model import checks, file
 
@@ -172,7 +179,7 @@ def _loaded(path: Path) -> tuple[ModelProto, str, int]:
 
 
 def _described(model: ModelProto, stem: str, named: str, size_bytes: int) -> ModelInfo:
-    from edgebench.model import info, macs
+    from edgebench.model import fold, info, macs
 
-    work = macs.count_macs(model, stem)
+    work = macs.count_macs(fold.folded(macs.one_sample(model, stem), stem))
     return info.describe(model, stem=stem, digest=named, size_bytes=size_bytes, macs=work)

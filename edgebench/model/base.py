@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 from edgebench.errors import ModelError
@@ -69,6 +70,7 @@ def _attribute_tensors(some: Iterable[NodeProto]) -> Iterator[TensorProto]:
                 yield from attribute.tensors
 
 
+@cache
 def type_name(kind: int) -> str:
     """ONNX's name of an element type: "FLOAT16", "INT8" ...; "UNDEFINED" for a number it does not know."""
     from onnx import TensorProto
@@ -100,7 +102,7 @@ def order(graph: GraphProto, name: str, known: frozenset[str] | set[str]) -> lis
     waits: list[set[int]] = []
     followers: dict[int, list[int]] = {}
     for place, node in enumerate(graph.node):
-        needs = {maker[read] for read in _reads(node) if read in maker and read not in known}
+        needs = {maker[read] for read in reads(node) if read in maker and read not in known}
         waits.append(needs)
         for need in needs:
             followers.setdefault(need, []).append(place)
@@ -120,7 +122,7 @@ def order(graph: GraphProto, name: str, known: frozenset[str] | set[str]) -> lis
     return placed
 
 
-def _reads(node: NodeProto) -> set[str]:
+def reads(node: NodeProto) -> set[str]:
     """The names a node reads, those that its inner graphs take from outside included."""
     names = set(node.input)
     for inner in subgraphs(node):

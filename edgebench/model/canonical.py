@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edgebench.errors import UserError, did_you_mean
-from edgebench.model.base import MAX_ELEMENTS, copied, graphs, inferred, inlined, real_inputs, short, sort
+from edgebench.model.base import MAX_ELEMENTS, copied, graphs, inlined, real_inputs, short, sort
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorShapeProto, ValueInfoProto
@@ -38,13 +38,11 @@ def frozen(model: ModelProto, shapes: Mapping[str, Shape], batch: int) -> tuple[
 
 
 def tidied(model: ModelProto, name: str) -> ModelProto:
-    """A new model that is sorted, has every shape that can be inferred, with no exporter's notes."""
+    """A new model in topological order, without shapes that may be stale and without the exporter's notes."""
     made = copied(model)
     _tidy(made)
     sort(made.graph, name)
-    shaped = inferred(made, name)
-    _forget_invented_symbols(shaped.graph)
-    return shaped
+    return made
 
 
 # --- shapes -------------------------------------------------------------------------------------
@@ -184,7 +182,7 @@ def _spread_symbols(graph: GraphProto, frozen: Frozen) -> None:
                 dim.Clear()
 
 
-def _forget_invented_symbols(graph: GraphProto) -> None:
+def forget_invented_symbols(graph: GraphProto) -> None:
     """Inference calls what it cannot know `unk__0`; an unknown size is better without a name."""
     for each in graphs(graph):
         for value in (*each.output, *each.value_info):

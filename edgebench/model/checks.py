@@ -168,14 +168,16 @@ def _check_schema(node: NodeProto, version: int, name: str) -> None:
 
 def _check_names(graph: GraphProto, name: str, outer: frozenset[str] = frozenset()) -> None:
     """Every name is made once, all that is read is made, and nothing waits for itself; else ModelError."""
-    made: dict[str, str] = {}
-    _claim(made, [value.name for value in graph.input], "an input", name)
-    inputs = set(made)
-    stored: dict[str, str] = {}
-    _claim(stored, [tensor.name for tensor in graph.initializer], "a weight", name)
-    made.update(stored)  # IR 3 lists weights as inputs too
+    inputs = _once([value.name for value in graph.input], "inputs", name)
+    stored = _once([tensor.name for tensor in graph.initializer], "weights", name)
+    made = set(inputs | stored)  # IR 3 lists weights as inputs too
     for node in graph.node:
-        _claim(made, [out for out in node.output if out], title(node), name)
+        for output in node.output:
+            if output and output in made:
+                raise ModelError(
+                    f'{name}: {title(node)} makes "{short(output)}", which is made already', hint=HINT_EXPORT
+                )
+            made.add(output)
     visible = frozenset(made) | outer
     for node in graph.node:
         for read in node.input:
@@ -188,14 +190,13 @@ def _check_names(graph: GraphProto, name: str, outer: frozenset[str] = frozenset
     for value in graph.output:
         if value.name not in visible:
             raise ModelError(f'{name}: nothing makes the output "{short(value.name)}"', hint=HINT_EXPORT)
-    order(graph, name, outer | inputs | set(stored))
+    order(graph, name, outer | inputs | stored)
 
 
-def _claim(made: dict[str, str], names: list[str], who: str, name: str) -> None:
-    for each in names:
-        if each in made:
-            raise ModelError(
-                f'{name}: the name "{short(each)}" is made twice, by {made[each]} and by {who}',
-                hint=HINT_EXPORT,
-            )
-        made[each] = who
+def _once(names: list[str], what: str, name: str) -> frozenset[str]:
+    """The names; ModelError when one of them stands there twice."""
+    seen = frozenset(names)
+    if len(seen) < len(names):
+        twice = next(each for place, each in enumerate(names) if each in names[:place])
+        raise ModelError(f'{name}: two {what} have the name "{short(twice)}"', hint=HINT_EXPORT)
+    return seen

@@ -54,12 +54,11 @@ class _Zero(NamedTuple):
 
 def describe(model: ModelProto, *, stem: str, digest: str, size_bytes: int, macs: int | None) -> ModelInfo:
     """The ModelInfo of a checked model; `stem` is its name where its metadata has none."""
-    told = metadata(model)
     written_out = inlined(model)
-    precision = precision_of(written_out)
+    name, variant = names(model, stem)
     return ModelInfo(
-        name=_name(told.get(KEY_MODEL, ""), stem),
-        variant=_name(told.get(KEY_VARIANT, ""), precision),
+        name=name,
+        variant=variant,
         digest=digest,
         size_bytes=size_bytes,
         ir_version=model.ir_version,
@@ -69,9 +68,17 @@ def describe(model: ModelProto, *, stem: str, digest: str, size_bytes: int, macs
         parameters=_parameters(written_out),
         macs=macs,
         operators=_operators(model.graph),
-        precision=precision,
+        precision=precision_of(written_out),
         sparsity=sparsity(written_out),
         lineage=tuple(_told(step) for step in lineage(model)),
+    )
+
+
+def names(model: ModelProto, stem: str) -> tuple[str, str]:
+    """Name and variant: told by the file's metadata, else the file's name and the precision."""
+    told = metadata(model)
+    return _name(told.get(KEY_MODEL, ""), stem), _name(
+        told.get(KEY_VARIANT, ""), precision_of(inlined(model))
     )
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edgebench.model.base import copied, inferred, inlined, real_inputs, sort, subgraphs
+from edgebench.model.base import copied, inlined, real_inputs, sort, subgraphs
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -27,16 +27,20 @@ _UNCOUNTED = frozenset(
 )
 
 
-def count_macs(model: ModelProto, name: str) -> int | None:
-    """Multiply-accumulates of one inference, at batch 1 where the leading dimension alone is symbolic.
+def one_sample(model: ModelProto, name: str) -> ModelProto:
+    """A sorted copy whose batch is 1 where the leading dimension alone is symbolic, for `count_macs`."""
+    fixed = copied(inlined(model))
+    _fix_batch(fixed.graph)
+    sort(fixed.graph, name)  # inference reads the nodes in the file's order
+    return fixed
+
+
+def count_macs(shaped: ModelProto) -> int | None:
+    """Multiply-accumulates of one inference of a model with inferred shapes.
 
     None where a shape they depend on is unknown, or an operator has no formula here. Of an If the costlier
     branch counts; work inside Loop and Scan is unknown.
     """
-    fixed = copied(inlined(model))
-    _fix_batch(fixed.graph)
-    sort(fixed.graph, name)  # inference reads the nodes in the file's order
-    shaped = inferred(fixed, name)
     return _graph_macs(shaped.graph, {})
 
 

@@ -1,0 +1,261 @@
+"""Shape arithmetic done beforehand: where inputs are static, Shape and the sums behind it become constants.
+
+Exporters compute the sizes for Reshape, Resize or Expand at run time. As constants, they let ONNX infer
+every shape, and converters that know no Shape operator can take the model. Only small tensors and exact
+arithmetic are folded: values do not change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebench.model.base import DEFAULT_DOMAINS, copied, inferred, reads
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto
+
+MAX_FOLDED_ELEMENTS = 1024
+MAX_PASSES = 24
+Value = NDArray[Any]
+Attributes = dict[str, Any]
+
+
+def folded(model: ModelProto, name: str) -> ModelProto:
+    """A new model with its shape arithmetic done and all shapes inferred; `model` must be sorted.
+
+    What depends on unknown sizes stays as it is. ModelError when an inferred shape is absurd.
+    """
+    shaped = inferred(model, name)
+    for _ in range(MAX_PASSES):
+        if not any(node.op_type in ("Shape", "Size") for node in shaped.graph.node):
+            return shaped
+        made = copied(shaped)
+        if not _fold_once(made.graph, _opset(made)):
+            return shaped
+        del made.graph.value_info[:]
+        shaped = inferred(made, name)
+    return shaped
+
+
+def _opset(model: ModelProto) -> int:
+    return max((entry.version for entry in model.opset_import if entry.domain in DEFAULT_DOMAINS), default=1)
+
+
+def _fold_once(graph: GraphProto, opset: int) -> bool:
+    """Whether any node became a constant; they must be in topological order."""
+    from onnx import numpy_helper
+
+    constants = _small_constants(graph)
+    sizes = _static_shapes(graph)
+    outputs = {value.name for value in graph.output}
+    kept: list[NodeProto] = []
+    used: set[str] = set()
+    for node in graph.node:
+        value = None if outputs & set(node.output) else _value(node, constants, sizes, opset)
+        if value is None:
+            kept.append(node)
+            continue
+        constants[node.output[0]] = value
+        graph.initializer.append(numpy_helper.from_array(np.asarray(value), node.output[0]))
+        used.update(node.input)
+    if len(kept) == len(graph.node):
+        return False
+    _replace_nodes(graph, kept, used)
+    return True
+
+
+def _replace_nodes(graph: GraphProto, kept: Sequence[NodeProto], used: set[str]) -> None:
+    """Keep these nodes, and drop those constants among `used` that nobody reads any more."""
+    still_read = {name for node in kept for name in reads(node)} | {value.name for value in graph.output}
+    dropped = used - still_read
+    texts = [
+        node.SerializeToString()
+        for node in kept
+        if node.op_type != "Constant" or not set(node.output) <= dropped
+    ]
+    weights = [weight.SerializeToString() for weight in graph.initializer if weight.name not in dropped]
+    del graph.node[:], graph.initializer[:]
+    for text in texts:
+        graph.node.add().ParseFromString(text)
+    for text in weights:
+        graph.initializer.add().ParseFromString(text)
+
+
+def _small_constants(graph: GraphProto) -> dict[str, Value]:
+    from onnx import numpy_helper
+
+    found = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in graph.initializer
+        if math.prod(tensor.dims) <= MAX_FOLDED_ELEMENTS
+    }
+    for node in graph.node:
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.name == "value" and math.prod(attribute.t.dims) <= MAX_FOLDED_ELEMENTS:
+                found[node.output[0]] = numpy_helper.to_array(attribute.t)
+            elif attribute.name == "value_int":
+                found[node.output[0]] = np.array(attribute.i, np.int64)
+            elif attribute.name == "value_ints":
+                found[node.output[0]] = np.array(attribute.ints, np.int64)
+    return found
+
+
+def _static_shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of everything whose sizes are all known."""
+    found = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        typed = value.type.tensor_type
+        if typed.HasField("shape") and all(dim.HasField("dim_value") for dim in typed.shape.dim):
+            found[value.name] = tuple(dim.dim_value for dim in typed.shape.dim)
+    return found
+
+
+def _value(
+    node: NodeProto, constants: dict[str, Value], sizes: dict[str, tuple[int, ...]], opset: int
+) -> Value | None:
+    """What a node computes, where that is known beforehand and small."""
+    from onnx import helper
+
+    if node.domain not in DEFAULT_DOMAINS or len(node.output) != 1:
+        return None
+    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if node.op_type in ("Shape", "Size"):
+        shape = sizes.get(node.input[0])
+        return None if shape is None else _shape_or_size(node.op_type, shape, attributes)
+    rule = _RULES.get(node.op_type)
+    if rule is None or not node.input or any(name and name not in constants for name in node.input):
+        return None
+    inputs = [constants[name] if name else None for name in node.input]
+    try:
+        with np.errstate(all="ignore"):
+            value = rule(inputs, attributes, opset)
+    except (ValueError, TypeError, IndexError, KeyError, OverflowError, np.exceptions.AxisError):
+        return None  # the runtime will say what is wrong with it
+    return None if value is None or np.size(value) > MAX_FOLDED_ELEMENTS else np.asarray(value)
+
+
+def _shape_or_size(operator: str, shape: tuple[int, ...], attributes: Attributes) -> Value:
+    if operator == "Size":
+        return np.array(math.prod(shape), np.int64)
+    return np.array(shape[attributes.get("start", 0) : attributes.get("end", len(shape))], np.int64)
+
+
+# --- one rule per operator: inputs, attributes, opset -> value ------------------------------------
+
+Rule = Callable[[Sequence[Any], Attributes, int], Any]
+
+
+def _axes(inputs: Sequence[Any], attributes: Attributes) -> tuple[int, ...] | None:
+    """The axes, an attribute up to opset 12 and an input since."""
+    if len(inputs) > 1 and inputs[1] is not None:
+        return tuple(int(axis) for axis in np.reshape(inputs[1], -1))
+    return tuple(attributes["axes"]) if "axes" in attributes else None
+
+
+def _unsqueeze(inputs: Sequence[Any], attributes: Attributes, _: int) -> Any:
+    axes = _axes(inputs, attributes)
+    return None if axes is None else np.expand_dims(inputs[0], axes)
+
+
+def _squeeze(inputs: Sequence[Any], attributes: Attributes, _: int) -> Any:
+    return np.squeeze(inputs[0], _axes(inputs, attributes))
+
+
+def _slice(inputs: Sequence[Any], attributes: Attributes, _: int) -> Any:
+    data = inputs[0]
+    if "starts" in attributes:
+        starts, ends = attributes["starts"], attributes["ends"]
+        axes, steps = attributes.get("axes"), None
+    else:
+        given = [*(None if item is None else np.reshape(item, -1).tolist() for item in inputs[1:])]
+        starts, ends, axes, steps = [*given, None, None][:4]
+    axes = range(len(starts)) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    window = [slice(None)] * data.ndim
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if step < 1:
+            return None
+        window[axis] = slice(start, end, step)
+    return data[tuple(window)]
+
+
+def _concat(inputs: Sequence[Any], attributes: Attributes, _: int) -> Any:
+    return np.concatenate(inputs, axis=attributes["axis"])
+
+
+def _gather(inputs: Sequence[Any], attributes: Attributes, _: int) -> Any:
+    return np.take(inputs[0], inputs[1], axis=attributes.get("axis", 0))
+
+
+def _cast(inputs: Sequence[Any], attributes: Attributes, _: int) -> Any:
+    wanted = {1: np.float32, 6: np.int32, 7: np.int64, 9: np.bool_}.get(attributes["to"])
+    if wanted is None or (inputs[0].dtype.kind == "f" and not np.isfinite(inputs[0]).all()):
+        return None
+    return inputs[0].astype(wanted)
+
+
+def _reshape(inputs: Sequence[Any], attributes: Attributes, _: int) -> Any:
+    sizes = np.reshape(inputs[1], -1).tolist()
+    if not attributes.get("allowzero", 0):
+        sizes = [inputs[0].shape[place] if size == 0 else size for place, size in enumerate(sizes)]
+    return np.reshape(inputs[0], sizes)
+
+
+def _divide(left: Any, right: Any) -> Any:
+    """Whole numbers are cut towards zero; dividing by zero is left to the runtime."""
+    if left.dtype.kind == "f":
+        return left / right
+    if not np.all(right):
+        return None
+    return (np.sign(left) * np.sign(right) * (np.abs(left) // np.abs(right))).astype(left.dtype)
+
+
+def _product(inputs: Sequence[Any], attributes: Attributes, _: int) -> Any:
+    kept = bool(attributes.get("keepdims", 1))
+    return np.prod(inputs[0], axis=_axes(inputs, attributes), keepdims=kept, dtype=inputs[0].dtype)
+
+
+def _filled(inputs: Sequence[Any], attributes: Attributes, _: int) -> Any:
+    from onnx import numpy_helper
+
+    if math.prod(int(size) for size in inputs[0]) > MAX_FOLDED_ELEMENTS:
+        return None
+    value = attributes.get("value")
+    fill = np.zeros(1, np.float32) if value is None else numpy_helper.to_array(value)
+    return np.full(inputs[0], fill.reshape(-1)[0], dtype=fill.dtype)
+
+
+def _elementwise(function: Callable[..., Any]) -> Rule:
+    return lambda inputs, _attributes, _opset: function(*inputs)
+
+
+def _arithmetic(function: Callable[..., Any]) -> Rule:
+    """Two inputs that ONNX broadcasts as numpy does, since opset 7."""
+    return lambda inputs, _attributes, opset: function(*inputs) if opset >= 7 else None
+
+
+_RULES: dict[str, Rule] = {
+    "Add": _arithmetic(np.add),
+    "Cast": _cast,
+    "Ceil": _elementwise(np.ceil),
+    "Concat": _concat,
+    "ConstantOfShape": _filled,
+    "Div": _arithmetic(_divide),
+    "Equal": _arithmetic(np.equal),
+    "Floor": _elementwise(np.floor),
+    "Gather": _gather,
+    "Identity": _elementwise(np.asarray),
+    "Mul": _arithmetic(np.multiply),
+    "ReduceProd": _product,
+    "Reshape": _reshape,
+    "Slice": _slice,
+    "Squeeze": _squeeze,
+    "Sub": _arithmetic(np.subtract),
+    "Unsqueeze": _unsqueeze,
+    "Where": _elementwise(np.where),
+}
