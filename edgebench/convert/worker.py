@@ -13,7 +13,6 @@ import resource
 import signal
 import sys
 import threading
-import traceback
 from pathlib import Path
 
 from edgebench.convert.base import Answer, Task, converter
@@ -44,6 +43,8 @@ def _answer(runtime: str, home: Path | None, task_file: Path) -> Answer:
     except EdgebenchError as error:
         return Answer(owner=error.owner, message=error.message, hint=error.hint, detail=error.detail)
     except Exception as error:  # noqa: BLE001 - reported as a bug with its traceback by the parent process
+        import traceback
+
         return Answer(
             owner="bug",
             message=f"the {runtime} converter failed: {type(error).__name__}: {error}",
