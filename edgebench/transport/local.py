@@ -41,7 +41,7 @@ from edgebench.transport.base import (
 )
 
 _SLICE_S = 0.1  # how often a wait for output looks whether the process has ended
-_END_S = 3.0  # how long a process may take to end by itself once its stdin is closed
+_END_S = 2.0  # how long a process may take to end by itself once its stdin is closed
 _COPY_BYTES = 1 << 20
 _PRIVATE = ("EDGEBENCH_SSH_PASSPHRASE", "EDGEBENCH_SSH_PASSWORD", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
 _NOT_STARTED = {errno.EACCES: 126, errno.ENOEXEC: 126}  # as POSIX shells say it; anything else is 127
@@ -240,7 +240,11 @@ class LocalChannel:
         while not _ready(self._stdout, selectors.EVENT_READ, min(_SLICE_S, deadline.left_s())):
             if deadline.passed():
                 return None
-        return self._stdout.read(1 << 16) or b""
+        data = self._stdout.read(1 << 16) or b""
+        if not data:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(OUTPUT_GRACE_S)  # the status follows the end of the output
+        return data
 
     def stderr_tail(self) -> str:
         """The last 16 KiB of stderr so far, decoded with replacement."""

@@ -1,6 +1,7 @@
-"""Fixtures with real SSH servers; a test package takes them by `from tests.fleet.fixtures import fleet, board`.
+"""Fixtures with real SSH servers: a conftest takes them by `from tests.fleet.fixtures import board, fleet`.
 
-`fleet` runs two servers for the whole session (each worker its own); `board` is the first one, healed afterwards.
+`fleet` runs two servers for the whole session (each worker its own); `board` is the first one, and all its
+faults are undone after each test.
 """
 
 from __future__ import annotations

@@ -1,17 +1,19 @@
 """Real OpenSSH servers with own addresses, for tests, benchmarks and demos; no boards needed.
 
-Each device is an sshd in network, mount, pid and uts namespaces of its own, at 10.77.N.2, with a user `edge` whose
-home is a tmpfs of a chosen size, own host keys, and own /tmp, /run and /dev/shm. Its programs, `/usr/bin/python3`
-among them, are this computer's. The user exists only inside (its passwd file is mounted over), so nothing on this
-computer is changed but what `Fleet.close` removes: namespace, veth pair, and a route.
+Each device is an sshd in network, mount, pid and uts namespaces of its own, at 10.77.N.2, with a user `edge`
+whose home is a tmpfs of a chosen size, own host keys, and own /tmp, /run and /dev/shm. Its programs,
+`/usr/bin/python3` among them, are this computer's. The user exists only inside (its passwd file is mounted
+over), so nothing on this computer changes but what `Fleet.close` removes: per device a namespace, a veth pair
+and a route.
 
-Safety: before a link exists, a blackhole route for its subnet does, so that no packet can leave this computer when
-the link is gone; links are cut on the device's side only; and a fleet does not start unless the kernel says that the
-address is reached through the veth. The number N is held by a file lock for as long as the fleet lives: fleets of
-several processes never meet, and whatever bears a number that nobody holds was left by a crash and is removed.
+Safety: before a link exists, a blackhole route for its subnet does, so that no packet can leave this computer
+when the link is gone; links are cut on the device's side only; and a fleet does not start unless the kernel
+says that the address is reached through the veth. The number N is held by a file lock while the fleet lives:
+fleets of several processes never meet, and what bears a number that nobody holds was left by a crash and is
+removed.
 
-Where namespaces are not allowed, the same servers run on 127.0.0.1 with ports of their own (`kind` is "loopback"):
-they share this computer's file system, and links cannot be cut.
+Where namespaces are not allowed, the same servers run on 127.0.0.1 with ports of their own (`kind` is
+"loopback"): they share this computer's file system, and their links cannot be cut.
 
 From the command line, until stdin ends:
 
@@ -51,10 +53,14 @@ INSIDE = "/run/edgebench"  # where a device finds its server's files
 START_S = 20.0
 STEP_S = 30.0
 
-SFTP_SERVERS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/lib/ssh/sftp-server")
+SFTP_SERVERS = (
+    "/usr/lib/openssh/sftp-server",
+    "/usr/libexec/openssh/sftp-server",
+    "/usr/lib/ssh/sftp-server",
+)
 
 
-class MissingTool(Exception):  # noqa: N818  # it is a condition, asked for by name
+class MissingTool(Exception):  # it is a condition, asked for by name
     """A program of this computer that the fleet needs is not installed; the text names it and its package."""
 
 
@@ -66,6 +72,7 @@ class Spec:
     sftp: bool = True
     host_key_types: tuple[str, ...] = ("ed25519", "ecdsa")
     options: tuple[str, ...] = ()  # lines for sshd_config
+    password: str = ""  # empty: only keys log in
 
 
 class FleetDevice:
@@ -185,7 +192,9 @@ class FleetDevice:
         if self._process is None:
             return []
         if self.kind == "netns":
-            found = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, timeout=STEP_S, check=False)
+            found = subprocess.run(
+                ["ip", "netns", "pids", self.name], capture_output=True, timeout=STEP_S, check=False
+            )
             return [int(pid) for pid in found.stdout.split()]
         return _descendants(self._process.pid)
 
@@ -195,7 +204,7 @@ class FleetDevice:
     def _filter(self, *verdict: str) -> None:
         self._need_namespace()
         self._try("nft", "delete", "table", "inet", PREFIX)
-        chain = "add chain inet {0} i {{ type filter hook input priority 0; }}".format(PREFIX)
+        chain = f"add chain inet {PREFIX} i {{ type filter hook input priority 0; }}"
         rule = f"add rule inet {PREFIX} i tcp dport {self.port} {' '.join(verdict)}"
         self._inside("nft", f"add table inet {PREFIX}; {chain}; {rule}")
 
@@ -235,7 +244,7 @@ class FleetDevice:
             f"AuthorizedKeysFile {at}/authorized_keys",
             "PidFile none",
             "UsePAM no",
-            "PasswordAuthentication no",
+            f"PasswordAuthentication {'yes' if self.spec.password else 'no'}",
             "KbdInteractiveAuthentication no",
             "PermitRootLogin prohibit-password",
             "StrictModes no",
@@ -248,14 +257,32 @@ class FleetDevice:
         if self.spec.sftp:
             lines.append(f"Subsystem sftp {_sftp_server()}")
         if self.kind == "loopback":
-            lines.append(f"ForceCommand cd '{at}/home' && HOME='{at}/home' && export HOME && eval \"$SSH_ORIGINAL_COMMAND\"")
+            lines.append(
+                f"ForceCommand export HOME='{at}/home' && cd '{at}/home' && eval \"$SSH_ORIGINAL_COMMAND\""
+            )
         return lines
 
     def _make_network(self) -> None:
         name, net = self.name, f"{SUBNET}.{self.number}"
         _sh("ip", "route", "replace", "blackhole", f"{net}.0/30", "metric", "4096")
         _sh("ip", "netns", "add", name)
-        _sh("ip", "link", "add", f"{name}h", "mtu", "1500", "type", "veth", "peer", "name", "eth0", "mtu", "1500", "netns", name)
+        _sh(
+            "ip",
+            "link",
+            "add",
+            f"{name}h",
+            "mtu",
+            "1500",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "mtu",
+            "1500",
+            "netns",
+            name,
+        )
         _sh("ip", "addr", "add", f"{net}.1/30", "dev", f"{name}h")
         _sh("ip", "link", "set", f"{name}h", "up")
         _sh("ip", "-n", name, "addr", "add", f"{net}.2/30", "dev", "eth0")
@@ -270,13 +297,12 @@ class FleetDevice:
             Path("/etc/passwd").read_text() + f"{USER}:x:{USER_ID}:{USER_ID}::{HOME}:/bin/bash\n"
         )
         (self.folder / "group").write_text(Path("/etc/group").read_text() + f"{USER}:x:{USER_ID}:\n")
-        (self.folder / "shadow").write_text(f"root:*:19000:0:99999:7:::\nsshd:*:19000::::::\n{USER}:*:19000:0:99999:7:::\n")
+        hashed = _hash(self.spec.password) if self.spec.password else "*"
+        (self.folder / "shadow").write_text(f"sshd:*:19000::::::\n{USER}:{hashed}:19000:0:99999:7:::\n")
         (self.folder / "start").write_text(START)
         unshare = ("unshare", "-m", "-u", "-p", "-f", "--kill-child", "--propagation", "private")
-        self._run([
-            "ip", "netns", "exec", self.name, *unshare,
-            "sh", str(self.folder / "start"), str(self.folder), self.name, f"{self.spec.home_mib}m", _find("sshd"),
-        ])  # fmt: skip
+        script = ("sh", str(self.folder / "start"), str(self.folder), self.name, f"{self.spec.home_mib}m")
+        self._run(["ip", "netns", "exec", self.name, *unshare, *script, _find("sshd")])
 
     def _run(self, argv: Sequence[str]) -> None:
         """Start a process that ends with this one, whatever happens to this one."""
@@ -299,7 +325,10 @@ class FleetDevice:
     def _wait_until_greeted(self) -> None:
         end_s = time.monotonic() + START_S
         while time.monotonic() < end_s:
-            with contextlib.suppress(OSError), socket.create_connection((self.address, self.port), 1.0) as probe:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection((self.address, self.port), 1.0) as probe,
+            ):
                 probe.settimeout(1.0)
                 if probe.recv(4) == b"SSH-":
                     return
@@ -431,7 +460,22 @@ def available_kind() -> Kind:
         return "loopback"
     _try("ip", "netns", "del", name)
     mounts = subprocess.run(
-        ["unshare", "-n", "-m", "-u", "-p", "-f", "--propagation", "private", "ip", "link", "add", "a0", "type", "veth"],
+        [
+            "unshare",
+            "-n",
+            "-m",
+            "-u",
+            "-p",
+            "-f",
+            "--propagation",
+            "private",
+            "ip",
+            "link",
+            "add",
+            "a0",
+            "type",
+            "veth",
+        ],
         capture_output=True,
         timeout=STEP_S,
         check=False,
@@ -441,7 +485,9 @@ def available_kind() -> Kind:
 
 def remove_stale() -> None:
     """Remove networks that bear our name and a number nobody holds: left by a process that was killed."""
-    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, timeout=STEP_S, check=False)
+    listed = subprocess.run(
+        ["ip", "netns", "list"], capture_output=True, text=True, timeout=STEP_S, check=False
+    )
     names = {line.split()[0] for line in listed.stdout.splitlines() if line.strip()}
     for number in NUMBERS:
         if f"{PREFIX}{number}" in names and (lock := _lock(number)) is not None:
@@ -462,6 +508,18 @@ def make_key(path: Path, *, kind: str = "ed25519", passphrase: str = "") -> str:
     _sh("ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", "edgebench test key", "-f", str(path))
     path.chmod(0o600)
     return Path(f"{path}.pub").read_text()
+
+
+def _hash(password: str) -> str:
+    done = subprocess.run(
+        [_find("openssl"), "passwd", "-6", "-stdin"],
+        input=password,
+        capture_output=True,
+        text=True,
+        timeout=STEP_S,
+        check=True,
+    )
+    return done.stdout.strip()
 
 
 def _fingerprint(public_key: Path) -> str:
@@ -521,7 +579,9 @@ def _descendants(pid: int) -> list[int]:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return []
-    return [int(child) for child in children] + [more for child in children for more in _descendants(int(child))]
+    return [int(child) for child in children] + [
+        more for child in children for more in _descendants(int(child))
+    ]
 
 
 def _kill(pid: int, number: signal.Signals) -> None:
@@ -530,7 +590,9 @@ def _kill(pid: int, number: signal.Signals) -> None:
 
 
 def _sh(*argv: str) -> str:
-    done = subprocess.run([_find(argv[0]), *argv[1:]], capture_output=True, text=True, timeout=STEP_S, check=False)
+    done = subprocess.run(
+        [_find(argv[0]), *argv[1:]], capture_output=True, text=True, timeout=STEP_S, check=False
+    )
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
@@ -565,7 +627,9 @@ def main() -> int:
         try:
             with Fleet([Spec(home_mib=options.home_mib)] * options.count) as fleet:
                 options.inventory.write_text(fleet.inventory())
-                print(f"{len(fleet.devices)} servers ({fleet.kind}) are up; end stdin to stop them", flush=True)
+                print(
+                    f"{len(fleet.devices)} servers ({fleet.kind}) are up; end stdin to stop them", flush=True
+                )
                 sys.stdin.read()
         except MissingTool as missing:
             print(f"missing tool: {missing}", file=sys.stderr)

@@ -150,7 +150,7 @@ class Link:
 
     def settled_alive(self) -> bool:
         """Whether the link lives. paramiko wakes those who wait on a dead link a moment before it says so."""
-        deadline = Deadline(0.2)
+        deadline = Deadline(0.1)
         while self.alive and not deadline.passed():
             time.sleep(0.02)
         return self.alive

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import paramiko
 
 SLICE_S = 0.1  # how often a wait for output looks whether the process or the link has ended
-END_S = 3.0  # how long a process may take to end by itself once its stdin is closed
+END_S = 2.0  # how long a process may take to end by itself once its stdin is closed
 
 
 class SshChannel:
@@ -79,6 +79,7 @@ class SshChannel:
     def _end(self) -> bytes:
         if not self._channel.eof_received and not self._link.settled_alive():
             raise EOFError
+        self._channel.status_event.wait(OUTPUT_GRACE_S)  # it follows the end of the output
         self._drain_stderr()
         return b""
 

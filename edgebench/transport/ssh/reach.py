@@ -148,12 +148,12 @@ def _no_greeting(login: Login, error: Exception) -> DeviceError:
 def _dial(login: Login, timeouts: Timeouts) -> socket.socket:
     try:
         sock = socket.create_connection((login.address, login.port), timeout=timeouts.connect_s)
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:  # UnicodeError: no name that DNS could hold
         raise DeviceError(
             f'{login.name}: the name "{login.address}" does not resolve',
             hint="check the address in the inventory and this computer's DNS",
             detail=str(error),
-            retryable=error.errno == socket.EAI_AGAIN,
+            retryable=isinstance(error, OSError) and error.errno == socket.EAI_AGAIN,
         ) from error
     except ConnectionRefusedError as error:
         raise DeviceError(
