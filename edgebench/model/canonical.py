@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorShapeProto, ValueInfoProto
 
 Shape = tuple[int, ...]
+_NAMELESS = ("", "?", "-1", "None", "unknown")  # what exporters write for "any size"
 OLDEST_IR = 4  # from here on weights need not be graph inputs
 
 
@@ -77,6 +78,11 @@ def _dims(value: ValueInfoProto) -> list[TensorShapeProto.Dimension]:
     return list(value.type.tensor_type.shape.dim)
 
 
+def _symbol(dim: TensorShapeProto.Dimension) -> str:
+    """The dimension's name, where it has one that says which others are equal to it."""
+    return "" if dim.dim_param in _NAMELESS else str(dim.dim_param)
+
+
 def shape_text(value: ValueInfoProto) -> str:
     """The shape as a message shows it: [N, 3, ?, ?]."""
     if not value.type.tensor_type.HasField("shape"):
@@ -114,7 +120,7 @@ def _set(dim: TensorShapeProto.Dimension, size: int, value: ValueInfoProto, froz
     """Write one size, and remember it for its symbol; UserError when the symbol already has another."""
     if _known(dim):
         return
-    symbol = dim.dim_param
+    symbol = _symbol(dim)
     if symbol and frozen.symbols.setdefault(symbol, size) != size:
         raise UserError(
             f'the inputs share the size "{short(symbol)}", which is {frozen.symbols[symbol]} and {size}',
@@ -126,7 +132,7 @@ def _set(dim: TensorShapeProto.Dimension, size: int, value: ValueInfoProto, froz
 
 def _apply_symbols(value: ValueInfoProto, frozen: Frozen) -> None:
     for dim in _dims(value):
-        if dim.dim_param in frozen.symbols:
+        if _symbol(dim) in frozen.symbols:
             _set(dim, frozen.symbols[dim.dim_param], value, frozen)
 
 
@@ -176,8 +182,8 @@ def _spread_symbols(graph: GraphProto, frozen: Frozen) -> None:
     """In outputs, symbols become sizes; what stays unknown there is for shape inference to find."""
     for value in graph.output:
         for dim in _dims(value):
-            if dim.dim_param in frozen.symbols:
-                dim.dim_value = frozen.symbols[dim.dim_param]
+            if _symbol(dim) in frozen.symbols:
+                dim.dim_value = frozen.symbols[_symbol(dim)]
             elif not _known(dim):
                 dim.Clear()
 

@@ -178,8 +178,6 @@ def _slice(inputs: Sequence[Any], attributes: Attributes, _: int) -> Any:
     steps = [1] * len(starts) if steps is None else steps
     window = [slice(None)] * data.ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        if step < 1:
-            return None
         window[axis] = slice(start, end, step)
     return data[tuple(window)]
 
@@ -256,6 +254,7 @@ _RULES: dict[str, Rule] = {
     "Slice": _slice,
     "Squeeze": _squeeze,
     "Sub": _arithmetic(np.subtract),
+    "Transpose": lambda inputs, attributes, _opset: np.transpose(inputs[0], attributes.get("perm")),
     "Unsqueeze": _unsqueeze,
     "Where": _elementwise(np.where),
 }

