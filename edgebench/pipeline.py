@@ -61,7 +61,7 @@ Samples = list[dict[str, "np.ndarray"]]
 class Cell(Record, frozen=True):
     """What is to be prepared: one model in one precision for one runtime on one kind of processor.
 
-    `as_is` takes the model as it comes; otherwise it is compressed to `precision` where it is not that already.
+    `as_is` takes the model as it comes; otherwise it is compressed to `precision` where need be.
     `inputs` and `calibration` are `.npz` files.
     """
 
@@ -112,7 +112,7 @@ def silent(step: Step) -> None:
 
 
 class Workbench:
-    """What every job shares: the home folder, its artifacts, and one session on the controller for references."""
+    """What every job shares: the home folder, its artifacts, one session on the controller."""
 
     def __init__(self, home: Path, *, limits: Limits, announce: Announce = silent) -> None:
         self.home = home
@@ -167,7 +167,7 @@ class Workbench:
 
 
 def prepare(cell: Cell, bench: Workbench) -> Prepared:
-    """The artifact of a cell, proven equal on the controller; ModelError when it cannot be made or is not equal."""
+    """The artifact of a cell, proven equal on the controller; ModelError when it cannot be."""
     bench.announce(Step("inspect", CONTROLLER, Path(cell.model_path).name))
     info, canonical = canonical_form(cell, bench)
     form = choose_form(cell, info, bench)

@@ -50,6 +50,8 @@ FLOORS = {
 
 # Modules that may import their siblings, and why. All others import only the `base` of their package.
 ENTRIES = {
+    "edgebench.cli.demo": "the main job is `run` itself, with a plan of its own",
+    "edgebench.fleet.start": "turns plans and interrupted runs into what the engine takes",
     "edgebench.device.session": "the one door to a device: puts wire, bundle and bootstrap together",
     "edgebench.model": "the functions that others call; each imports its part on first use",
     "edgebench.store": "the Store class over opening and rows",
@@ -57,7 +59,7 @@ ENTRIES = {
 }
 
 # What every sibling may import, by package: `base`, or where two words say more than one.
-BASES = {"edgebench.cli": {"output", "setup"}}
+BASES = {"edgebench.cli": {"output", "progress", "setup", "showing"}}
 
 SDKS = (
     "alembic",

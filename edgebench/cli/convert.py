@@ -13,12 +13,15 @@ from edgebench import model
 from edgebench.cli.output import emit_json, json_option, note, print_table, warn
 from edgebench.cli.progress import Progress
 from edgebench.cli.setup import (
+    calibration_option,
+    inputs_option,
     inventory_option,
     precisions_of,
     read_inventory,
     read_settings,
     read_targets,
     runtimes_of,
+    shape_option,
     this_arch,
     workbench,
 )
@@ -30,16 +33,6 @@ from edgebench.records import Artifact, ParityReport, decode, encode, to_json
 from edgebench.units import format_bytes, format_duration, significant
 
 MANIFEST = "edgebench.json"  # lies beside an artifact's files where `convert -o` wrote them
-
-shape_option = click.option(
-    "--shape", "shapes", multiple=True, metavar="NAME=1,3,224,224", help="Fix an input whose shape is open."
-)
-inputs_option = click.option(
-    "--inputs", type=click.Path(), metavar="FILE.npz", help="Real inputs for parity, an array for each input."
-)
-calibration_option = click.option(
-    "--calibration", type=click.Path(), metavar="FILE.npz", help="Samples that int8 is calibrated with."
-)
 
 
 @click.command()
@@ -114,7 +107,7 @@ def _copy_out(made: Prepared, bench: Workbench, output: str | None) -> str:
 
 
 def copy_artifact(artifact: Artifact, source: Path, folder: Path) -> Path:
-    """The artifact with its manifest in `folder`, complete or not at all; what was there before is replaced."""
+    """The artifact with its manifest in `folder`, complete or not at all; replaces an older one."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".edgebench-", dir=folder.parent) as scratch:
@@ -168,7 +161,8 @@ def _show(
             click.echo(f"{each.artifact.runtime} {each.artifact.precision}: {folder}")
         for cell, error in failed:
             note(
-                f"failed ({error.owner}): {cell.runtime} {cell.precision}: {error.message}\n  next: {error.hint}"
+                f"failed ({error.owner}): {cell.runtime} {cell.precision}: {error.message}\n"
+                f"  next: {error.hint}"
             )
     return EXIT_ERROR if failed else EXIT_OK
 
@@ -237,7 +231,7 @@ def verify(
 ) -> int:
     """Compare what ARTIFACT computes with what MODEL computes in ONNX Runtime; exit 4 where they differ.
 
-    ARTIFACT is a folder that `convert -o` wrote, or a digest (its beginning is enough) from the artifact store.
+    ARTIFACT is a folder that `convert -o` wrote, or the beginning of a digest in the artifact store.
     """
     settings = read_settings(inventory)
     with Progress({}, quiet=as_json) as progress, workbench(settings, progress) as bench:
@@ -262,7 +256,7 @@ def verify(
 
 
 def find_artifact(name: str, bench: Workbench) -> tuple[Artifact, Path]:
-    """The artifact in a folder written by `convert -o`, or in the store; its files checked against its manifest."""
+    """The artifact in a folder written by `convert -o`, or in the store, its files checked."""
     manifest = Path(name) / MANIFEST
     if manifest.is_file():
         artifact = decode(Artifact, manifest.read_bytes(), source=str(manifest))
@@ -272,7 +266,7 @@ def find_artifact(name: str, bench: Workbench) -> tuple[Artifact, Path]:
             stored = bench.artifacts.put(files, artifact)
         if stored.digest != artifact.digest:
             raise InfrastructureError(
-                f"the files in {name} are not those of its {MANIFEST}: they were changed after convert wrote them",
+                f"the files in {name} are not those of its {MANIFEST}: they were changed afterwards",
                 hint="run edgebench convert again",
             )
         return stored, bench.artifacts.path(stored.digest)
@@ -308,7 +302,8 @@ def _show_parity(report: ParityReport, artifact: Artifact, *, as_json: bool) -> 
         )
         bound = report.bound
         click.echo(
-            f"{'pass' if report.passed else 'FAIL'} on {report.where}, against {report.reference}; inputs: {report.inputs}; "
+            f"{'pass' if report.passed else 'FAIL'} on {report.where}, against {report.reference}; "
+            f"inputs: {report.inputs}; "
             f"bound {bound.precision}: max abs {bound.max_abs_share:g} of the range, "
             f"SNR {bound.min_snr_db:g} dB, cosine {bound.min_cosine:g}"
         )

@@ -9,9 +9,9 @@ import click
 import edgebench
 from edgebench import compress
 from edgebench.cli.output import json_option, note
-from edgebench.cli.report import build_report, render, write_whole
 from edgebench.cli.run import Wish, new_run
 from edgebench.cli.setup import read_settings, results
+from edgebench.cli.showing import build_report, render, write_whole
 from edgebench.convert.tools import available
 from edgebench.fleet.plan import Plan, PlannedModel, WorkloadChanges
 from edgebench.settings import Settings
@@ -25,7 +25,7 @@ PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
 @click.option("--launches", type=int, default=3, show_default=True, help="Fresh processes per job.")
 @json_option
 def demo(launches: int, as_json: bool) -> int:
-    """Handwritten digits: a trained network in five compressed forms, converted, proven equal and measured here."""
+    """Handwritten digits: a trained network in five forms, converted, proven equal and measured here."""
     settings = read_settings()
     plan = _plan(settings, launches)
     code = new_run(plan, settings, Wish(skip_unsupported=True, as_json=as_json))
@@ -43,11 +43,9 @@ def _plan(settings: Settings, launches: int) -> Plan:
     pruned.parent.mkdir(parents=True, exist_ok=True)
     compress.apply(DATA / "digits.onnx", (PRUNE,), compress.Settings(), out=pruned)
     inputs, calibration = str(DATA / "digits-test.npz"), str(DATA / "digits-calibration.npz")
+    digits = PlannedModel(path=str(DATA / "digits.onnx"), inputs=inputs, calibration=calibration)
     return Plan(
-        models=tuple(
-            PlannedModel(path=str(path), inputs=inputs, calibration=calibration)
-            for path in (DATA / "digits.onnx", pruned)
-        ),
+        models=(digits, PlannedModel(path=str(pruned), inputs=inputs, precisions=("fp32",))),
         runtimes=tuple(status.runtime for status in available(settings.home) if status.ready),
         precisions=PRECISIONS,
         on="local",

@@ -79,7 +79,8 @@ def show(name: str, inventory: str | None, as_json: bool) -> None:
 def scan(address: str, user: str | None, port: int, key_file: str | None, as_json: bool) -> None:
     """The host keys and facts of the board at ADDRESS, and the inventory entry to paste.
 
-    Compare the fingerprint with the board's own (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub) before you trust it.
+    Before you trust it, compare the fingerprint with the board's own:
+    ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
     Nothing stays on the board.
     """
     if not is_address(address):
@@ -133,7 +134,7 @@ def suggested_name(address: str) -> str:
 
 
 def best_target(facts: Facts, targets: dict[str, Target]) -> str | None:
-    """The target that fits these facts best: the one that says most of what it expects; None where none fits."""
+    """The fitting target that says most of what it expects; None where none fits."""
     fitting = [target for target in targets.values() if not mismatches(target, facts)]
     fitting.sort(key=lambda target: sum(value is not None for value in to_json(target.expects).values()))
     return fitting[-1].name if fitting else None
@@ -172,7 +173,7 @@ class Finding(NamedTuple):
 @inventory_option
 @json_option
 def doctor(selector: str, inventory: str | None, as_json: bool) -> int:
-    """Whether the devices are ready: reachable, what their target says, cool, quiet, with room and runtimes."""
+    """Whether the devices are ready: reachable, as their target says, cool, quiet, with runtimes."""
     settings = read_settings(inventory)
     fleet, targets = read_inventory(settings), read_targets(settings)
     picked = select(fleet, selector, include_quarantined=True).devices

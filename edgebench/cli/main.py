@@ -22,7 +22,7 @@ from edgebench.errors import (
     did_you_mean,
 )
 
-# Verb -> where it lives, and its line in the help. A module is imported when its verb is used, so help stays instant.
+# Verb -> where it lives, and its line in the help. A module is imported when its verb is used: help is instant.
 VERBS = {
     "inspect": (
         "edgebench.cli.inspect:inspect",
@@ -54,7 +54,7 @@ VERBS = {
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports them on use."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, _ctx: click.Context) -> list[str]:
         """The verbs in the order of work."""
         return list(VERBS)
 
@@ -66,7 +66,7 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(import_module(module), name)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of verbs from the table alone: nothing is imported for help."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in VERBS.items()])
@@ -79,8 +79,8 @@ class LazyGroup(click.Group):
 def edgebench() -> None:
     """Does the compressed model still compute the same, is it really smaller and faster, and on which boards?
 
-    edgebench converts ONNX models for edge runtimes, proves them equal, measures them on real devices over SSH,
-    and answers with numbers that were measured.
+    edgebench converts ONNX models for edge runtimes, proves them equal, measures them on real devices
+    over SSH, and answers with numbers that were measured.
     """
 
 
@@ -113,7 +113,7 @@ def run(arguments: list[str]) -> int:
     return result if isinstance(result, int) else EXIT_OK
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
+def _terminate(_signum: int, _frame: FrameType | None) -> None:
     stop = Interrupted("stopped by SIGTERM")
     stop.exit_code = EXIT_TERMINATED
     raise stop

@@ -1,4 +1,4 @@
-"""Live progress on stderr: what runs where, how far it is, how long it will take. Plain lines where no terminal is."""
+"""Live progress on stderr: what runs where, how far, how long still. Plain lines where no terminal is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Pace:
-    """How many launches of each device are done, and how long the rest will take. Pure but for the clock given."""
+    """How many launches of each device are done, and how long the rest will take."""
 
     def __init__(self, planned: Mapping[str, int]) -> None:
         self._planned = dict(planned)

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import click
 
 from edgebench import model
-from edgebench.cli.convert import calibration_option, inputs_option, shape_option
 from edgebench.cli.output import emit_json, json_option, note, warn
 from edgebench.cli.progress import Progress
-from edgebench.cli.report import build_report, render
 from edgebench.cli.setup import (
+    calibration_option,
+    inputs_option,
     inventory_option,
     precisions_of,
     read_inventory,
@@ -22,8 +22,10 @@ from edgebench.cli.setup import (
     read_targets,
     results,
     runtimes_of,
+    shape_option,
     workbench,
 )
+from edgebench.cli.showing import build_report, render
 from edgebench.documents import read_text
 from edgebench.errors import (
     EXIT_BUG,
@@ -206,7 +208,8 @@ def _execute(
     except (KeyboardInterrupt, Interrupted):
         store.set_run_status(run_id, "interrupted")
         note(
-            f"run {run_id} was interrupted; what was measured is kept. Continue: edgebench run --resume {run_id}"
+            f"run {run_id} was interrupted; what was measured is kept\n"
+            f"  next: edgebench run --resume {run_id}"
         )
         raise
     except BaseException:

@@ -36,7 +36,7 @@ def _row(status: RuntimeStatus) -> tuple[str, ...]:
 @click.argument("tool", type=click.Choice(["pnnx"]))
 @json_option
 def install(tool: str, as_json: bool) -> None:
-    """Install TOOL into edgebench's own tool folder: pnnx converts ONNX to NCNN (pinned version, no torch)."""
+    """Install TOOL into edgebench's own tool folder: pnnx (pinned) converts ONNX to NCNN."""
     home = read_settings().home
     try:
         found = {"name": tool, "version": pnnx_version(home), "path": str(find_pnnx(home))}

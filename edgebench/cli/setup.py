@@ -1,4 +1,4 @@
-"""What most commands need: settings, the workbench, the results store, the inventory; opened late, closed surely."""
+"""What most commands need: options, settings, workbench, results store, inventory; opened late."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ inventory_option = click.option(
     type=click.Path(),
     metavar="FILE",
     help="The fleet; default: ./inventory.yaml, else this computer.",
+)
+shape_option = click.option(
+    "--shape", "shapes", multiple=True, metavar="NAME=1,3,224,224", help="Fix an input whose shape is open."
+)
+inputs_option = click.option(
+    "--inputs", type=click.Path(), metavar="FILE.npz", help="Real inputs for parity, an array for each input."
+)
+calibration_option = click.option(
+    "--calibration", type=click.Path(), metavar="FILE.npz", help="Samples that int8 is calibrated with."
 )
 
 
@@ -77,7 +86,7 @@ def _make_home(home: Path) -> None:
 
 
 def this_arch() -> str:
-    """This computer's processor, in the words of targets."""
+    """The processor of this computer, in the words of targets."""
     machine = platform.machine().lower()
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
@@ -94,7 +103,7 @@ def runtimes_of(text: str | None) -> tuple[str, ...]:
 
 
 def precisions_of(text: str | None) -> tuple[str, ...]:
-    """The precisions of a comma-separated option ("as-is": as the model comes); UserError for an unknown one."""
+    """The precisions of a comma-separated option; UserError for an unknown one."""
     return _known(words(text), (*PRECISIONS, "as-is"), "precision")
 
 

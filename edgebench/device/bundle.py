@@ -2,7 +2,8 @@
 
 Nothing is installed on a device. Wheels are chosen on the controller for the device's Python, processor and C
 library, pushed, unzipped below the device's work folder and used through `sys.path`. Once chosen they stay
-chosen (`HOME/bundles/`), so that a fleet does not change under a release; remove a folder there to choose anew.
+chosen (`HOME/bundles/`), so that a fleet does not change under a release; remove a folder there to choose
+anew.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ def _pip_download(wheels: tuple[str, ...], python: str, tags: tuple[str, ...], p
         raise InfrastructureError(
             f"no wheels for {name}: {_last_error(done.stderr)}",
             hint="the controller needs a package index (pip's own settings and PIP_* variables count), "
-            "or the runtime has no wheel for that Python and processor: choose another runtime for this device",
+            "or no wheel fits that Python and processor: choose another runtime for this device",
             detail=done.stderr[-4096:],
         )
 

@@ -190,7 +190,7 @@ class Session:
 
     def _check_room(self, needed_bytes: int, have: dict[str, Any]) -> None:
         free_bytes = have.get("free_bytes")
-        # Files are stored once and linked, wheels are unpacked beside: three times covers both with room to work.
+        # Files are stored once and linked, wheels are unpacked beside: three times covers both.
         if isinstance(free_bytes, int) and free_bytes < 3 * needed_bytes:
             raise DeviceError(
                 f"{self.device.name}: disk full: {needed_bytes} bytes are to be pushed and unpacked, "
@@ -338,7 +338,7 @@ _HINTS = {
 
 
 def open_session(device: Device, *, home: Path, lease: Lease | None = None) -> Session:
-    """A session on `device`, leased when `lease` says what for; DeviceError or DeviceBusy when it cannot be had."""
+    """A session on `device`, leased when `lease` says what for; DeviceError or DeviceBusy."""
     transport = open_transport(device)
     transport.connect()
     try:

@@ -17,7 +17,7 @@ SEND_TIMEOUT_S = 20.0
 
 
 class Wire:
-    """Messages to and from a probe session. Sending is safe from several threads, receiving belongs to one."""
+    """Messages to and from a probe session. Any thread may send, one receives."""
 
     def __init__(self, channel: Channel, device: str) -> None:
         self._channel = channel
@@ -44,7 +44,7 @@ class Wire:
         raise self._garbled("its login prints more than 64 KiB before the probe speaks")
 
     def receive(self, *, timeout_s: float) -> dict[str, Any]:
-        """The next message; DeviceError past `timeout_s`, at the end of the session, or for what is no message."""
+        """The next message; DeviceError past `timeout_s`, at the session's end, for what is no message."""
         line = self._line(time.monotonic() + timeout_s)
         message = _parse(line)
         if message is None:

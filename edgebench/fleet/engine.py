@@ -70,7 +70,7 @@ class Engine:
     # --- preparing ---
 
     def _prepare_all(self, assignments: Sequence[Assignment]) -> list[tuple[Assignment, Prepared]]:
-        """Each distinct cell once; one that cannot be prepared fails its jobs before any device is touched."""
+        """Each distinct cell once; one that cannot be prepared fails its jobs; no device is touched."""
         done: dict[Cell, Prepared | EdgebenchError] = {}  # a failure is remembered too: it would fail again
         ready = []
         for assignment in assignments:

@@ -38,6 +38,7 @@ class PlannedModel(Record, frozen=True):
     inputs: str | None = None
     calibration: str | None = None
     shapes: dict[str, tuple[int, ...]] = {}
+    precisions: tuple[str, ...] = ()
 
 
 class WorkloadChanges(Record, frozen=True):
@@ -173,8 +174,8 @@ def _located(model: str | PlannedModel, folder: PurePath) -> PlannedModel:
 
 def _problems(plan: Plan) -> Iterator[tuple[At, str, str]]:
     yield from _model_problems(plan.models)
-    yield from _name_problems("runtimes", plan.runtimes, RUNTIMES, "runtime")
-    yield from _name_problems("precisions", plan.precisions, (AS_IS, *PRECISIONS), "precision")
+    yield from _name_problems(("runtimes",), plan.runtimes, RUNTIMES, "runtime")
+    yield from _name_problems(("precisions",), plan.precisions, (AS_IS, *PRECISIONS), "precision")
     if not plan.precisions:
         yield ("precisions",), "precisions is empty", f"known: {', '.join((AS_IS, *PRECISIONS))}"
     if not plan.on.strip():
@@ -189,6 +190,7 @@ def _model_problems(models: tuple[PlannedModel, ...]) -> Iterator[tuple[At, str,
         yield ("models",), "models is empty", "name at least one ONNX file"
     for index, model in enumerate(models):
         at: At = ("models", index)
+        yield from _name_problems((*at, "precisions"), model.precisions, (AS_IS, *PRECISIONS), "precision")
         if not model.path:
             yield at, f"{place(at)} has an empty path", "write the path of an ONNX file"
         if model.name is not None and not (model.name.strip() and model.name.isprintable()):
@@ -205,13 +207,13 @@ def _model_problems(models: tuple[PlannedModel, ...]) -> Iterator[tuple[At, str,
 
 
 def _name_problems(
-    key: str, names: tuple[str, ...], known: tuple[str, ...], what: str
+    at: At, names: tuple[str, ...], known: tuple[str, ...], what: str
 ) -> Iterator[tuple[At, str, str]]:
     for index, name in enumerate(names):
         if name not in known:
-            yield (key, index), f"unknown {what} {quoted(name)}", did_you_mean(name, known)
+            yield (*at, index), f"unknown {what} {quoted(name)}", did_you_mean(name, known)
         if name in names[:index]:
-            yield (key, index), f"{key} names {name} twice", "remove one of the two"
+            yield (*at, index), f"{place(at)} names {name} twice", "remove one of the two"
 
 
 def _check_distinct(plan: Plan, infos: Mapping[str, ModelInfo]) -> None:
@@ -250,7 +252,7 @@ def _jobs_of(
     "as-is" beside the same precision is one job.
     """
     wanted: dict[str, str | None] = {}
-    for asked in plan.precisions:
+    for asked in model.precisions or plan.precisions:
         precision = own_precision(info) if asked == AS_IS else asked
         wanted.setdefault(precision, None if asked == AS_IS else asked)
     for runtime in plan.runtimes or tuple(target.runtimes):

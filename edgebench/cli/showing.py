@@ -1,0 +1,45 @@
+"""A stored run as a report record, as text, as a file: what several commands end with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from edgebench.cli.output import terminal_width
+from edgebench.errors import InfrastructureError
+from edgebench.report import markdown, terminal
+from edgebench.report.base import Report
+from edgebench.report.build import build
+from edgebench.report.document import document
+from edgebench.store import Store
+
+
+def build_report(store: Store, run_name: str) -> Report:
+    """The report of a stored run."""
+    run = store.run(run_name)
+    return build(run, store.measurements(run.id), store.failures(run.id))
+
+
+def render(built: Report, form: str, *, colour: bool = False) -> str:
+    """The report in one of its forms."""
+    if form == "markdown":
+        return markdown.render(built)
+    if form == "json":
+        import msgspec
+
+        return msgspec.json.format(msgspec.json.encode(document(built)), indent=2).decode()
+    return terminal.render(built, width=terminal_width(), colour=colour)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file completely or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text + "\n", encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InfrastructureError(
+            f"{path} cannot be written: {error.strerror}", hint="choose another file with -o"
+        ) from error
