@@ -31,19 +31,21 @@ Floats = NDArray[np.float64]
 Outputs = Mapping[str, Array]
 Batches = Outputs | Sequence[Outputs]
 
-# Evidence (shares are max abs / range; measured on x86: ResNet-18, an MNIST CNN, YOLOv8n, six OCR networks):
-#   fp32           2e-6 typical, 1.3e-4 worst (a softmax over 18,710 classes through ncnn). A tanh GELU in the
-#                  place of an exact one costs about 71 dB, so the SNR bound stands above that.
-#   fp16           5e-4 (ResNet-18), 1e-3 (MNIST, fp16 storage in ncnn); boards computing in fp16 do worse.
+# Evidence (shares are max abs / range; x86; ResNet-18, an MNIST CNN, YOLOv8n, NSFW, six OCR networks):
+#   fp32           2e-6 and 100 to 137 dB typical; worst 1.9e-4 and 81 dB (PP-OCRv6 recognition, softmax over
+#                  18,710 classes, through ncnn). A tanh GELU in the place of an exact one costs 76 dB over
+#                  [-4, 4]: the SNR bound stands between the two.
+#   fp16           2e-4 to 1.3e-2, 46 to 71 dB typical; worst 3.5e-2 and 35 dB (PP-OCRv6 detection, OpenVINO
+#                  with fp16 weights). Boards that compute in fp16 do worse than those that only store it.
 #   int8           same QDQ file in two runtimes 1.6e-2; int8 against fp32 1.8e-2 with cosine 0.9998 (34 dB),
 #                  YOLOv8n cosine 0.999 (27 dB).
 #   int8-dynamic   same file in two runtimes 2.5e-3; against fp32 8e-3 with cosine 0.99998 (43 dB).
 BOUNDS: dict[str, ParityBound] = {
-    "fp32": ParityBound(precision="fp32", max_abs_share=3e-4, min_snr_db=80.0, min_cosine=0.99999),
-    "fp16": ParityBound(precision="fp16", max_abs_share=2e-2, min_snr_db=40.0, min_cosine=0.999),
+    "fp32": ParityBound(precision="fp32", max_abs_share=5e-4, min_snr_db=78.0, min_cosine=0.99999),
+    "fp16": ParityBound(precision="fp16", max_abs_share=6e-2, min_snr_db=30.0, min_cosine=0.999),
     "int8": ParityBound(precision="int8", max_abs_share=0.1, min_snr_db=20.0, min_cosine=0.99),
     "int8-dynamic": ParityBound(
-        precision="int8-dynamic", max_abs_share=0.05, min_snr_db=25.0, min_cosine=0.995
+        precision="int8-dynamic", max_abs_share=0.1, min_snr_db=25.0, min_cosine=0.995
     ),
 }
 
@@ -58,7 +60,8 @@ NEAR_ZERO_RANGE = 1e-4  # float32 noise of values around 1 is 1e-7: such an outp
 NEAR_ZERO_UNIT = 1e-3  # so its distance is judged as if the range were this
 NEAR_ZERO_SNR_DB = 20.0
 NEAR_ZERO_COSINE = 0.99
-ZERO_ABS = 1e-6  # and where the reference is zero throughout, this is all the candidate may show
+ZERO_RANGE = 1.2e-7  # a float32 step at 1: a reference that stays below it is zero for all one can tell
+ZERO_ABS = 1e-6  # and this is then all that the candidate may show
 CHUNK = 1 << 20  # values compared at a time: bounds the float64 copies
 
 
@@ -205,7 +208,11 @@ def _check_numbers(name: str, array: Array) -> None:
 
 
 def _is_constant(about: _Reference) -> bool:
-    return about.range == 0.0 or (about.size > 1 and about.spread <= CONSTANT_SPREAD * about.range / 2)
+    return about.size > 1 and about.spread <= CONSTANT_SPREAD * about.range / 2
+
+
+def _is_zero(about: _Reference) -> bool:
+    return about.range <= ZERO_RANGE
 
 
 def _is_near_zero(about: _Reference) -> bool:
@@ -214,16 +221,16 @@ def _is_near_zero(about: _Reference) -> bool:
 
 def _weakness(name: str, about: _Reference) -> str:
     if about.size == 0:
-        return f'weak: output "{name}" is empty; it proves nothing'
-    if _is_constant(about):
-        return (
-            f'weak: output "{name}" is constant (range {about.range:.3g}) on these inputs; it proves little'
-        )
-    if _is_near_zero(about):
-        return (
-            f'weak: output "{name}" is near zero (range {about.range:.3g}) on these inputs; it proves little'
-        )
-    return ""
+        what = "empty"
+    elif _is_zero(about):
+        what = "zero"
+    elif _is_constant(about):
+        what = f"constant (range {about.range:.3g})"
+    elif _is_near_zero(about):
+        what = f"near zero (range {about.range:.3g})"
+    else:
+        return ""
+    return f'weak: output "{name}" is {what} on these inputs; it proves little'
 
 
 # --- the candidate beside it --------------------------------------------------------------------
@@ -340,21 +347,18 @@ def _judge_float(distance: _Distance, about: _Reference, bound: ParityBound) -> 
     """The reason why the output does not pass, or "". Constant and near-zero references have own rules."""
     if about.size == 0:
         return ""
+    if _is_zero(about):
+        return _too_far(distance, ZERO_ABS)
     if _is_constant(about):
-        return _too_far(distance, max(CONSTANT_SHARE * bound.max_abs_share * about.range, _zero_abs(about)))
+        return _too_far(distance, CONSTANT_SHARE * bound.max_abs_share * about.range)
     if _is_near_zero(about):
-        far = _too_far(distance, max(bound.max_abs_share * NEAR_ZERO_UNIT, _zero_abs(about)))
-        return far or _too_noisy(
+        return _too_far(distance, bound.max_abs_share * NEAR_ZERO_UNIT) or _too_noisy(
             distance,
             min(bound.min_snr_db, NEAR_ZERO_SNR_DB),
             min(bound.min_cosine, NEAR_ZERO_COSINE),
         )
     far = _too_far(distance, bound.max_abs_share * about.range)
     return far or _too_noisy(distance, bound.min_snr_db, bound.min_cosine)
-
-
-def _zero_abs(about: _Reference) -> float:
-    return ZERO_ABS if about.range == 0.0 else 0.0
 
 
 def _too_far(distance: _Distance, most: float) -> str:

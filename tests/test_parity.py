@@ -290,6 +290,14 @@ def test_an_output_near_zero_is_weak_and_float_noise_is_forgiven():
     assert not judge({"y": reference}, {"y": np.zeros(500)}).passed
 
 
+def test_noise_of_a_saturated_sigmoid_counts_as_zero():
+    reference = np.where(np.arange(100) % 3 == 0, 2.98e-8, 0).astype(np.float32)
+    report = judge({"y": reference}, {"y": np.roll(reference, 1)})
+    assert report.passed
+    assert "is zero" in report.warnings[0]
+    assert not judge({"y": reference}, {"y": reference + 1e-5}, INT8).passed
+
+
 def test_a_single_value_is_judged_as_any_other():
     assert one([0.7], [0.71], INT8).passed
     assert not one([0.7], [0.71]).passed
