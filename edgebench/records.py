@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -19,6 +20,8 @@ RUNTIMES = ("onnxruntime", "ncnn", "openvino")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
 
 R = TypeVar("R")
+
+_PREPARING = threading.Lock()
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,7 +43,7 @@ class ModelInfo(Record, frozen=True):
     """What one ONNX file is. `precision`: fp32, fp16, int8-qdq, int8-dynamic or mixed.
 
     `macs` is None where a shape that it depends on is unknown. `sparsity` is the share of zeros among the
-    weights (initializers of two or more dimensions). `variant` and `lineage` come from the file's own metadata.
+    weights (initializers of two or more dimensions). `variant` and `lineage` come from the file's metadata.
     """
 
     name: str
@@ -68,7 +71,7 @@ class ArtifactFile(Record, frozen=True):
 
 
 class Artifact(Record, frozen=True):
-    """What one runtime runs: an immutable set of files. `digest` is the sha256 over the manifest of its files.
+    """What one runtime runs: an immutable set of files. `digest` is the sha256 over manifest and options.
 
     `key` names what went in (model digest, converter, options, tool versions); the cache is looked up by it.
     `entry` says which file plays which part ({"model": "model.onnx"}, {"param": ..., "bin": ...}).
@@ -278,10 +281,10 @@ class Target(Record, frozen=True):
 
 
 class MemoryLadder(Record, frozen=True):
-    """Resident memory of the launch process at each step, bytes; None is unknown. `method` says how it was read.
+    """The launch process's resident memory at each step, bytes; None is unknown. `method`: how it was read.
 
-    `peak_bytes` is the kernel's high-water mark of the whole launch, `steady_peak_bytes` that of the timed part
-    alone (the mark is reset before it; None where the kernel refuses the reset).
+    `peak_bytes` is the kernel's high-water mark of the whole launch, `steady_peak_bytes` that of the timed
+    part alone (the mark is reset before it; None where the kernel refuses the reset).
     """
 
     method: str
@@ -383,10 +386,21 @@ def to_json(record: Record) -> dict[str, Any]:
     return plain
 
 
+def prepared(kind: type[R]) -> type[R]:
+    """`kind` itself, safe for threads: what msgspec's `convert` and `decode` are given passes through here.
+
+    msgspec (0.22) learns a type when it first decodes it, and crashes the process when two threads do so at
+    the same time.
+    """
+    with _PREPARING:
+        msgspec.json.Decoder(kind)
+    return kind
+
+
 def from_json(kind: type[R], data: object, *, source: str) -> R:
     """A record of `kind` from plain JSON values that edgebench itself wrote; `source` is named in errors."""
     try:
-        return msgspec.convert(data, kind)
+        return msgspec.convert(data, prepared(kind))
     except msgspec.ValidationError as error:
         raise InfrastructureError(
             f"{source} does not hold a valid {kind.__name__}: {error}",
@@ -402,7 +416,7 @@ def encode(value: object) -> bytes:
 def decode(kind: type[R], data: bytes, *, source: str) -> R:
     """A record of `kind` from JSON bytes; damaged bytes are an InfrastructureError naming `source`."""
     try:
-        return msgspec.json.decode(data, type=kind)
+        return msgspec.json.decode(data, type=prepared(kind))
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise InfrastructureError(f"{source} does not hold a valid {kind!r}: {error}") from error
 
@@ -417,9 +431,9 @@ def encode_exact(value: object) -> str:
 
 
 def decode_exact(kind: type[R], text: str | bytes, *, source: str) -> R:
-    """A record of `kind` from `encode_exact`'s text; InfrastructureError naming `source` when it is damaged."""
+    """A record of `kind` from `encode_exact`'s text; damage is an InfrastructureError naming `source`."""
     try:
-        return msgspec.convert(json.loads(text), kind)
+        return msgspec.convert(json.loads(text), prepared(kind))
     except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise InfrastructureError(
             f"{source} does not hold a valid {kind.__name__}: {error}",
