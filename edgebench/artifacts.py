@@ -429,9 +429,17 @@ def _choose(uses: list[_Use], rule: _Rule) -> list[_Use]:
 
 
 def _digest(artifact: Artifact) -> str:
-    """The sha256 over runtime, entry and the sorted manifest: what decides how the artifact behaves."""
-    files = sorted((file.path, file.sha256, file.size_bytes) for file in artifact.files)
-    manifest = {"runtime": artifact.runtime, "entry": artifact.entry, "files": files}
+    """The sha256 over the sorted files and all that decides how the runtime runs them.
+
+    Options belong to it: ncnn runs the same files in fp32 or in fp16, and these two are not one artifact.
+    """
+    manifest = {
+        "runtime": artifact.runtime,
+        "entry": artifact.entry,
+        "blobs": artifact.blobs,
+        "options": artifact.options,
+        "files": sorted((file.path, file.sha256, file.size_bytes) for file in artifact.files),
+    }
     return hashlib.sha256(encode(manifest)).hexdigest()
 
 

@@ -143,7 +143,8 @@ def test_the_digest_names_contents_not_keys(store: ArtifactStore, folder: Path, 
     assert len(store.all()) == 1
     other_runtime = store.put(folder, draft("c", runtime="openvino"))
     other_bytes = store.put(made(tmp_path / "other", model_onnx=b"networK"), draft("d"))
-    assert len({first.digest, other_runtime.digest, other_bytes.digest}) == 3
+    other_options = store.put(folder, draft("e", options={"fp16": "on"}))
+    assert len({a.digest for a in (first, other_runtime, other_bytes, other_options)}) == 4
 
 
 def test_a_key_put_again_names_the_newer_artifact(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:

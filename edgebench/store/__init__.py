@@ -1,0 +1,378 @@
+"""What was planned, measured and failed, kept in a database: SQLite by default, PostgreSQL for teams.
+
+What a method has stored when it returns is there after a crash. Threads and processes may use one database at
+the same time, each process through a `Store` of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+from edgebench.errors import BugError, UserError, did_you_mean
+from edgebench.records import (
+    Artifact,
+    Failure,
+    Job,
+    Launch,
+    Measurement,
+    Run,
+    decode_exact,
+    replace,
+)
+from edgebench.store import base
+from edgebench.store.opening import database_errors, open_engine, place
+from edgebench.store.rows import (
+    Blob,
+    Row,
+    artifact_row,
+    blob_rows,
+    failure_row,
+    job_digest,
+    job_row,
+    launch_record,
+    launch_row,
+    measurement_row,
+    run_row,
+)
+
+RunStatus = Literal["running", "done", "interrupted"]
+MeasurementStatus = Literal["ok", "partial", "invalid"]
+
+# without the letters and digits that are read for one another
+_RUN_ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+
+
+def new_run_id(now: datetime, random: Random) -> str:
+    """A run id such as `20261123-224455-k3f9`: sorted by time (UTC), short enough to type."""
+    suffix = "".join(random.choices(_RUN_ID_ALPHABET, k=4))
+    return f"{now.astimezone(UTC):%Y%m%d-%H%M%S}-{suffix}"
+
+
+def sqlite_url(file: Path) -> str:
+    """The database url of a file."""
+    return f"sqlite:///{file}"
+
+
+class OpenJob(NamedTuple):
+    """A planned job that `run --resume` has to do; `launches` of `measurement_id` are stored already."""
+
+    job: Job
+    measurement_id: str | None
+    launches: int
+
+
+class Store:
+    """Runs with their jobs, measurements and failures in one database, which is made when it is not there.
+
+    `url` is `sqlite:///FILE` or `postgresql://...`. InfrastructureError when the database cannot be used,
+    here and in every method; BugError for calls in the wrong order.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._place = place(url)
+        self._engine = open_engine(self._place)
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Close the connections; the store cannot be used afterwards."""
+        self._is_closed = True
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- runs -----------------------------------------------------------------------------------
+
+    def add_run(self, run: Run) -> None:
+        """Store a new run; BugError when there is one of that id."""
+        with self._writing() as connection:
+            if _number(connection, base.run, run.id) is not None:
+                raise BugError(f"run {run.id} is stored already")
+            connection.execute(sa.insert(base.run).values(run_row(run)))
+
+    def set_run_status(self, run_id: str, status: RunStatus) -> None:
+        """Change the status of a run."""
+        with self._writing() as connection:
+            number = _run_number(connection, run_id)
+            where = base.run.c.number == number
+            document = connection.execute(sa.select(base.run.c.document).where(where)).scalar_one()
+            run = decode_exact(Run, document, source=f"run {run_id}")
+            connection.execute(sa.update(base.run).where(where).values(run_row(replace(run, status=status))))
+
+    def runs(self, limit: int = 50) -> tuple[Run, ...]:
+        """The runs added last, newest first."""
+        newest = sa.select(base.run.c.id, base.run.c.document).order_by(base.run.c.number.desc()).limit(limit)
+        with self._reading() as connection:
+            rows = connection.execute(newest).all()
+        return tuple(decode_exact(Run, row.document, source=f"run {row.id}") for row in rows)
+
+    def run(self, name: str = "latest") -> Run:
+        """The run of an id, of the beginning of just one id, or the one added last; else UserError."""
+        if name == "latest":
+            newest = self.runs(1)
+            if not newest:
+                raise UserError("there is no run yet", hint="`edgebench run MODEL` makes one")
+            return newest[0]
+        like = base.run.c.id.startswith(name, autoescape=True)
+        found = sa.select(base.run.c.id, base.run.c.document).where(like).order_by(base.run.c.number.desc())
+        with self._reading() as connection:
+            rows = connection.execute(found).all() if name else []
+        exact = [row for row in rows if row.id == name] or rows
+        if len(exact) == 1:
+            return decode_exact(Run, exact[0].document, source=f"run {exact[0].id}")
+        if exact:
+            listed = ", ".join(row.id for row in exact[:10])
+            raise UserError(f'{len(exact)} runs begin with "{name}"', hint=f"type more of one: {listed}")
+        raise UserError(f'there is no run "{name}"', hint=did_you_mean(name, [r.id for r in self.runs(20)]))
+
+    # --- jobs -----------------------------------------------------------------------------------
+
+    def plan_jobs(self, run_id: str, jobs: Iterable[Job]) -> None:
+        """Store the cells of a run, in their order; one that is stored already stays as it is."""
+        with self._writing() as connection:
+            number = _run_number(connection, run_id)
+            for job in jobs:
+                _plan(connection, number, job)
+
+    def open_jobs(self, run_id: str) -> tuple[OpenJob, ...]:
+        """Planned jobs with neither a finished measurement nor a failure, in the order of the plan.
+
+        Of several measurements that were begun for a job, the one with most launches is named.
+        """
+        count = sa.func.count(base.launch.c.number)
+        begun = (
+            sa.select(base.job.c.number, base.job.c.document, base.measurement.c.id, count.label("launches"))
+            .select_from(base.job.outerjoin(base.measurement).outerjoin(base.launch))
+            .where(base.job.c.state == "planned")
+            .group_by(base.job.c.number, base.job.c.document, base.measurement.c.id)
+            .order_by(base.job.c.number, count)
+        )
+        with self._reading() as connection:
+            number = _run_number(connection, run_id)
+            rows = connection.execute(begun.where(base.job.c.run_number == number)).all()
+        best = {row.number: row for row in rows}
+        return tuple(
+            OpenJob(
+                decode_exact(Job, row.document, source=f"a job of run {run_id}"), row.id, int(row.launches)
+            )
+            for row in best.values()
+        )
+
+    # --- measurements ---------------------------------------------------------------------------
+
+    def begin_measurement(self, measurement: Measurement) -> None:
+        """Store a measurement that has no launches yet; it is partial until `finish_measurement`."""
+        if measurement.launches:
+            raise BugError(f"measurement {measurement.id} has launches before it begins")
+        with self._writing() as connection:
+            if _number(connection, base.measurement, measurement.id) is not None:
+                raise BugError(f"measurement {measurement.id} is stored already")
+            run_number = _run_number(connection, measurement.run)
+            row = measurement_row(replace(measurement, status="partial"))
+            row["run_number"] = run_number
+            row["job_number"] = _plan(connection, run_number, measurement.job)
+            _insert_new(connection, base.artifact, artifact_row(measurement.artifact))
+            connection.execute(sa.insert(base.measurement).values(row))
+
+    def add_launch(self, measurement_id: str, launch: Launch) -> None:
+        """Store a launch with its samples, at once and whole; negative or huge times are a BugError."""
+        blobs, row = blob_rows(launch), launch_row(launch)
+        with self._writing() as connection:
+            found = _measurement_row(connection, measurement_id)
+            if found.status != "partial":
+                raise BugError(f"measurement {measurement_id} is finished, so it takes no more launches")
+            row["measurement_number"] = found.number
+            if connection.execute(_same_launch(row)).first() is not None:
+                raise BugError(f"launch {launch.number} of {measurement_id} is stored already")
+            inserted = sa.insert(base.launch).values(row).returning(base.launch.c.number)
+            number = connection.execute(inserted).scalar_one()
+            connection.execute(
+                sa.insert(base.sample_blob), [blob | {"launch_number": number} for blob in blobs]
+            )
+
+    def finish_measurement(
+        self, measurement_id: str, status: MeasurementStatus, warnings: tuple[str, ...] = ()
+    ) -> None:
+        """Set status and all warnings of a measurement; "partial" leaves its job open for `run --resume`."""
+        with self._writing() as connection:
+            found = _measurement_row(connection, measurement_id)
+            stored = decode_exact(Measurement, found.document, source=f"measurement {measurement_id}")
+            finished = measurement_row(replace(stored, status=status, warnings=warnings))
+            measurement = base.measurement
+            connection.execute(
+                sa.update(measurement).where(measurement.c.number == found.number).values(finished)
+            )
+            if status != "partial":
+                _set_state(connection, found.job_number, "measured")
+
+    def measurement(self, measurement_id: str) -> Measurement:
+        """One measurement with its launches as they were added."""
+        with self._reading() as connection:
+            _measurement_row(connection, measurement_id)
+            return _measurements(connection, base.measurement.c.id == measurement_id)[0]
+
+    def measurements(self, run_id: str) -> tuple[Measurement, ...]:
+        """All measurements of a run in the order of its jobs, each with its launches as they were added."""
+        with self._reading() as connection:
+            return _measurements(connection, base.measurement.c.run_number == _run_number(connection, run_id))
+
+    # --- failures -------------------------------------------------------------------------------
+
+    def add_failure(self, failure: Failure) -> None:
+        """Store why a job has no measurement; the job is not open any more."""
+        with self._writing() as connection:
+            run_number = _run_number(connection, failure.run)
+            job_number = _plan(connection, run_number, failure.job)
+            numbers = {"run_number": run_number, "job_number": job_number}
+            connection.execute(sa.insert(base.failure).values(failure_row(failure) | numbers))
+            _set_state(connection, job_number, "failed")
+
+    def failures(self, run_id: str) -> tuple[Failure, ...]:
+        """All failures of a run in the order of its jobs."""
+        failure = base.failure.c
+        ordered = sa.select(failure.document).order_by(failure.job_number, failure.number)
+        with self._reading() as connection:
+            number = _run_number(connection, run_id)
+            documents = connection.execute(ordered.where(failure.run_number == number)).scalars().all()
+        return tuple(decode_exact(Failure, text, source=f"a failure of run {run_id}") for text in documents)
+
+    # --- artifacts ------------------------------------------------------------------------------
+
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """Every artifact that a measurement was begun with, by digest."""
+        artifact = base.artifact.c
+        with self._reading() as connection:
+            rows = connection.execute(
+                sa.select(artifact.digest, artifact.document).order_by(artifact.digest)
+            ).all()
+        return tuple(decode_exact(Artifact, row.document, source=f"artifact {row.digest}") for row in rows)
+
+    # --- transactions ---------------------------------------------------------------------------
+
+    def _reading(self) -> contextlib.AbstractContextManager[Connection]:
+        return self._transaction(writes=False)
+
+    def _writing(self) -> contextlib.AbstractContextManager[Connection]:
+        return self._transaction(writes=True)
+
+    @contextlib.contextmanager
+    def _transaction(self, *, writes: bool) -> Iterator[Connection]:
+        if self._is_closed:
+            raise BugError(f"the store {self._place.name} is closed")
+        engine = self._engine.execution_options(edgebench_write=writes)
+        with database_errors(self._place), engine.begin() as connection:
+            yield connection
+
+
+# --- inside one transaction ---------------------------------------------------------------------
+
+
+def _number(connection: Connection, table: sa.Table, record_id: str) -> int | None:
+    found: int | None = connection.execute(sa.select(table.c.number).where(table.c.id == record_id)).scalar()
+    return found
+
+
+def _run_number(connection: Connection, run_id: str) -> int:
+    number = _number(connection, base.run, run_id)
+    if number is None:
+        raise UserError(f'there is no run "{run_id}"', hint="`edgebench report` names the latest")
+    return number
+
+
+def _plan(connection: Connection, run_number: int, job: Job) -> int:
+    """The number of a job, which is stored if it is not yet."""
+    row = job_row(job) | {"run_number": run_number, "state": "planned"}
+    _insert_new(connection, base.job, row)
+    same = (base.job.c.run_number == run_number) & (base.job.c.digest == job_digest(job))
+    number: int = connection.execute(sa.select(base.job.c.number).where(same)).scalar_one()
+    return number
+
+
+def _set_state(connection: Connection, job_number: int, state: Literal["measured", "failed"]) -> None:
+    connection.execute(sa.update(base.job).where(base.job.c.number == job_number).values(state=state))
+
+
+def _insert_new(connection: Connection, table: sa.Table, row: Row) -> None:
+    """Insert a row unless one with its unique columns is there."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    connection.execute(dialect.insert(table).values(row).on_conflict_do_nothing())
+
+
+def _same_launch(row: Row) -> sa.Select[Any]:
+    names = ("measurement_number", "session", "ordinal")
+    return sa.select(base.launch.c.number).where(*(base.launch.c[name] == row[name] for name in names))
+
+
+def _measurement_row(connection: Connection, measurement_id: str) -> sa.Row[Any]:
+    found = connection.execute(
+        sa.select(base.measurement).where(base.measurement.c.id == measurement_id)
+    ).first()
+    if found is None:
+        raise BugError(f"there is no measurement {measurement_id}")
+    return found
+
+
+def _measurements(connection: Connection, which: sa.ColumnElement[bool]) -> tuple[Measurement, ...]:
+    measurement = base.measurement.c
+    ordered = sa.select(measurement.number, measurement.id, measurement.document).where(which)
+    rows = connection.execute(ordered.order_by(measurement.job_number, measurement.number)).all()
+    launches = _launches(connection, which)
+    return tuple(
+        replace(
+            decode_exact(Measurement, row.document, source=f"measurement {row.id}"),
+            launches=tuple(launches.get(row.number, ())),
+        )
+        for row in rows
+    )
+
+
+def _launches(connection: Connection, which: sa.ColumnElement[bool]) -> dict[int, list[Launch]]:
+    """Measurement number -> its launches, in the order in which they were added."""
+    launch = base.launch.c
+    chosen = (
+        sa.select(
+            launch.number, launch.measurement_number, launch.ordinal, launch.document, base.measurement.c.id
+        )
+        .select_from(base.launch.join(base.measurement))
+        .where(which)
+        .order_by(launch.number)
+    )
+    rows = connection.execute(chosen).all()
+    blobs = _blobs(connection, which)
+    launches: dict[int, list[Launch]] = {}
+    for row in rows:
+        source = f"launch {row.ordinal} of measurement {row.id}"
+        record = launch_record(row.document, blobs.get(row.number, {}), source=source)
+        launches.setdefault(row.measurement_number, []).append(record)
+    return launches
+
+
+def _blobs(connection: Connection, which: sa.ColumnElement[bool]) -> dict[int, dict[str, Blob]]:
+    """Launch number -> its blobs by kind."""
+    chosen = (
+        sa.select(base.sample_blob)
+        .select_from(base.sample_blob.join(base.launch).join(base.measurement))
+        .where(which)
+    )
+    blobs: dict[int, dict[str, Blob]] = {}
+    for row in connection.execute(chosen):
+        blob = Blob(
+            dtype=row.dtype, codec=row.codec, count=row._mapping["count"], sha256=row.sha256, data=row.data
+        )
+        blobs.setdefault(row.launch_number, {})[row.kind] = blob
+    return blobs

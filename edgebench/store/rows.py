@@ -1,0 +1,196 @@
+"""Records -> rows and back. Pure. What comes back is equal to what went in."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+import zstandard
+
+from edgebench.errors import BugError, InfrastructureError
+from edgebench.records import (
+    Artifact,
+    Failure,
+    Job,
+    Launch,
+    Measurement,
+    Record,
+    Run,
+    decode_exact,
+    encode_exact,
+    replace,
+    to_json,
+)
+from edgebench.statistics import summarise
+
+Row = dict[str, Any]
+
+# level 3: nanosecond noise hardly compresses, higher levels only cost time
+_ZSTD_LEVEL = 3
+_MAX_INTEGER = 2**63 - 1
+_DTYPES: dict[str, np.dtype[Any]] = {"uint32": np.dtype("<u4"), "int64": np.dtype("<i8")}
+
+
+class Blob(Record, frozen=True):
+    """Integers as stored: little-endian, compressed; `sha256` is that of the bytes before compression."""
+
+    dtype: str
+    codec: str
+    count: int
+    sha256: str
+    data: bytes
+
+
+def pack(values: tuple[int, ...]) -> Blob:
+    """The blob of some nanoseconds: uint32, or int64 when one exceeds 4.29 s; BugError for a negative one."""
+    try:
+        wide = np.frombuffer(array("q", values), dtype=np.int64) if values else np.empty(0, dtype=np.int64)
+    except (OverflowError, TypeError) as error:
+        raise BugError(f"a sample is no integer of nanoseconds below 2^63: {error}") from error
+    if wide.size and int(wide.min()) < 0:
+        raise BugError(f"a sample is negative: {int(wide.min())} ns")
+    dtype = "uint32" if not wide.size or int(wide.max()) < 2**32 else "int64"
+    raw = wide.astype(_DTYPES[dtype]).tobytes()
+    return Blob(
+        dtype=dtype,
+        codec="zstd",
+        count=int(wide.size),
+        sha256=hashlib.sha256(raw).hexdigest(),
+        data=zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(raw),
+    )
+
+
+def unpack(blob: Blob, *, source: str) -> tuple[int, ...]:
+    """The integers of a blob; InfrastructureError naming `source` when one bit of it was changed."""
+    if blob.codec != "zstd" or blob.dtype not in _DTYPES:
+        raise _changed(source, f"it holds {blob.dtype} in {blob.codec}")
+    size_bytes = blob.count * _DTYPES[blob.dtype].itemsize
+    try:
+        # the frame says how much it holds: asked first, so that a changed one cannot fill the memory
+        if zstandard.frame_content_size(blob.data) != size_bytes:
+            raise _changed(source, f"it does not hold {blob.count} samples")
+        raw = zstandard.ZstdDecompressor().decompress(blob.data, max_output_size=size_bytes)
+    except zstandard.ZstdError as error:
+        raise _changed(source, str(error)) from error
+    if hashlib.sha256(raw).hexdigest() != blob.sha256:
+        raise _changed(source, "its sha256 is another")
+    return tuple(np.frombuffer(raw, dtype=_DTYPES[blob.dtype]).tolist())
+
+
+def _changed(source: str, why: str) -> InfrastructureError:
+    return InfrastructureError(
+        f"the samples of {source} were changed after they were stored: {why}",
+        hint="restore the database from a copy, or measure again",
+    )
+
+
+# --- rows ---------------------------------------------------------------------------------------
+
+
+def run_row(run: Run) -> Row:
+    """The row of a run."""
+    return {
+        "id": run.id,
+        "created_utc": run.created_utc,
+        "status": run.status,
+        "document": encode_exact(run),
+    }
+
+
+def job_digest(job: Job) -> str:
+    """What tells the jobs of one run apart."""
+    return hashlib.sha256(encode_exact(job).encode("ascii")).hexdigest()
+
+
+def job_row(job: Job) -> Row:
+    """The row of a job, not yet planned."""
+    return {
+        "digest": job_digest(job),
+        "device": _plain(job.device),
+        "model": _plain(job.model),
+        "variant": _plain(job.variant),
+        "runtime": _plain(job.runtime),
+        "precision": _plain(job.precision),
+        "document": encode_exact(job),
+    }
+
+
+def artifact_row(artifact: Artifact) -> Row:
+    """The row of an artifact."""
+    return {
+        "digest": artifact.digest,
+        "model": _plain(artifact.model),
+        "variant": _plain(artifact.variant),
+        "runtime": _plain(artifact.runtime),
+        "precision": _plain(artifact.precision),
+        "size_bytes": artifact.size_bytes,
+        "document": encode_exact(artifact),
+    }
+
+
+def measurement_row(measurement: Measurement) -> Row:
+    """The row of a measurement, without its launches."""
+    return {
+        "id": measurement.id,
+        "artifact_digest": measurement.artifact.digest,
+        "status": measurement.status,
+        "document": encode_exact(replace(measurement, launches=())),
+    }
+
+
+def failure_row(failure: Failure) -> Row:
+    """The row of a failure."""
+    return {"owner": failure.owner, "stage": _plain(failure.stage), "document": encode_exact(failure)}
+
+
+def launch_row(launch: Launch) -> Row:
+    """The row of a launch: its figures and, as a document, all but its samples."""
+    row: Row = to_json(summarise(launch))
+    row |= {
+        "session": _plain(launch.session),
+        "ordinal": launch.number,
+        "valid": launch.valid,
+        "load_ns": launch.load_ns,
+        "first_inference_ns": launch.first_inference_ns,
+        "peak_bytes": launch.memory.peak_bytes,
+        "steady_peak_bytes": launch.memory.steady_peak_bytes,
+    }
+    _check_integers(row)
+    return row | {
+        "temperature_c": launch.after.temperature_c,
+        "throttled": launch.after.throttled,
+        "document": encode_exact(replace(launch, samples_ns=(), warmup_ns=())),
+    }
+
+
+def blob_rows(launch: Launch) -> list[Row]:
+    """The rows of a launch's samples and warm-up samples."""
+    kinds = {"samples": launch.samples_ns, "warmup": launch.warmup_ns}
+    return [{"kind": kind, **msgspec.structs.asdict(pack(values))} for kind, values in kinds.items()]
+
+
+def launch_record(document: str, samples: Mapping[str, Blob], *, source: str) -> Launch:
+    """The launch of a document and its two blobs; InfrastructureError naming `source` when one is damaged."""
+    missing = {"samples", "warmup"} - set(samples)
+    if missing:
+        raise _changed(source, f"no {', '.join(sorted(missing))} are there")
+    return replace(
+        decode_exact(Launch, document, source=source),
+        samples_ns=unpack(samples["samples"], source=source),
+        warmup_ns=unpack(samples["warmup"], source=source),
+    )
+
+
+def _check_integers(row: Row) -> None:
+    for name, value in row.items():
+        if isinstance(value, int) and not 0 <= value <= _MAX_INTEGER:
+            raise BugError(f"{name} of a launch is {value}, not between 0 and 2^63 - 1")
+
+
+def _plain(text: str) -> str:
+    """Text that every database takes; the document beside it keeps the original."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "?")
