@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from edgebench.errors import InfrastructureError, ModelError, UserError
-from edgebench.model.base import HINT_EXPORT, short, tensors
+from edgebench.model.base import HINT_EXPORT, graphs, short, tensors
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, TensorProto
+    from onnx import ModelProto, NodeProto, TensorProto
 
 MAX_FILE_BYTES = (1 << 31) - 1  # protobuf's own limit
 _CHUNK_BYTES = 1 << 20
@@ -126,7 +127,36 @@ def _parse(path: Path, data: bytes) -> ModelProto:
             f"{path} is not an ONNX file with a network: it has no graph or no nodes{_kind(data)}",
             hint=_way_to_onnx(data),
         )
+    if any(isinstance(text, bytes) for text in _texts(model)):
+        raise ModelError(f"{path} is damaged: a name in it is not text", hint=HINT_EXPORT)
     return model
+
+
+def _texts(model: ModelProto) -> Iterator[str | bytes]:
+    """Every name that edgebench reads; protobuf hands out bytes where the file's are not UTF-8."""
+    for entry in model.metadata_props:
+        yield from (entry.key, entry.value)
+    for opset in model.opset_import:
+        yield opset.domain
+    for function in model.functions:
+        yield from (function.name, function.domain, *function.input, *function.output)
+        yield from _node_texts(function.node)
+    for tensor in tensors(model):
+        yield tensor.name
+        for entry in tensor.external_data:
+            yield from (entry.key, entry.value)
+    for graph in graphs(model.graph):
+        yield graph.name
+        yield from _node_texts(graph.node)
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            yield value.name
+            yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+
+
+def _node_texts(nodes: Iterable[NodeProto]) -> Iterator[str | bytes]:
+    for node in nodes:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
 
 
 _OTHER_KINDS: tuple[tuple[bytes, str, str], ...] = (
