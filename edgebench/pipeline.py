@@ -95,13 +95,14 @@ class Prepared(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Where a job is, for progress displays. `done` and `total` count launches."""
+    """Where a job is, for progress displays: launch `done` of `total`; `note`: its phase, or an error."""
 
     stage: str
     device: str
     what: str
     done: int = 0
     total: int = 0
+    note: str = ""
 
 
 Announce = Callable[[Step], None]
@@ -172,9 +173,9 @@ def prepare(cell: Cell, bench: Workbench) -> Prepared:
     info, canonical = canonical_form(cell, bench)
     form = choose_form(cell, info, bench)
     variant = make_variant(cell, form, canonical, bench)
-    bench.announce(Step("convert", CONTROLLER, _title(cell)))
+    bench.announce(Step("convert", CONTROLLER, title(cell)))
     conversion = convert_variant(cell, variant, bench)
-    bench.announce(Step("parity", CONTROLLER, _title(cell)))
+    bench.announce(Step("parity", CONTROLLER, title(cell)))
     inputs, kind = parity_inputs(cell, info, bench)
     return prove(info, variant, conversion, inputs, kind, bench)
 
@@ -237,7 +238,7 @@ def make_variant(cell: Cell, form: Form, canonical: Artifact, bench: Workbench) 
     known = bench.artifacts.lookup(key)
     if known is not None:
         return known
-    bench.announce(Step("compress", CONTROLLER, _title(cell)))
+    bench.announce(Step("compress", CONTROLLER, title(cell)))
     calibration = Path(cell.calibration) if cell.calibration else None
     with bench.scratch() as folder:
         info = compress.apply(
@@ -380,13 +381,13 @@ def measure(job: Job, prepared: Prepared, site: Site, bench: Workbench) -> Measu
         launch = launch_once(job, prepared, placed, site, bench, number)
         site.store.add_launch(measurement.id, launch)
         measurement = replace(measurement, launches=(*measurement.launches, launch))
-        bench.announce(Step("launched", job.device, _title(job), number, job.workload.launches))
+        bench.announce(Step("launched", job.device, title(job), number, job.workload.launches))
     return finish(measurement, site)
 
 
 def push(job: Job, prepared: Prepared, site: Site, bench: Workbench) -> Placed:
     """Artifact, inputs and runtime on the device; only what it lacks travels."""
-    bench.announce(Step("push", job.device, _title(job)))
+    bench.announce(Step("push", job.device, title(job)))
     folder = bench.artifacts.path(prepared.artifact.digest)
     return site.session.place(prepared.artifact, folder, prepared.inputs, site.facts)
 
@@ -395,7 +396,7 @@ def check_on_device(
     job: Job, prepared: Prepared, placed: Placed, site: Site, bench: Workbench
 ) -> ParityReport:
     """The device's own outputs against the reference; ModelError where they differ."""
-    bench.announce(Step("parity", job.device, _title(job)))
+    bench.announce(Step("parity", job.device, title(job)))
     outputs = site.session.infer(prepared.artifact, placed, prepared.inputs, job.workload.threads)
     reference = bench.reference(prepared.variant, prepared.inputs)
     report = _judge(reference, outputs, job.precision, job.device, prepared.inputs_kind)
@@ -432,11 +433,11 @@ def launch_once(
 ) -> Launch:
     """One launch, judged by the state of the board; a pause before it where the workload asks for one."""
     if number > 1 and job.workload.cooldown_s:
-        bench.announce(Step("cool down", job.device, _title(job), number, job.workload.launches))
+        bench.announce(Step("cool down", job.device, title(job), number, job.workload.launches))
         time.sleep(job.workload.cooldown_s)
 
     def phase(name: str) -> None:
-        bench.announce(Step("launch", job.device, f"{_title(job)}, {name}", number, job.workload.launches))
+        bench.announce(Step("launch", job.device, title(job), number, job.workload.launches, note=name))
 
     launch = site.session.launch(prepared.artifact, placed, prepared.inputs, job.workload, number, phase)
     return judged(launch, site.target.limits)
@@ -462,7 +463,8 @@ def _why(report: ParityReport) -> str:
     return "; ".join(f'output "{output.name}": {output.reason}' for output in wrong)
 
 
-def _title(what: Cell | Job) -> str:
+def title(what: Cell | Job) -> str:
+    """A cell or job in the words of progress and messages."""
     name = what.model if isinstance(what, Job) else what.name or Path(what.model_path).stem
     return f"{name} {what.precision} on {what.runtime}"
 

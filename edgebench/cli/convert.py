@@ -83,7 +83,7 @@ def convert(
     ]
     if not cells:
         raise UserError("no runtime was named", hint="--to onnxruntime,ncnn,openvino")
-    with Progress({}, quiet=as_json) as progress, workbench(settings, progress) as bench:
+    with Progress({}) as progress, workbench(settings, progress) as bench:
         made = [_convert(cell, bench) for cell in cells]
         folders = [_copy_out(each, bench, output) for each in made if isinstance(each, Prepared)]
     return _show(cells, made, folders, as_json=as_json)
@@ -234,7 +234,7 @@ def verify(
     ARTIFACT is a folder that `convert -o` wrote, or the beginning of a digest in the artifact store.
     """
     settings = read_settings(inventory)
-    with Progress({}, quiet=as_json) as progress, workbench(settings, progress) as bench:
+    with Progress({}) as progress, workbench(settings, progress) as bench:
         artifact, folder = find_artifact(artifact_name, bench)
         cell = Cell(
             model_path=model_path,

@@ -55,16 +55,15 @@ class Pace:
 class Progress:
     """An `Announce` that draws; use as a context manager. Safe to call from several threads."""
 
-    def __init__(self, planned: Mapping[str, int], *, quiet: bool = False) -> None:
+    def __init__(self, planned: Mapping[str, int]) -> None:
         self._pace = Pace(planned)
         self._lock = threading.Lock()
-        self._quiet = quiet
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._last_line: dict[str, str] = {}
+        self._last: dict[str, Step] = {}
 
     def __enter__(self) -> Progress:
-        if not self._quiet and sys.stderr.isatty():
+        if sys.stderr.isatty():
             self._bars = _bars()
             self._bars.start()
         return self
@@ -78,43 +77,59 @@ class Progress:
     def __call__(self, step: Step) -> None:
         """Take note of one step and show it."""
         with self._lock:
-            self._count(step)
+            last = self._last.get(step.device)
+            self._count(step, last)
             if self._bars is not None:
                 self._draw(step, self._bars)
-            elif not self._quiet:
+            elif last is None or _line_of(step) != _line_of(last):
                 self._print(step)
+            self._last[step.device] = step
 
-    def _count(self, step: Step) -> None:
+    def _count(self, step: Step, last: Step | None) -> None:
         if step.stage == "launch":
             self._pace.started(step.device, time.monotonic())
         elif step.stage == "launched":
             self._pace.finished(step.device)
         elif step.stage == "failed":
-            self._pace.dropped(step.device, step.total - step.done)
+            self._pace.dropped(step.device, step.total - _launched(step, last))
 
     def _left(self, device: str) -> str:
         left_s = self._pace.left_s(device, time.monotonic())
         return "" if left_s is None else f"about {format_duration(left_s)} left"
 
     def _print(self, step: Step) -> None:
+        """One line for each new stage and launch; phases are for terminals."""
         if step.stage == "launched":
             return
-        count = f" {step.done}/{step.total}" if step.stage == "launch" and step.total else ""
+        if step.stage == "failed":
+            click.echo(clean(f"{step.device}: failed: {step.what}: {step.note}"), err=True)
+            return
+        count = f" {step.done}/{step.total}" if step.total else ""
         left = self._left(step.device)
-        line = clean(f"{step.device}: {step.stage}{count} {step.what}{', ' + left if left else ''}")
-        if line != self._last_line.get(step.device):
-            self._last_line[step.device] = line
-            click.echo(line, err=True)
+        line = f"{step.device}: {step.stage}{count} {step.what}{', ' + left if left else ''}"
+        click.echo(clean(line), err=True)
 
     def _draw(self, step: Step, bars: Bars) -> None:
         done, planned = self._pace.share(step.device)
-        text = clean(f"{step.stage} {step.what}")[:60]
+        text = clean(" ".join(filter(None, (step.stage, step.what, step.note))))[:60]
         if step.device not in self._tasks:
             self._tasks[step.device] = bars.add_task(text, total=planned or None, device=step.device, left="")
         task, left = self._tasks[step.device], self._left(step.device)
         bars.update(task, description=text, completed=done, total=planned or None, left=left)
         if step.stage == "failed":
-            bars.console.print(clean(f"{step.device}: failed: {step.what}"), style="red")
+            bars.console.print(clean(f"{step.device}: failed: {step.what}: {step.note}"), style="red")
+
+
+def _line_of(step: Step) -> Step:
+    """The step without what does not deserve a line of its own."""
+    return step if step.stage == "failed" else step._replace(note="")
+
+
+def _launched(step: Step, last: Step | None) -> int:
+    """How many launches the failed job had done: what the device said last of that job."""
+    if last is None or last.what != step.what:
+        return 0
+    return last.done - 1 if last.stage in ("launch", "cool down") else last.done
 
 
 def _bars() -> Bars:

@@ -41,14 +41,14 @@ from edgebench.errors import (
 from edgebench.fleet import plan as plans
 from edgebench.fleet import start as starts
 from edgebench.fleet.engine import Engine, Options
-from edgebench.fleet.plan import Plan, PlannedModel, WorkloadChanges
+from edgebench.fleet.plan import Expansion, Plan, PlannedModel, WorkloadChanges
 from edgebench.inventory import Inventory, select
 from edgebench.records import Target, replace
 from edgebench.report.base import Report
 from edgebench.report.document import document
 from edgebench.settings import Settings
 from edgebench.store import Store
-from edgebench.units import format_duration, parse_time_ns
+from edgebench.units import parse_time_ns
 
 
 class Wish(NamedTuple):
@@ -83,7 +83,7 @@ class Wish(NamedTuple):
 @click.option(
     "--wait", metavar="TIME", help='Wait that long for a busy device, such as "10 min"; default: do not.'
 )
-@click.option("--skip-unsupported", is_flag=True, help="Cells that a target does not offer are no failures.")
+@click.option("--skip-unsupported", is_flag=True, help="Leave out cells that a target does not offer.")
 @json_option
 def run(
     models: tuple[str, ...],
@@ -174,9 +174,27 @@ def new_run(plan: Plan, settings: Settings, wish: Wish) -> int:
         )
     infos = {each.path: model.inspect(Path(each.path)) for each in plan.models}
     expansion = plans.expand(plan, picked.devices, targets, infos)
+    if wish.skip_unsupported:
+        expansion = _without_refused(expansion)
     with results(settings) as store:
         started = starts.start(plan, expansion, targets, store)
         return _execute(started, fleet, targets, store, settings, wish)
+
+
+def _without_refused(expansion: Expansion) -> Expansion:
+    """The cells that their targets offer; what is left out is said. NothingDone when none remains."""
+    if not expansion.refused:
+        return expansion
+    reasons = "; ".join(dict.fromkeys(each.reason for each in expansion.refused))
+    if not expansion.jobs:
+        raise NothingDone(
+            f"no job is left: {reasons}",
+            hint=expansion.refused[0].hint,
+        )
+    note(
+        f"left out {len(expansion.refused)} of {len(expansion.refused) + len(expansion.jobs)} jobs: {reasons}"
+    )
+    return expansion._replace(refused=())
 
 
 def resume_run(name: str, settings: Settings, wish: Wish) -> int:
@@ -200,7 +218,7 @@ def _execute(
     devices = {device.name: device for device in fleet.devices}
     try:
         with (
-            Progress(starts.planned_launches(started.assignments), quiet=wish.as_json) as progress,
+            Progress(starts.planned_launches(started.assignments)) as progress,
             workbench(settings, progress) as bench,
         ):
             options = Options(max_devices=settings.jobs, wait_s=wish.wait_s)
@@ -227,9 +245,9 @@ def _say_workload(started: starts.Started) -> None:
     for each in workloads:
         note(
             f"workload: {each.launches} launches, each at least {each.min_samples} samples and "
-            f"{format_duration(each.min_duration_s)}, warm-up until stable (at least {each.warmup_samples}), "
+            f"{each.min_duration_s:g} s, warm-up until stable (at least {each.warmup_samples}), "
             f"threads {each.threads or 'as the runtime chooses'}, batch {each.batch}, "
-            f"cool-down {format_duration(each.cooldown_s)}"
+            f"cool-down {each.cooldown_s:g} s"
         )
 
 

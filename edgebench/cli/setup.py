@@ -42,7 +42,7 @@ calibration_option = click.option(
 
 def read_settings(inventory: str | None = None) -> Settings:
     """The settings of this call; the flag for the inventory wins over all else."""
-    return settings_module.load(Path.cwd(), os.environ, {"inventory": inventory})
+    return settings_module.load(Path(), os.environ, {"inventory": inventory})
 
 
 def read_inventory(settings: Settings) -> Inventory:
@@ -110,7 +110,5 @@ def precisions_of(text: str | None) -> tuple[str, ...]:
 def _known(chosen: tuple[str, ...], known: tuple[str, ...], what: str) -> tuple[str, ...]:
     for word in chosen:
         if word not in known:
-            raise UserError(
-                f'no {what} "{word}"', hint=f"{did_you_mean(word, known)} (known: {', '.join(known)})"
-            )
+            raise UserError(f'no {what} "{word}"', hint=did_you_mean(word, known))
     return chosen

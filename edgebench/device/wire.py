@@ -67,14 +67,14 @@ class Wire:
         if chunk is None:
             raise DeviceError(
                 f"{self._device}: the probe did not answer in time",
-                hint="the board may be overloaded or hung; look at it, then run again with --resume",
+                hint="the board may be overloaded or hung; look at it, then run again",
                 detail=self._channel.stderr_tail(),
                 retryable=True,
             )
         if chunk == b"":
             raise DeviceError(
                 f"{self._device}: the probe session ended unexpectedly",
-                hint="the connection dropped or the probe was killed; run again with --resume",
+                hint="the connection dropped or the probe was killed; look at the board, then run again",
                 detail=self._channel.stderr_tail(),
                 retryable=True,
             )

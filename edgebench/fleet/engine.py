@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from edgebench.device.session import Lease, Session
 from edgebench.errors import BugError, DeviceBusy, DeviceError, EdgebenchError, Interrupted
-from edgebench.pipeline import Cell, Prepared, Site, Step, Workbench, measure, open_device, prepare
+from edgebench.pipeline import Cell, Prepared, Site, Step, Workbench, measure, open_device, prepare, title
 from edgebench.records import Device, Failure, Job, Target
 from edgebench.store import Store
 
@@ -199,9 +199,8 @@ class Engine:
             detail=error.detail[-8192:],
         )
         self._store.add_failure(failure)
-        self._bench.announce(
-            Step("failed", job.device, f"{job.model} {job.precision} on {job.runtime}: {error.message}")
-        )
+        launches = job.workload.launches
+        self._bench.announce(Step("failed", job.device, title(job), total=launches, note=error.message))
 
 
 def _bug(error: Exception) -> EdgebenchError:
