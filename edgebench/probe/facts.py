@@ -285,7 +285,7 @@ def emulated(tree: Tree, machine: str, processors: List[Dict[str, str]]) -> Opti
     """True under qemu, False where the kernel's own processor is the program's, None where neither shows.
 
     qemu-user answers uname itself; the kernel's `arch` (6.1 and newer) and, with older qemu, /proc/cpuinfo
-    stay those of the real machine. A whole emulated machine shows in the processor's model or the device tree.
+    stay those of the real machine. A whole emulated machine shows in its processor's model or device tree.
     """
     kernel = tree.text("proc/sys/kernel/arch", 64) or _shown_arch(processors)
     if kernel is None:

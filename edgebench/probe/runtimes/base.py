@@ -20,7 +20,7 @@ class Adapter:
     `spec` is the launch's spec as docs/probe-protocol.md has it, with absolute, checked paths.
     """
 
-    known_options: Dict[str, Tuple[str, ...]]  # option -> the values it may have; () for any = {}
+    known_options: Dict[str, Tuple[str, ...]] = {}  # option -> the values it may have; () for any
 
     def __init__(self, spec: Json) -> None:
         self.spec = spec
