@@ -7,6 +7,7 @@ import fcntl
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ from edgebench.store.base import REVISION, VERSION_TABLE
 from edgebench.units import format_bytes
 
 _BUSY_WAIT_S = 30
+_CONNECT_WAIT_S = 10
+_LOCK_POLL_S = 0.02
 _MIGRATIONS = Path(__file__).parent / "migrations"
 # any number that other programs on the same PostgreSQL server are unlikely to lock
 _POSTGRES_LOCK = 0x65646765
@@ -96,7 +99,9 @@ def _make_engine(where: Place) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
-        return sa.create_engine(where.url, pool_pre_ping=True)
+        return sa.create_engine(
+            where.url, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_WAIT_S}
+        )
     except ModuleNotFoundError as error:
         raise InfrastructureError(
             "PostgreSQL needs the package psycopg, which is not installed",
@@ -163,8 +168,23 @@ def _alone(where: Place) -> Iterator[None]:
             hint="check that the folder exists and may be written by you",
         ) from error
     with lock:
-        fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
+        _wait_for_lock(lock.fileno(), lock.name)
         yield
+
+
+def _wait_for_lock(descriptor: int, name: str) -> None:
+    give_up = time.monotonic() + _BUSY_WAIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > give_up:
+                raise InfrastructureError(
+                    f"another process has held {name} for {_BUSY_WAIT_S} s", hint="end it, then try again"
+                ) from None
+            time.sleep(_LOCK_POLL_S)
+        else:
+            return
 
 
 def _upgrade(engine: Engine, where: Place) -> None:
@@ -172,6 +192,7 @@ def _upgrade(engine: Engine, where: Place) -> None:
         _use_write_ahead_log(engine)
     with engine.execution_options(edgebench_write=True).begin() as connection:
         if where.path is None:
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_BUSY_WAIT_S}s'")
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_POSTGRES_LOCK)))
         if _revision(connection, where) != REVISION:
             _migrate(connection)
