@@ -26,7 +26,7 @@ PROTOCOL = 1
 MAX_WAITING = 8
 MAX_LEASE_S = 7 * 86400
 COMPILE_TIMEOUT_S = 600
-EXIT_OK, EXIT_SILENCE, EXIT_LOST = 0, 124, 4
+EXIT_OK, EXIT_LOST, EXIT_WORK, EXIT_SILENCE = 0, 4, 73, 124
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 OPS = {
     "lease": "op_lease",
@@ -49,8 +49,13 @@ def main(work: str, silence_s: float) -> None:
     """Serve requests until the end; never returns."""
     output = wire.take_stdout()
     work = os.path.realpath(os.path.expanduser(work))
-    os.makedirs(work, mode=0o700, exist_ok=True)
-    Session(work, silence_s, output).serve()
+    try:
+        os.makedirs(work, mode=0o700, exist_ok=True)
+        session = Session(work, silence_s, output)
+    except OSError as error:
+        _say("the work folder %s cannot be used: %s" % (work, error))
+        sys.exit(EXIT_WORK)
+    session.serve()
 
 
 class Session:

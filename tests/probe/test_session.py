@@ -275,3 +275,13 @@ def test_wrong_arguments(program: Path, tmp_path: Path, bad: str) -> None:
     assert done.returncode == 2
     assert b"usage" in done.stderr
     assert os.listdir(tmp_path) == []
+
+
+def test_a_work_folder_that_cannot_be(program: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    argv = [sys.executable, str(program), "session", "--work", str(tmp_path / "file" / "work")]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 73
+    assert b"cannot be used" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert done.stdout == b""
