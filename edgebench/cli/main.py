@@ -22,7 +22,7 @@ from edgebench.errors import (
     did_you_mean,
 )
 
-# Verb -> where it lives, and its line in the help. A module is imported when its verb is used: help is instant.
+# Verb -> where it lives, and its line in the help. Modules are imported on use, so help is instant.
 VERBS = {
     "inspect": (
         "edgebench.cli.inspect:inspect",
@@ -103,8 +103,8 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted", "", "user", EXIT_INTERRUPTED, as_json="--json" in arguments)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        return EXIT_OK  # the reader of our output went away, as `head` does
+    except SystemExit:
+        return EXIT_OK  # what click makes of a reader that went away, as `head` does
     except EdgebenchError as error:
         _say_error(error, as_json="--json" in arguments)
         return error.exit_code
