@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -266,7 +268,8 @@ def _bound_archive(path: Path, entries: list[zipfile.ZipInfo]) -> None:
 
 def _read_array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
     try:
-        with archive.open(entry) as stream:
+        with warnings.catch_warnings(), archive.open(entry) as stream:
+            warnings.simplefilter("error")  # numpy warns of odd headers; such a file is not for us
             header = _read_header(stream)
             if header.dtype.hasobject:
                 raise UserError(
@@ -279,7 +282,7 @@ def _read_array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) ->
         with archive.open(entry) as stream:
             array: Array = np.lib.format.read_array(stream, allow_pickle=False)
             return array
-    except (ValueError, zipfile.BadZipFile, EOFError, OSError) as error:
+    except (ValueError, UserWarning, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise UserError(
             f'{path}: "{entry.filename}" is not a readable array: {error}', hint="save the file again"
         ) from error
