@@ -162,7 +162,7 @@ class Bounded:
 
 
 def command_line(argv: Sequence[str]) -> str:
-    """The arguments quoted for a POSIX shell; UserError for what no process can be given (a NUL byte)."""
+    """The arguments quoted for a POSIX shell; UserError for what no process can be given."""
     if not argv or not argv[0]:
         raise BugError("an empty command")
     if any("\0" in argument for argument in argv):
@@ -170,7 +170,12 @@ def command_line(argv: Sequence[str]) -> str:
             "a command's argument holds a NUL byte", hint="remove it from the file or option it is in"
         )
     line = shlex.join(argv)
-    size_bytes = len(line.encode("utf-8", "surrogateescape"))
+    try:
+        size_bytes = len(line.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError as error:
+        raise UserError(
+            "a command's argument holds half a character", hint="look for a damaged name"
+        ) from error
     if size_bytes > MAX_COMMAND_BYTES:
         raise BugError(f"a command of {size_bytes} bytes; at most {MAX_COMMAND_BYTES} are sure to be taken")
     return line

@@ -6,21 +6,29 @@ faults are undone after each test.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.fleet.netns import Fleet, FleetDevice, MissingTool, Spec
+from tests.fleet.netns import Fleet, FleetDevice, Kind, MissingTool, Spec
+
+
+@contextmanager
+def running_fleet(specs: Sequence[Spec], *, kind: Kind | None = None) -> Iterator[Fleet]:
+    """A running fleet; the test is skipped where a tool for it is missing."""
+    with ExitStack() as stack:
+        try:
+            fleet = stack.enter_context(Fleet(specs, kind=kind))
+        except MissingTool as missing:
+            pytest.skip(f"missing tool: {missing}")
+        yield fleet
 
 
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[Fleet]:
     """Two running servers with own addresses."""
-    try:
-        running = Fleet([Spec(), Spec()]).__enter__()
-    except MissingTool as missing:
-        pytest.skip(f"missing tool: {missing}")
-    with running:
+    with running_fleet([Spec(), Spec()]) as running:
         yield running
 
 

@@ -90,6 +90,7 @@ class FleetDevice:
         self.user = USER if kind == "netns" else getpass.getuser()
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped: list[int] = []
+        self._network_faults = False
 
     # --- what it is ---
 
@@ -130,6 +131,7 @@ class FleetDevice:
     def cut(self) -> None:
         """Pull the cable: what is sent is lost, and nobody says so."""
         self._need_namespace()
+        self._network_faults = True
         _sh("ip", "-n", self.name, "link", "set", "eth0", "down")
 
     def restore(self) -> None:
@@ -148,6 +150,7 @@ class FleetDevice:
     def rate_limit(self, mbit_per_s: int) -> None:
         """A slow link, in both directions."""
         self._need_namespace()
+        self._network_faults = True
         limit = ("root", "tbf", "rate", f"{mbit_per_s}mbit", "burst", "64kb", "latency", "400ms")
         _sh("tc", "qdisc", "replace", "dev", f"{self.name}h", *limit)
         self._inside("tc", "qdisc", "replace", "dev", "eth0", *limit)
@@ -180,12 +183,13 @@ class FleetDevice:
     def heal(self) -> None:
         """Undo every fault; the home keeps its files."""
         self.resume()
-        if self.kind == "netns":
+        if self._network_faults:
+            self._network_faults = False
             self.restore()
             self._try("nft", "delete", "table", "inet", PREFIX)
             self._try("tc", "qdisc", "del", "dev", "eth0", "root")
             _try("tc", "qdisc", "del", "dev", f"{self.name}h", "root")
-            (self.home / ".filler").unlink(missing_ok=True)
+        (self.home / ".filler").unlink(missing_ok=True)
 
     def pids(self) -> list[int]:
         """Every process of the device, as this computer numbers them."""
@@ -203,6 +207,7 @@ class FleetDevice:
 
     def _filter(self, *verdict: str) -> None:
         self._need_namespace()
+        self._network_faults = True
         self._try("nft", "delete", "table", "inet", PREFIX)
         chain = f"add chain inet {PREFIX} i {{ type filter hook input priority 0; }}"
         rule = f"add rule inet {PREFIX} i tcp dport {self.port} {' '.join(verdict)}"
@@ -375,6 +380,8 @@ class Fleet:
     """Running servers, one for each spec; a context manager that removes everything at the end."""
 
     def __init__(self, specs: Sequence[Spec], *, kind: Kind | None = None) -> None:
+        if not specs:
+            raise ValueError("a fleet of no devices")
         self.kind: Kind = kind or available_kind()
         self.devices: list[FleetDevice] = []
         self._specs = specs
@@ -415,16 +422,15 @@ class Fleet:
     def _start(self) -> None:
         for program in ("sshd", "ssh-keygen", "setpriv"):
             _find(program)
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-"))
+        remove_stale()
+        numbers = [self._take_number() for _spec in self._specs]
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{numbers[0]}-"))
         self._folder.chmod(0o711)  # the servers' login user reads its authorized_keys below it
         self.key_file.parent.mkdir(mode=0o700)
         authorized = make_key(self.key_file)
-        if self.kind == "netns":
-            remove_stale()
-        else:
+        if self.kind == "loopback":
             _make_privilege_folder()
-        for spec in self._specs:
-            number = self._take_number()
+        for number, spec in zip(numbers, self._specs, strict=True):
             device = FleetDevice(number, self._folder / str(number), self.key_file, spec, self.kind)
             self.devices.append(device)
             device.start(authorized)
@@ -484,19 +490,36 @@ def available_kind() -> Kind:
 
 
 def remove_stale() -> None:
-    """Remove networks that bear our name and a number nobody holds: left by a process that was killed."""
+    """Remove folders and networks that bear a number nobody holds: left by a process that was killed."""
+    folders: dict[int, list[Path]] = {number: [] for number in _numbers_of_namespaces()}
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}-[0-9]*-*"):
+        if folder.owner() == getpass.getuser():
+            folders.setdefault(int(folder.name.split("-")[1]), []).append(folder)
+    for number, left in folders.items():
+        lock = _lock(number)
+        if lock is None:
+            continue
+        with lock:
+            remove_network(number)
+            for folder in left:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _numbers_of_namespaces() -> list[int]:
+    if shutil.which("ip") is None:
+        return []
     listed = subprocess.run(
         ["ip", "netns", "list"], capture_output=True, text=True, timeout=STEP_S, check=False
     )
-    names = {line.split()[0] for line in listed.stdout.splitlines() if line.strip()}
-    for number in NUMBERS:
-        if f"{PREFIX}{number}" in names and (lock := _lock(number)) is not None:
-            with lock:
-                remove_network(number)
+    names = [line.split()[0] for line in listed.stdout.splitlines() if line.strip()]
+    digits = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
+    return [int(number) for number in digits if number.isdecimal()]
 
 
 def remove_network(number: int) -> None:
     """Remove a device's namespace, its end of the cable, and, last, the blackhole route."""
+    if os.geteuid() != 0:
+        return
     name = f"{PREFIX}{number}"
     _try("ip", "netns", "del", name)
     _try("ip", "link", "del", f"{name}h")
@@ -505,7 +528,22 @@ def remove_network(number: int) -> None:
 
 def make_key(path: Path, *, kind: str = "ed25519", passphrase: str = "") -> str:
     """The public key's line of a new key pair at `path` (mode 600)."""
-    _sh("ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", "edgebench test key", "-f", str(path))
+    bits = ("-b", "2048") if kind == "rsa" else ()
+    _sh(
+        "ssh-keygen",
+        "-q",
+        "-t",
+        kind,
+        *bits,
+        "-a",
+        "1",
+        "-N",
+        passphrase,
+        "-C",
+        "edgebench test key",
+        "-f",
+        str(path),
+    )
     path.chmod(0o600)
     return Path(f"{path}.pub").read_text()
 
@@ -599,7 +637,7 @@ def _sh(*argv: str) -> str:
 
 
 def _try(*argv: str) -> None:
-    subprocess.run(list(argv), capture_output=True, timeout=STEP_S, check=False)
+    subprocess.run([_find(argv[0]), *argv[1:]], capture_output=True, timeout=STEP_S, check=False)
 
 
 # --- the command line ----------------------------------------------------------------------------

@@ -12,10 +12,13 @@ from edgebench.records import Device
 from edgebench.transport.base import Credentials, Transport
 from edgebench.transport.connect import open_transport
 from edgebench.transport.ssh import SshTransport, Timeouts
-from tests.fleet.netns import Fleet, FleetDevice, MissingTool, Spec
+from tests.fleet.fixtures import running_fleet
+from tests.fleet.netns import Fleet, FleetDevice, Spec
 
 PASSWORD = "correct horse 'battery' $taple"
-QUICK = Timeouts(connect_s=2.0, banner_s=3.0, handshake_s=3.0, auth_s=5.0, channel_s=5.0, dead_link_s=2.0)
+QUICK = Timeouts(
+    connect_s=2.0, banner_s=3.0, handshake_s=3.0, auth_s=5.0, channel_s=5.0, dead_link_s=1.0, retry_s=0.02
+)
 
 
 class Connect(Protocol):
@@ -31,11 +34,7 @@ def servers() -> Iterator[Fleet]:
         Spec(home_mib=64, sftp=False, password=PASSWORD),
         Spec(home_mib=1, options=("Ciphers aes128-cbc",)),
     ]
-    try:
-        running = Fleet(specs).__enter__()
-    except MissingTool as missing:
-        pytest.skip(f"missing tool: {missing}")
-    with running:
+    with running_fleet(specs) as running:
         yield running
 
 

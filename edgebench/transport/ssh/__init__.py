@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -56,6 +57,9 @@ __all__ = ["HostKey", "SshTransport", "Timeouts", "parse_jump", "scan_host_keys"
 CONNECT_ATTEMPTS = 3
 
 _DIAGNOSE_S = 20.0
+_PLAIN = re.compile(r"(?P<address>[^\s:\[\]]+)(:(?P<port>[0-9]{1,5}))?")
+_BRACKETED = re.compile(r"\[(?P<address>[^\s\[\]]+)\](:(?P<port>[0-9]{1,5}))?")
+_IPV6 = re.compile(r"(?P<address>[0-9A-Fa-f.:]*:[0-9A-Fa-f.:]*:[0-9A-Fa-f.:%\w]*)(?P<port>)")
 
 
 class SshTransport:
@@ -83,7 +87,7 @@ class SshTransport:
             except DeviceError as error:
                 if not error.retryable or attempt == CONNECT_ATTEMPTS:
                     raise
-                time.sleep(_jitter_s(attempt))
+                time.sleep(attempt * self._timeouts.retry_s * _jitter())
             else:
                 return
 
@@ -386,9 +390,9 @@ def _last_line(output: bytes) -> str:
     return lines[-1].strip() if lines else "no reason given"
 
 
-def _jitter_s(attempt: int) -> float:
-    """A pause that grows with each attempt and differs between workers, so that they come back apart."""
-    return attempt * (200 + secrets.randbelow(400)) / 1000
+def _jitter() -> float:
+    """A factor between 1 and 3, so that workers who failed together come back apart."""
+    return 1 + secrets.randbelow(2000) / 1000
 
 
 def route_to(device: Device) -> tuple[Login, ...]:
@@ -423,16 +427,11 @@ def _own_name(device: Device) -> str:
 def parse_jump(text: str) -> tuple[str | None, str, int]:
     """User, address and port of "[user@]host[:port]"; an IPv6 address with a port stands in brackets."""
     user, _, host = text.rpartition("@")
-    if host.startswith("["):
-        address, _, rest = host[1:].partition("]")
-        port = rest.removeprefix(":")
-    elif host.count(":") == 1:
-        address, _, port = host.partition(":")
-    else:
-        address, port = host, ""
-    if not address or not (port == "" or (port.isdecimal() and 0 < int(port) < 65536)):
+    match = _BRACKETED.fullmatch(host) or _PLAIN.fullmatch(host) or _IPV6.fullmatch(host)
+    port = int(match["port"] or 22) if match else 0
+    if match is None or not 0 < port < 65536:
         raise UserError(f'"{text}" is no jump host', hint="write it as user@host or user@host:port")
-    return user or None, address, int(port or 22)
+    return user or None, match["address"], port
 
 
 def _pinned(login: Login) -> Login:

@@ -24,7 +24,7 @@ KEY_TYPES = (
     "rsa-sha2-512",
     "rsa-sha2-256",
 )
-SLACK_S = 5.0  # how long the watchdog waits beyond an operation's own deadline
+SLACK_S = 3.0  # how long the watchdog waits beyond an operation's own deadline
 
 
 def family(kind: str) -> str:
@@ -36,8 +36,9 @@ def family(kind: str) -> str:
 class Timeouts:
     """How long each step of a connection may take, in seconds.
 
-    `dead_link_s` is how long sent bytes may stay unacknowledged (an outage that long ends the connection). A
-    transfer may take `transfer_min_s`, or longer where its size at `transfer_bytes_per_s` asks for it.
+    `dead_link_s` is how long sent bytes may stay unacknowledged: a longer outage ends the connection. A new
+    attempt to connect waits `retry_s`, then longer. A transfer may take `transfer_min_s`, or longer where its
+    size at `transfer_bytes_per_s` asks for it.
     """
 
     connect_s: float = 10.0
@@ -46,6 +47,7 @@ class Timeouts:
     auth_s: float = 20.0
     channel_s: float = 20.0
     keepalive_s: int = 15
+    retry_s: float = 0.2
     dead_link_s: float = 20.0
     transfer_min_s: float = 30.0
     transfer_bytes_per_s: int = 100_000
