@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -241,9 +242,12 @@ def file_digest(path: Path) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """While it is open, ONNX Runtime's Python tools say nothing: no root logger set up, no warnings, no
-    stderr.
+    """While it is open, ONNX Runtime's Python tools say nothing: no root logger set up, nothing on stderr.
+
+    Its telemetry is off from then on: official builds send events, and keep a session file in the temporary
+    folder (Privacy.md in the wheel of onnxruntime 1.32).
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(3)  # its C++ half: errors only

@@ -112,8 +112,11 @@ def _quantize(
             return next(feeds, None)
 
     with tempfile.TemporaryDirectory(prefix="edgebench-") as folder:
-        prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
-        quant_pre_process(model, prepared, skip_symbolic_shape=True)  # symbolic inference would need sympy
+        source, prepared, quantized = (
+            Path(folder) / f"{name}.onnx" for name in ("source", "prepared", "int8")
+        )
+        onnx.save(model, source)  # a ModelProto would be split into files that ONNX Runtime then cannot read
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)  # symbolic inference would need sympy
         quantize_static(
             prepared,
             quantized,

