@@ -44,7 +44,6 @@ _SLICE_S = 0.1  # how often a wait for output looks whether the process has ende
 _END_S = 2.0  # how long a process may take to end by itself once its stdin is closed
 _COPY_BYTES = 1 << 20
 _PRIVATE = ("EDGEBENCH_SSH_PASSPHRASE", "EDGEBENCH_SSH_PASSWORD", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
-_NOT_STARTED = {errno.EACCES: 126, errno.ENOEXEC: 126}  # as POSIX shells say it; anything else is 127
 
 
 class LocalTransport:
@@ -408,8 +407,13 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
 
 
 def _not_started(argv: Sequence[str], error: OSError) -> Completed:
-    text = f"{argv[0]}: {error.strerror or error}\n".encode("utf-8", "replace")
-    return Completed(_NOT_STARTED.get(error.errno or 0, 127), b"", text)
+    """What a POSIX shell says: 126 for what is there but is no program, 127 for what is not there.
+
+    A folder on PATH that may not be searched makes EACCES of the latter, so look again.
+    """
+    there = shutil.which(argv[0], mode=os.F_OK) is not None
+    text = f"{argv[0]}: {error.strerror if there else 'not found'}\n".encode("utf-8", "replace")
+    return Completed(126 if there else 127, b"", text)
 
 
 def _home() -> Path:

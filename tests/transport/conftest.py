@@ -11,6 +11,7 @@ import pytest
 from edgebench.records import Device
 from edgebench.transport.base import Credentials, Transport
 from edgebench.transport.connect import open_transport
+from edgebench.transport.local import LocalTransport
 from edgebench.transport.ssh import SshTransport, Timeouts
 from tests.fleet.fixtures import running_fleet
 from tests.fleet.netns import Fleet, FleetDevice, Spec
@@ -91,6 +92,14 @@ def transport(
 ) -> Iterator[Transport]:
     """Each kind of transport, connected, with an empty home."""
     yield from _opened(request, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def signalled(request: pytest.FixtureRequest, transport: Transport) -> Transport:
+    """A transport whose server passes signals on, which those of the loopback kind do not (forced commands)."""
+    if not isinstance(transport, LocalTransport) and request.getfixturevalue("servers").kind != "netns":
+        pytest.skip("missing tool: network namespaces (root, iproute2)")
+    return transport
 
 
 @pytest.fixture(params=["local", "ssh", "ssh-without-sftp"])

@@ -73,11 +73,11 @@ def test_endless_output_ends_at_the_deadline(transport: Transport) -> None:
     assert transport.run(["echo", "still here"], timeout_s=20).stdout == b"still here\n"
 
 
-def test_a_command_past_its_deadline_is_ended(transport: Transport) -> None:
+def test_a_command_past_its_deadline_is_ended(signalled: Transport) -> None:
     script = "echo $$ > pid; exec sleep 300"
     with pytest.raises(DeviceError, match="did not end within"):
-        transport.run(["sh", "-c", script], timeout_s=0.7)
-    assert _gone(transport, 'test ! -d /proc/"$(cat pid)"')
+        signalled.run(["sh", "-c", script], timeout_s=0.7)
+    assert _gone(signalled, 'test ! -d /proc/"$(cat pid)"')
 
 
 def _gone(transport: Transport, test: str) -> bool:
@@ -85,8 +85,8 @@ def _gone(transport: Transport, test: str) -> bool:
     return transport.run(["sh", "-c", wait], timeout_s=20).status == 0
 
 
-def test_a_killed_command_has_no_status(transport: Transport) -> None:
-    assert transport.run(["sh", "-c", "kill -KILL $$"], timeout_s=20).status == -1
+def test_a_killed_command_has_no_status(signalled: Transport) -> None:
+    assert signalled.run(["sh", "-c", "kill -KILL $$"], timeout_s=20).status == -1
 
 
 def test_a_child_that_keeps_the_output_open_does_not_hold_the_command(transport: Transport) -> None:
@@ -103,6 +103,12 @@ def test_a_missing_program_is_status_127(transport: Transport) -> None:
 def test_commands_run_in_the_home(transport: Transport) -> None:
     done = transport.run(["sh", "-c", 'cd && test "$(pwd)" = "$OLDPWD" && echo same'], timeout_s=20)
     assert done.stdout == b"same\n"
+
+
+def test_a_file_that_is_no_program_is_status_126(transport: Transport) -> None:
+    done = transport.run(["/etc/passwd"], timeout_s=20)
+    assert done.status == 126
+    assert b"/etc/passwd" in done.stderr
 
 
 def test_what_no_process_can_be_given_is_refused(transport: Transport) -> None:
@@ -219,13 +225,13 @@ def test_closing_ends_the_process(transport: Transport) -> None:
     assert _gone(transport, 'test ! -d /proc/"$(cat pid)" -a -f left')
 
 
-def test_a_process_that_never_reads_is_an_error_and_ends_at_closing(transport: Transport) -> None:
-    channel = transport.open(["sh", "-c", "echo $$ > pid; echo up; exec sleep 300"])
+def test_a_process_that_never_reads_is_an_error_and_ends_at_closing(signalled: Transport) -> None:
+    channel = signalled.open(["sh", "-c", "echo $$ > pid; echo up; exec sleep 300"])
     assert _receive(channel, 3) == b"up\n"
     with pytest.raises(DeviceError, match="did not read its input"):
         channel.send(b"x" * (16 * MIB), timeout_s=0.5)
     channel.close()
-    assert _gone(transport, 'test ! -d /proc/"$(cat pid)"')
+    assert _gone(signalled, 'test ! -d /proc/"$(cat pid)"')
 
 
 def test_two_channels_and_commands_share_a_connection(transport: Transport) -> None:
