@@ -1,8 +1,8 @@
 """The command line for tests: called in this process where that is enough, else started as a process.
 
 A conftest takes `from tests.commands import cli, fresh_cli, shared_home`. Both run in an empty folder, with a
-HOME of their own and none of the caller's EDGEBENCH_* variables; `cli` shares its EDGEBENCH_HOME with the other
-tests of the session (conversions are kept there), `fresh_cli` has an empty one.
+HOME of their own and none of the caller's EDGEBENCH_* variables; `cli` shares its EDGEBENCH_HOME with other
+tests (conversions are kept there), `fresh_cli` has an empty one.
 """
 
 from __future__ import annotations

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from edgebench import model
+from edgebench.artifacts import ArtifactStore
 from edgebench.cli.output import emit_json, json_option, note, print_table, warn
 from edgebench.cli.progress import Progress
 from edgebench.cli.setup import (
@@ -45,7 +48,9 @@ MANIFEST = "edgebench.json"  # lies beside an artifact's files where `convert -o
 @inputs_option
 @calibration_option
 @click.option(
-    "--arch", default=None, help="Processor that int8 is made for: x86_64 or aarch64; default: this one."
+    "--arch",
+    type=click.Choice(["x86_64", "aarch64", "armv7l"]),
+    help="Processor that int8 is made for; default: this one.",
 )
 @click.option(
     "-o", "--output", type=click.Path(), metavar="DIR", help="Copy the artifacts there, a folder each."
@@ -234,8 +239,11 @@ def verify(
     ARTIFACT is a folder that `convert -o` wrote, or the beginning of a digest in the artifact store.
     """
     settings = read_settings(inventory)
-    with Progress({}) as progress, workbench(settings, progress) as bench:
-        artifact, folder = find_artifact(artifact_name, bench)
+    with (
+        Progress({}) as progress,
+        workbench(settings, progress) as bench,
+        found_artifact(artifact_name, bench) as (artifact, folder),
+    ):
         cell = Cell(
             model_path=model_path,
             runtime=artifact.runtime,
@@ -255,28 +263,39 @@ def verify(
     return _show_parity(report, artifact, as_json=as_json)
 
 
-def find_artifact(name: str, bench: Workbench) -> tuple[Artifact, Path]:
-    """The artifact in a folder written by `convert -o`, or in the store, its files checked."""
-    manifest = Path(name) / MANIFEST
-    if manifest.is_file():
-        artifact = decode(Artifact, manifest.read_bytes(), source=str(manifest))
-        with tempfile.TemporaryDirectory(prefix="edgebench-") as scratch:
-            files = Path(scratch) / "files"
-            shutil.copytree(manifest.parent, files, ignore=shutil.ignore_patterns(MANIFEST))
-            stored = bench.artifacts.put(files, artifact)
-        if stored.digest != artifact.digest:
-            raise InfrastructureError(
-                f"the files in {name} are not those of its {MANIFEST}: they were changed afterwards",
-                hint="run edgebench convert again",
-            )
-        return stored, bench.artifacts.path(stored.digest)
-    if Path(name).exists():
+@contextmanager
+def found_artifact(name: str, bench: Workbench) -> Iterator[tuple[Artifact, Path]]:
+    """The artifact in a folder written by `convert -o`, or in the store, with its checked files.
+
+    A folder's files never enter our artifact store: its manifest says what it likes.
+    """
+    if (Path(name) / MANIFEST).is_file():
+        with bench.scratch() as scratch:
+            yield _checked_copy(Path(name), scratch)
+    elif Path(name).exists():
         raise UserError(
             f"{name} holds no artifact ({MANIFEST} is missing)", hint="edgebench convert MODEL -o DIR"
         )
-    artifact = bench.artifacts.get(name)
-    bench.artifacts.verify(artifact.digest)
-    return artifact, bench.artifacts.path(artifact.digest)
+    else:
+        artifact = bench.artifacts.get(name)
+        bench.artifacts.verify(artifact.digest)
+        yield artifact, bench.artifacts.path(artifact.digest)
+
+
+def _checked_copy(folder: Path, scratch: Path) -> tuple[Artifact, Path]:
+    """The artifact of a folder and a copy of its files, which are those that its manifest names."""
+    artifact = decode(Artifact, (folder / MANIFEST).read_bytes(), source=str(folder / MANIFEST))
+    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    if there == {MANIFEST, *(file.path for file in artifact.files)}:
+        shutil.copytree(folder, scratch / "files", ignore=shutil.ignore_patterns(MANIFEST))
+        store = ArtifactStore(scratch / "store")
+        stored = store.put(scratch / "files", artifact)
+        if stored.digest == artifact.digest:
+            return stored, store.path(stored.digest)
+    raise InfrastructureError(
+        f"the files in {folder} are not those of its {MANIFEST}: they were changed afterwards",
+        hint="run edgebench convert again",
+    )
 
 
 def _show_parity(report: ParityReport, artifact: Artifact, *, as_json: bool) -> int:
