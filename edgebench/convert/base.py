@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from subprocess import Popen
+from typing import NamedTuple, Protocol
 
 from edgebench.errors import UserError, did_you_mean
 from edgebench.records import ModelInfo, Record
@@ -41,7 +42,8 @@ class Request(Record, frozen=True):
 class Produced(Record, frozen=True):
     """What a converter made in its output folder: which file is what, blob names, runtime options, remarks.
 
-    `tool_s` is the time spent in the bare tool (pnnx, OpenVINO ...) itself, seconds.
+    `tool_s` is the time spent in the bare tool (pnnx, OpenVINO ...) itself, `check_s` the time spent seeing
+    that what it wrote loads and runs: the first half of parity. Seconds.
     """
 
     entry: dict[str, str]
@@ -49,13 +51,28 @@ class Produced(Record, frozen=True):
     options: dict[str, str] = {}
     notes: tuple[str, ...] = ()
     tool_s: float = 0.0
+    check_s: float = 0.0
 
 
 class Task(Record, frozen=True):
-    """What the worker process is told, as JSON: the request, and the empty folder to write into."""
+    """What the worker process is told, as JSON: the request, the empty folder to fill, the tool to start."""
 
     request: Request
     folder: str
+    command: tuple[str, ...] = ()
+
+
+class Place(NamedTuple):
+    """Where a converter works: `output` gets the artifact's files, `work` may be littered.
+
+    `tool` is the process of `Converter.command`, started at `started_s` (`time.perf_counter`) in `work`, its
+    stdout and stderr one pipe.
+    """
+
+    output: Path
+    work: Path
+    tool: Popen[bytes] | None = None
+    started_s: float = 0.0
 
 
 class Answer(Record, frozen=True):
@@ -91,11 +108,20 @@ class Converter(Protocol):
         Quick: no SDK is imported.
         """
 
+    def command(self, request: Request, work: Path) -> tuple[str, ...]:
+        """The command line of the outside tool that converts, with its files put into `work`; () without one.
+
+        Called in edgebench's own process. The worker starts the tool at once and imports meanwhile.
+        """
+
     def warm_up(self) -> None:
         """Import what `convert` will need; called in the worker while the model is still being prepared."""
 
-    def convert(self, request: Request, folder: Path) -> Produced:
-        """Write the runtime's files into the empty `folder`; ModelError or InfrastructureError on failure."""
+    def convert(self, request: Request, place: Place) -> Produced:
+        """Write the runtime's files into the empty `place.output`; called in the worker.
+
+        ModelError or InfrastructureError on failure.
+        """
 
 
 CONVERTERS = {

@@ -13,16 +13,15 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import time
 from array import array
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from edgebench.convert.base import (
     Form,
+    Place,
     Produced,
     Refusal,
     Request,
@@ -31,9 +30,9 @@ from edgebench.convert.base import (
     refuse_types,
     says_out_of_memory,
 )
-from edgebench.errors import InfrastructureError, ModelError
+from edgebench.errors import BugError, InfrastructureError, ModelError
 from edgebench.records import ModelInfo, Tensor, replace
-from edgebench.tools import PNNX_COMMAND, find_pnnx, package_version, pnnx_version
+from edgebench.tools import find_pnnx, package_version, pnnx_version
 
 TYPES = {"float32": "f32", "float16": "f32", "int32": "i32", "int64": "i64"}
 CONTROL_FLOW = ("If", "Loop", "Scan")
@@ -87,41 +86,39 @@ class NcnnConverter:
         """The versions of pnnx, which converts, and ncnn, which checks."""
         return {"pnnx": pnnx_version(self._home), "ncnn": package_version("ncnn", "ncnn")}
 
-    def warm_up(self) -> None:
-        """Nothing: ncnn is imported while pnnx runs."""
+    def command(self, request: Request, work: Path) -> tuple[str, ...]:
+        """The command line of pnnx, with the model in `work`."""
+        _place_model(request, work / "m.onnx")
+        fp16 = request.options.get("fp16", "0")
+        shapes = ",".join(_shape_argument(tensor) for tensor in request.info.inputs)
+        pnnx = str(find_pnnx(self._home))
+        return (pnnx, "m.onnx", f"fp16={fp16}", "optlevel=2", f"inputshape={shapes}")
 
-    def convert(self, request: Request, folder: Path) -> Produced:
-        """`model.param` and `model.bin` in `folder`; ModelError when pnnx or the gate says no."""
-        pnnx = find_pnnx(self._home)
-        with _scratch(folder) as scratch:
-            _place_model(request, scratch / "m.onnx")
-            ran = _run_pnnx(pnnx, request, scratch)
-            _check_status(ran)
-            param, weights = _written(scratch, ran)
-            _check_layers(param, ran)
-            net = _Net(request, batch_axis := _batch_axis(scratch / "m_ncnn.py", request.info))
-            net.load(param, weights, ran)
-            net.check_outputs(ran)
-            shutil.move(param, folder / "model.param")
-            shutil.move(weights, folder / "model.bin")
+    def warm_up(self) -> None:
+        """Import ncnn for the gate."""
+        import ncnn  # noqa: F401
+
+    def convert(self, request: Request, place: Place) -> Produced:
+        """`model.param` and `model.bin`; ModelError when pnnx or the gate says no."""
+        ran = _wait_for_pnnx(place)
+        started = time.perf_counter()
+        _check_status(ran)
+        param, weights = _written(place.work, ran)
+        _check_layers(param, ran)
+        batch_axis = _batch_axis(place.work / "m_ncnn.py", request.info)
+        net = _Net(request, batch_axis)
+        net.load(param, weights, ran)
+        net.check_outputs(ran)
+        param.rename(place.output / "model.param")
+        weights.rename(place.output / "model.bin")
         return Produced(
             entry={"param": "model.param", "bin": "model.bin"},
             blobs=_blobs(request.info),
             options={"fp16": _fp16(request), "batch_axis": batch_axis},
             notes=_notes(request),
             tool_s=ran.seconds,
+            check_s=time.perf_counter() - started,
         )
-
-
-@contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """A new folder beside the output folder, where pnnx may litter."""
-    scratch = folder.with_name(f"{folder.name}-pnnx")
-    scratch.mkdir()
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch)
 
 
 def _blobs(info: ModelInfo) -> dict[str, str]:
@@ -203,41 +200,16 @@ def _place_model(request: Request, path: Path) -> None:
         shutil.copyfile(request.model_path, path)
 
 
-def _run_pnnx(pnnx: Path, request: Request, folder: Path) -> _Ran:
-    fp16 = request.options.get("fp16", "0")
-    shapes = ",".join(_shape_argument(tensor) for tensor in request.info.inputs)
-    command = [str(pnnx), "m.onnx", f"fp16={fp16}", "optlevel=2", f"inputshape={shapes}"]
-    started = time.perf_counter()
-    try:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=folder
-        )
-    except OSError as error:
-        raise InfrastructureError(
-            f"pnnx cannot be started: {error.strerror or error}", hint=PNNX_COMMAND
-        ) from error
-    with process:
-        _import_while_waiting()
-        tail = bytearray()
-        while process.stdout is not None and (chunk := os.read(process.stdout.fileno(), 1 << 16)):
-            tail = (tail + chunk)[-_TAIL_BYTES:]
-        status = process.wait()
+def _wait_for_pnnx(place: Place) -> _Ran:
+    """How pnnx ended. Of what it prints only the tail is kept, however much that is."""
+    if place.tool is None or place.tool.stdout is None:
+        raise BugError("pnnx was not started")
+    tail = bytearray()
+    while chunk := os.read(place.tool.stdout.fileno(), 1 << 16):
+        tail = (tail + chunk)[-_TAIL_BYTES:]
+    status = place.tool.wait()
     log = _COLOUR.sub("", tail.decode("utf-8", "replace"))
-    return _Ran(status=status, log=log, seconds=time.perf_counter() - started)
-
-
-def _import_while_waiting() -> None:
-    """Import what the gate needs while pnnx is busy in its own process."""
-    try:
-        import ncnn  # noqa: F401
-    except ImportError as error:
-        raise InfrastructureError(
-            f"ncnn cannot be imported: {_first_line(error)}", hint="pip install 'edgebench[ncnn]'"
-        ) from error
-
-
-def _first_line(error: ImportError) -> str:
-    return str(error).strip().partition("\n")[0]
+    return _Ran(status=status, log=log, seconds=time.perf_counter() - place.started_s)
 
 
 def _shape_argument(tensor: Tensor) -> str:

@@ -11,6 +11,7 @@ from typing import ClassVar
 from edgebench.convert.base import (
     NUMBERS,
     Form,
+    Place,
     Produced,
     Refusal,
     Request,
@@ -50,13 +51,17 @@ class OnnxRuntimeConverter:
             "onnx": package_version("onnx", "dev"),
         }
 
+    def command(self, request: Request, work: Path) -> tuple[str, ...]:  # noqa: ARG002
+        """None: the SDK does it in the worker."""
+        return ()
+
     def warm_up(self) -> None:
         """Import onnxruntime."""
         import onnxruntime  # noqa: F401
 
-    def convert(self, request: Request, folder: Path) -> Produced:
-        """`model.onnx` in `folder`; ModelError with ONNX Runtime's own words when it cannot load it."""
-        model = folder / "model.onnx"
+    def convert(self, request: Request, place: Place) -> Produced:
+        """`model.onnx`; ModelError with ONNX Runtime's own words when it cannot load it."""
+        model = place.output / "model.onnx"
         shutil.copyfile(request.model_path, model)
         started = time.perf_counter()
         _check_loads(model)
@@ -64,7 +69,7 @@ class OnnxRuntimeConverter:
             entry={"model": model.name},
             options={"graph_optimization": "all"},
             notes=_notes(request.info),
-            tool_s=time.perf_counter() - started,
+            check_s=time.perf_counter() - started,
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from edgebench.convert.base import (
     NUMBERS,
     Form,
+    Place,
     Produced,
     Refusal,
     Request,
@@ -52,16 +53,20 @@ class OpenVinoConverter:
             "onnxruntime": package_version("onnxruntime", "openvino"),
         }
 
+    def command(self, request: Request, work: Path) -> tuple[str, ...]:  # noqa: ARG002
+        """None: the SDK does it in the worker."""
+        return ()
+
     def warm_up(self) -> None:
         """Import openvino: most of the time of a small conversion."""
         import openvino  # noqa: F401
 
-    def convert(self, request: Request, folder: Path) -> Produced:
-        """`model.xml` and `model.bin` in `folder`; ModelError with OpenVINO's own words when it cannot."""
+    def convert(self, request: Request, place: Place) -> Produced:
+        """`model.xml` and `model.bin`; ModelError with OpenVINO's own words when it cannot."""
         started = time.perf_counter()
         model = _read(request.model_path)
         _check_tensors(model, request.info)
-        _save(model, folder / "model.xml", to_fp16=request.options.get("compress_to_fp16") == "yes")
+        _save(model, place.output / "model.xml", to_fp16=request.options.get("compress_to_fp16") == "yes")
         return Produced(
             entry={"model": "model.xml", "weights": "model.bin"},
             options={"inference_precision": "f32"},

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, NamedTuple
@@ -80,13 +80,14 @@ class Prepared(NamedTuple):
 
 
 class Conversion(NamedTuple):
-    """The artifact, whether it was there already, and seconds: in the bare tool, preparing, end to end."""
+    """The artifact, whether it was there already, and seconds: preparing, in the tool, checking, in all."""
 
     artifact: Artifact
     cached: bool
-    tool_s: float
-    prepare_s: float
-    total_s: float
+    prepare_s: float = 0.0
+    tool_s: float = 0.0
+    check_s: float = 0.0
+    total_s: float = 0.0
 
 
 def convert(
@@ -109,19 +110,24 @@ def convert(
     key = cache_key(wanted, maker, versions)
     found = store.lookup(key)
     if found is not None:
-        return Conversion(
-            found, cached=True, tool_s=0.0, prepare_s=0.0, total_s=time.perf_counter() - started
-        )
-    with tempfile.TemporaryDirectory(prefix="edgebench-convert-") as scratch:
-        with _Worker(wanted, home, Path(scratch), limits) as worker:
+        return Conversion(found, cached=True, total_s=time.perf_counter() - started)
+    with _scratch() as scratch:
+        with _Worker(wanted, home, scratch, limits) as worker:
             prepared = prepare()
             prepare_s = time.perf_counter() - started
-            produced = worker.convert(_request(maker, prepared, wanted))
+            request = _request(maker, prepared, wanted)
+            produced = worker.convert(request, maker.command(request, worker.work))
         draft = _draft(wanted, key, prepared.info, produced, versions)
         convert_s = time.perf_counter() - started - prepare_s
         artifact = store.put(worker.output, replace(draft, convert_s=convert_s))
-    total_s = time.perf_counter() - started
-    return Conversion(artifact, cached=False, tool_s=produced.tool_s, prepare_s=prepare_s, total_s=total_s)
+    return Conversion(
+        artifact,
+        cached=False,
+        prepare_s=prepare_s,
+        tool_s=produced.tool_s,
+        check_s=produced.check_s,
+        total_s=time.perf_counter() - started,
+    )
 
 
 def cache_key(wanted: Wanted, maker: Converter, versions: dict[str, str]) -> str:
@@ -173,6 +179,20 @@ def _draft(
     )
 
 
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """An empty temporary folder, gone afterwards; where it cannot be used, InfrastructureError says why."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="edgebench-convert-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise InfrastructureError(
+            f"the conversion cannot use its temporary folder: {error.strerror or error}",
+            hint="make room, or set TMPDIR to a folder on another disk",
+            detail=str(error),
+        ) from error
+
+
 # --- the worker process -------------------------------------------------------------------------
 
 
@@ -185,7 +205,7 @@ class _Worker:
 
     def __init__(self, wanted: Wanted, home: Path | None, scratch: Path, limits: Limits) -> None:
         self.output = scratch / "out"
-        self._work = scratch / "work"
+        self.work = scratch / "work"
         self._log = scratch / "log"
         self._task = scratch / "task.json"
         self._wanted = wanted
@@ -195,7 +215,7 @@ class _Worker:
 
     def __enter__(self) -> _Worker:
         self.output.mkdir()
-        self._work.mkdir()
+        self.work.mkdir()
         command = [sys.executable, "-P", "-c", _BOOT, _ROOT, self._wanted.runtime]
         home = "" if self._home is None else str(self._home.resolve())
         command += [home, str(self._limits.memory_bytes), str(self._task)]
@@ -205,8 +225,8 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                cwd=self._work,
-                env=os.environ | {"TMPDIR": str(self._work)},
+                cwd=self.work,
+                env=os.environ | {"TMPDIR": str(self.work)},
                 start_new_session=True,
             )
         return self
@@ -222,9 +242,9 @@ class _Worker:
                 with contextlib.suppress(OSError):
                     pipe.close()
 
-    def convert(self, request: Request) -> Produced:
+    def convert(self, request: Request, command: tuple[str, ...]) -> Produced:
         """What the converter produced in `output`; the errors of `edgebench.convert.run.convert`."""
-        self._task.write_bytes(encode(Task(request=request, folder=str(self.output))))
+        self._task.write_bytes(encode(Task(request=request, folder=str(self.output), command=command)))
         line = self._ask()
         if line is None:
             raise self._death()

@@ -260,6 +260,13 @@ def test_a_model_that_onnxruntime_does_not_load_is_refused_in_its_words(store, s
     assert is_empty(store, scratch)
 
 
+def test_a_temporary_folder_that_cannot_be_used_is_told(ready, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(InfrastructureError, match="temporary folder: No such file") as caught:
+        convert(wanted("onnxruntime"), lambda: ready, store, limits=support.QUICK)
+    assert "TMPDIR" in caught.value.hint
+
+
 def test_when_edgebench_is_killed_its_tools_end_too(ready, store, tmp_path, monkeypatch):
     pid_file = tmp_path / "pid"
     fake_pnnx(
