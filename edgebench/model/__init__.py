@@ -59,40 +59,37 @@ def load(path: Path) -> ModelProto:
 
 
 def inspect(path: Path) -> ModelInfo:
-    """What the file is; errors as for `load`. The name is told by the file's metadata, else by the file's
-    name.
-    """
+    """What the file is; errors as for `load`. Its metadata tells its name, else the file's name does."""
     model, named, size_bytes = _loaded(path)
     return _described(model, Path(path).stem, named, size_bytes)
 
 
 def prepare(path: Path, *, shapes: Mapping[str, tuple[int, ...]], batch: int = 1, out: Path) -> ModelInfo:
-    """The canonical model, written to `out`: static, sorted, shapes inferred, weights no inputs, without
-    notes.
+    """The canonical model, written to `out`: static, sorted, with all shapes and without exporters' notes.
 
     A leading dimension that is its input's only unknown one becomes `batch` (its lineage says so); every
     other unknown one must be given in `shapes`, else a UserError shows the option to type. Values do not
     change, and the same input gives the same bytes. Errors as for `load`.
     """
-    from edgebench.model import canonical, info
+    from edgebench.model import base, canonical, info
 
     model, named, _ = _loaded(path)
-    made, frozen = canonical.frozen(model, shapes, batch)
-    steps = info.lineage(model)
+    made = base.inlined(model)
+    frozen = canonical.freeze(made, shapes, batch)
+    steps = info.lineage(made)
     if frozen.inputs:
         settings = {name: list(shape) for name, shape in sorted(frozen.inputs.items())}
         steps.append({"step": "freeze", "settings": settings, "input": named})
-    name, variant = info.names(model, Path(path).stem)
+    name, variant = info.names(made, Path(path).stem)
     return write(made, out, name=name, variant=variant, steps=steps)
 
 
 def tidied(model: ModelProto, name: str) -> ModelInfo:
-    """What the model is after it was tidied in place: sorted, shapes inferred anew, no notes, no unused
-    imports.
+    """What the model is after it was tidied in place: sorted, shapes inferred anew, nothing of its makers.
 
     Digest and size are empty: it is not a file. ModelError when it is not sound.
     """
-    model.CopyFrom(_shaped(model, name))
+    _tidy(model, name)
     return _described(model, name, "", 0)
 
 
@@ -118,7 +115,7 @@ def write(model: ModelProto, out: Path, *, name: str, variant: str, steps: list[
     if steps:
         told[info.KEY_LINEAGE] = json.dumps(steps, sort_keys=True, separators=(",", ":"))
     info.set_metadata(model, told)
-    model.CopyFrom(_shaped(model, out.name))
+    _tidy(model, out.name)
     checks.check(model, out.name)
     data = file.save(model, out)
     return _described(model, name, hashlib.sha256(data).hexdigest(), len(data))
@@ -146,9 +143,7 @@ def random_inputs(info: ModelInfo, seed: int) -> Arrays:
 
 
 def read_inputs(path: Path, info: ModelInfo) -> Arrays:
-    """Name -> the user's array for every input, one sample or N; UserError when the `.npz` does not fit the
-    model.
-    """
+    """Name -> the user's array for every input, one sample or N; UserError when the `.npz` does not fit."""
     from edgebench.model import inputs
 
     return inputs.read_inputs(Path(path), info)
@@ -161,13 +156,15 @@ def batches(arrays: Mapping[str, NDArray[Any]], info: ModelInfo) -> Iterator[Arr
     return inputs.batches(arrays, info)
 
 
-def _shaped(model: ModelProto, name: str) -> ModelProto:
-    """The model tidied, its shape arithmetic folded and its shapes inferred."""
-    from edgebench.model import canonical, fold
+def _tidy(model: ModelProto, name: str) -> None:
+    """Sort the model, fold its shape arithmetic, infer its shapes and drop the exporter's notes, in place."""
+    from edgebench.model import base, canonical, fold
 
-    shaped = fold.folded(canonical.tidied(model, name), name)
+    canonical.tidy(model)
+    base.sort(model.graph, name)
+    shaped = fold.folded(base.skeleton(model), name)
     canonical.forget_invented_symbols(shaped.graph)
-    return shaped
+    fold.graft(model, shaped)
 
 
 def _loaded(path: Path) -> tuple[ModelProto, str, int]:

@@ -13,6 +13,7 @@ from edgebench.errors import ModelError
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
+MAX_FOLDED_ELEMENTS = 1024  # larger constants are weights, not sizes
 MAX_ELEMENTS = 1 << 31  # of one tensor: 8 GiB of float32, beyond every edge device
 DEFAULT_DOMAINS = ("", "ai.onnx")
 _TENSOR, _GRAPH, _TENSORS, _GRAPHS = 4, 5, 9, 10  # onnx.proto, AttributeProto.AttributeType
@@ -170,6 +171,23 @@ def inferred(model: ModelProto, name: str) -> ModelProto:
     )
     check_shapes(shaped.graph, name)
     return shaped
+
+
+def skeleton(model: ModelProto) -> ModelProto:
+    """A new model without the data of large weights: all that shape inference needs."""
+    made = type(model)(ir_version=model.ir_version)
+    made.opset_import.extend(model.opset_import)
+    made.functions.extend(model.functions)
+    graph, source = made.graph, model.graph
+    graph.name = source.name
+    for kind in ("node", "input", "output", "value_info"):
+        getattr(graph, kind).extend(getattr(source, kind))
+    for weight in source.initializer:
+        if math.prod(weight.dims) <= MAX_FOLDED_ELEMENTS:
+            graph.initializer.append(weight)
+        else:
+            graph.initializer.add(name=weight.name, data_type=weight.data_type, dims=weight.dims)
+    return made
 
 
 def inlined(model: ModelProto) -> ModelProto:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edgebench.errors import UserError, did_you_mean
-from edgebench.model.base import MAX_ELEMENTS, copied, graphs, inlined, real_inputs, short, sort
+from edgebench.model.base import MAX_ELEMENTS, graphs, real_inputs, short
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorShapeProto, ValueInfoProto
@@ -28,29 +28,16 @@ class Frozen:
         self.inputs: dict[str, Shape] = {}
 
 
-def frozen(model: ModelProto, shapes: Mapping[str, Shape], batch: int) -> tuple[ModelProto, Frozen]:
-    """A new model with static inputs, and what was frozen: given shapes first, then a lone leading batch.
-
-    UserError when an input keeps an unknown dimension that `shapes` does not give, or `shapes` does not fit.
-    """
-    made = copied(inlined(model))
-    _drop_weight_inputs(made)
-    return made, freeze(made.graph, shapes, batch)
-
-
-def tidied(model: ModelProto, name: str) -> ModelProto:
-    """A new model in topological order, without shapes that may be stale and without the exporter's notes."""
-    made = copied(model)
-    _tidy(made)
-    sort(made.graph, name)
-    return made
-
-
 # --- shapes -------------------------------------------------------------------------------------
 
 
-def freeze(graph: GraphProto, shapes: Mapping[str, Shape], batch: int) -> Frozen:
-    """What was frozen, after writing sizes into every input: given ones first, then a lone leading batch."""
+def freeze(model: ModelProto, shapes: Mapping[str, Shape], batch: int) -> Frozen:
+    """What was frozen in the model: sizes in every input, given ones first, then a lone leading batch.
+
+    UserError when an input keeps an unknown dimension that `shapes` does not give, or `shapes` does not fit.
+    """
+    _drop_weight_inputs(model)
+    graph = model.graph
     inputs = {value.name: value for value in real_inputs(graph)}
     for name in shapes:
         if name not in inputs:
@@ -209,7 +196,7 @@ def _drop_weight_inputs(model: ModelProto) -> None:
     model.ir_version = max(model.ir_version, OLDEST_IR)
 
 
-def _tidy(model: ModelProto) -> None:
+def tidy(model: ModelProto) -> None:
     """Remove what says nothing of the network: notes, source paths, training data, unused imports."""
     model.ClearField("training_info")
     model.doc_string = ""

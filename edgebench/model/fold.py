@@ -14,32 +14,43 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebench.model.base import DEFAULT_DOMAINS, copied, inferred, reads
+from edgebench.model.base import DEFAULT_DOMAINS, MAX_FOLDED_ELEMENTS, inferred, reads
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
-MAX_FOLDED_ELEMENTS = 1024
 MAX_PASSES = 24
 Value = NDArray[Any]
 Attributes = dict[str, Any]
 
 
-def folded(model: ModelProto, name: str) -> ModelProto:
-    """A new model with its shape arithmetic done and all shapes inferred; `model` must be sorted.
+def folded(light: ModelProto, name: str) -> ModelProto:
+    """A new skeleton with its shape arithmetic done and all shapes inferred; `light` must be a sorted one.
 
     What depends on unknown sizes stays as it is. ModelError when an inferred shape is absurd.
     """
-    shaped = inferred(model, name)
+    shaped = inferred(light, name)
     for _ in range(MAX_PASSES):
         if not any(node.op_type in ("Shape", "Size") for node in shaped.graph.node):
             return shaped
-        made = copied(shaped)
-        if not _fold_once(made.graph, _opset(made)):
+        if not _fold_once(shaped.graph, _opset(shaped)):
             return shaped
-        del made.graph.value_info[:]
-        shaped = inferred(made, name)
+        del shaped.graph.value_info[:]
+        shaped = inferred(shaped, name)
     return shaped
+
+
+def graft(model: ModelProto, shaped: ModelProto) -> None:
+    """Put the nodes, shapes and new constants of the folded skeleton into the model it was taken from."""
+    kept = {weight.name for weight in shaped.graph.initializer}
+    known = {weight.name for weight in model.graph.initializer}
+    for place in reversed(range(len(model.graph.initializer))):
+        if model.graph.initializer[place].name not in kept:
+            del model.graph.initializer[place]
+    model.graph.initializer.extend(weight for weight in shaped.graph.initializer if weight.name not in known)
+    for kind in ("node", "input", "output", "value_info"):
+        model.graph.ClearField(kind)
+        getattr(model.graph, kind).extend(getattr(shaped.graph, kind))
 
 
 def _opset(model: ModelProto) -> int:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edgebench.model.base import copied, inlined, real_inputs, sort, subgraphs
+from edgebench.model.base import inlined, real_inputs, skeleton, sort, subgraphs
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -28,8 +28,8 @@ _UNCOUNTED = frozenset(
 
 
 def one_sample(model: ModelProto, name: str) -> ModelProto:
-    """A sorted copy whose batch is 1 where the leading dimension alone is symbolic, for `count_macs`."""
-    fixed = copied(inlined(model))
+    """A sorted skeleton with batch 1 where the leading dimension alone is symbolic, for `count_macs`."""
+    fixed = skeleton(inlined(model))
     _fix_batch(fixed.graph)
     sort(fixed.graph, name)  # inference reads the nodes in the file's order
     return fixed
