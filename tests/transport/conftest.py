@@ -96,7 +96,7 @@ def transport(
 
 @pytest.fixture
 def signalled(request: pytest.FixtureRequest, transport: Transport) -> Transport:
-    """A transport whose server passes signals on, which those of the loopback kind do not (forced commands)."""
+    """A transport whose server passes signals on; those of the loopback kind (forced commands) do not."""
     if not isinstance(transport, LocalTransport) and request.getfixturevalue("servers").kind != "netns":
         pytest.skip("missing tool: network namespaces (root, iproute2)")
     return transport

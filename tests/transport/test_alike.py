@@ -176,6 +176,8 @@ def test_a_channel_echoes_for_as_long_as_it_is_open(transport: Transport) -> Non
     channel.close()
     channel.close()
     assert channel.receive(timeout_s=1) == b""
+    with pytest.raises(DeviceError, match="ended while"):
+        channel.send(b"late", timeout_s=5)
 
 
 def test_a_silent_channel_says_none(transport: Transport) -> None:

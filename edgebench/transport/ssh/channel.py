@@ -46,7 +46,10 @@ class SshChannel:
         start = 0
         while start < len(data):
             try:
-                start += self._channel.send(data[start : start + CHUNK_BYTES])
+                sent = self._channel.send(data[start : start + CHUNK_BYTES])
+                if sent == 0:
+                    raise OSError("stdin is closed")
+                start += sent
             except TimeoutError as error:
                 if deadline.passed():
                     raise self._stuck(deadline.limit_s) from error
