@@ -20,9 +20,7 @@ _OPERATORS = ("MatMul", "Gemm", "LSTM")
 
 
 class Int8DynamicOptions(Options, frozen=True):
-    """`convolutions` quantizes Conv too: smaller, slower. `per_channel` gives each output its own weight
-    scale.
-    """
+    """`convolutions`: Conv too (smaller, slower). `per_channel`: one weight scale per output."""
 
     convolutions: bool = False
     per_channel: bool = False

@@ -53,9 +53,7 @@ class Prune:
 
 
 def _weights(graph: GraphProto) -> Iterator[TensorProto]:
-    """Float tensors with at least two dimensions larger than 1, stored or in Constant nodes, inner graphs
-    included.
-    """
+    """Float tensors with at least two dimensions larger than 1, stored or in Constant nodes."""
     for tensor in graph.initializer:
         if _is_weight(tensor):
             yield tensor

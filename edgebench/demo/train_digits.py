@@ -1,5 +1,4 @@
-"""Trains the demo network on scikit-learn's handwritten digits and writes the files that lie beside this
-script.
+"""Trains the demo network on scikit-learn's handwritten digits and writes the files beside it.
 
     pip install torch==2.13.0 scikit-learn==1.9.1 onnx numpy
     python train_digits.py [FOLDER]
@@ -100,9 +99,7 @@ def train(
     epochs: int,
     masks: Masks | None = None,
 ) -> None:
-    """Train in place: AdamW, cosine learning rate, pictures shifted by up to a pixel; masked weights stay
-    zero.
-    """
+    """Train in place: AdamW, cosine rate, pictures shifted by up to a pixel; masked weights stay zero."""
     random = np.random.default_rng(SEED + 1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)

@@ -36,8 +36,7 @@ __all__ = [
 
 
 def digest(path: Path) -> str:
-    """The sha256 that names the model: of the file, or of the file and its external data in the order of
-    names.
+    """The sha256 that names the model: of the file, or of the file and its external data.
 
     UserError when the path is no file, ModelError when it is not ONNX or its data is missing or outside its
     folder.

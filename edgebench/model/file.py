@@ -31,8 +31,7 @@ class Loaded(NamedTuple):
 
 
 def digest(path: Path) -> str:
-    """The sha256 of an ONNX file; with external data, of its sha256 and then each data file's name and
-    sha256.
+    """The sha256 of an ONNX file; with external data, of its sha256 and each data file's name and sha256.
 
     Data files come in the order of their names. Errors as for `read`; the graph is not judged.
     """
@@ -109,9 +108,7 @@ def _too_large(path: Path, size_bytes: int) -> NoReturn:
 
 
 def _parse(path: Path, data: bytes) -> ModelProto:
-    """The bytes as a ModelProto with a graph that has nodes; ModelError otherwise, with a guess at what it
-    is.
-    """
+    """The bytes as a ModelProto with nodes; ModelError otherwise, with a guess at what they are."""
     from google.protobuf.message import DecodeError
     from onnx import ModelProto
 

@@ -91,9 +91,7 @@ def metadata(model: ModelProto) -> dict[str, str]:
 
 
 def lineage(model: ModelProto) -> list[dict[str, Any]]:
-    """The steps that the file says it went through, oldest first; damaged or oversized lineage counts as
-    none.
-    """
+    """The steps that the file says it went through, oldest first; damaged lineage counts as none."""
     text = metadata(model).get(KEY_LINEAGE, "")
     if not text or len(text) > MAX_LINEAGE_CHARS:
         return []
@@ -170,9 +168,7 @@ def _opsets(model: ModelProto) -> dict[str, int]:
 
 
 def _operators(graph: GraphProto) -> dict[str, int]:
-    """Operator -> how often, inner graphs included, most frequent first; `domain::Name` outside the default
-    domain.
-    """
+    """Operator -> how often, most frequent first; `domain::Name` outside the default domain."""
     counts = Counter(
         node.op_type if node.domain in DEFAULT_DOMAINS else f"{node.domain}::{node.op_type}"
         for node in nodes(graph)
@@ -202,9 +198,7 @@ def precision_of(model: ModelProto) -> Precision:
 
 
 def _float_types(model: ModelProto) -> set[int]:
-    """Element types of the float weights with two or more dimensions; of inputs and outputs where there are
-    none.
-    """
+    """Element types of the float weights of two or more dimensions, else of inputs and outputs."""
     stored = [tensor for tensor in tensors(model) if type_name(tensor.data_type) in _FLOATS]
     weights = {tensor.data_type for tensor in stored if len(tensor.dims) >= 2}
     ends = {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
@@ -255,9 +249,7 @@ def _parameters(model: ModelProto) -> int:
 
 
 def _generated(model: ModelProto) -> int:
-    """Elements that ConstantOfShape makes from constant shapes (ONNX's own "light" networks store weights
-    so).
-    """
+    """Elements that ConstantOfShape makes from constant shapes (ONNX's "light" networks are made so)."""
     stored = dict(_constants(model))
     total = 0
     for node in nodes(model.graph):
@@ -279,9 +271,7 @@ def _grid_names(graph: GraphProto) -> set[str]:
 
 
 def sparsity(model: ModelProto) -> float:
-    """The share of zeros among the stored weights of two or more dimensions; a quantized zero is its zero
-    point.
-    """
+    """The share of zeros among stored weights of two or more dimensions; quantized, of zero points."""
     grids = _grid_names(model.graph)
     zeros_of = _zero_points(model)
     total = zeros = 0
@@ -324,9 +314,7 @@ def _zero_points(model: ModelProto) -> dict[str, _Zero]:
 
 
 def _axis(node: NodeProto) -> int:
-    """Along which axis a node's grid runs; DequantizeLinear's default is 1, the others' is the output
-    channel.
-    """
+    """Along which axis a node's grid runs: DequantizeLinear's default is 1, the others' the output."""
     if node.op_type != "DequantizeLinear":
         return -1 if node.op_type in ("QLinearMatMul", "MatMulInteger") else 0
     return next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)

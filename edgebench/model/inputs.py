@@ -30,9 +30,7 @@ _WAVES = 4
 
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """Name and sizes of "image=1,3,224,224"; UserError when the text is not of that form. Names may hold "="
-    and ":".
-    """
+    """Name and sizes of "image=1,3,224,224" (names may hold "=" and ":"); UserError for other texts."""
     name, separator, sizes = text.rpartition("=")
     parts = [part.strip() for part in re.split(r"[,x]", sizes)]
     if not separator or not name.strip() or not all(re.fullmatch("[0-9]{1,10}", part) for part in parts):
@@ -47,8 +45,7 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def random_inputs(info: ModelInfo, seed: int) -> Arrays:
-    """Name -> seeded plausible input: four-dimensional floats look like soft pictures in 0..1, the same each
-    time.
+    """Name -> seeded plausible input: floats of four dimensions look like soft pictures in 0..1.
 
     Other floats are standard normal, integers 0 to 9 (masks 1), bytes of four dimensions pictures in 0..255,
     bools true or false. UserError when a shape is not static.
@@ -207,9 +204,7 @@ def _sample_count(path: Path, arrays: Mapping[str, Array], info: ModelInfo) -> i
 
 
 def _fitted(path: Path, array: Array, tensor: Tensor) -> Array:
-    """The array in the model's type; UserError when that would change what it says, or it holds NaN or
-    infinity.
-    """
+    """The array in the model's type; UserError when that would change it, or it holds NaN or infinity."""
     wanted = _dtype(tensor)
     if not (
         np.can_cast(array.dtype, wanted, "same_kind")
@@ -231,9 +226,7 @@ def _fitted(path: Path, array: Array, tensor: Tensor) -> Array:
 
 
 def _read_npz(path: Path, wanted: Mapping[str, Tensor]) -> Arrays:
-    """The arrays of a zip of `.npy` files, read without pickle; headers are believed only as far as bytes
-    follow.
-    """
+    """The arrays of a zip of `.npy` files, without pickle; headers are believed as far as bytes follow."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()

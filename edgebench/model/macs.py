@@ -142,9 +142,7 @@ def _matmul(node: NodeProto, shapes: Shapes) -> int | None:
 
 
 def _recurrent(node: NodeProto, shapes: Shapes) -> int | None:
-    """Steps x batch x (input weights + recurrent weights); X is [steps, batch, input], or [batch, steps,
-    input].
-    """
+    """Steps x batch x (input weights + recurrent weights); X is [steps, batch, input]."""
     return _sum(
         _product(*_input(node, 0, shapes)[:2], *_input(node, 1, shapes)),
         _product(*_input(node, 0, shapes)[:2], *_input(node, 2, shapes)),

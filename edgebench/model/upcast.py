@@ -30,8 +30,7 @@ _TYPE_ATTRIBUTES = {
 
 
 def fp16_to_fp32(model: ModelProto) -> ModelProto:
-    """A new model that computes in float32 what this one computes in float16; weights keep their rounded
-    values.
+    """A new model that computes in float32 what this one does in float16; weights stay as rounded.
 
     Weights, constants, inputs, outputs, inferred types and the targets of Cast change; nothing else does. A
     model without float16 comes back as an equal copy. Inputs that were float16 are float32 afterwards.
