@@ -289,5 +289,8 @@ def _parse(line: bytes) -> Json:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write("probe: %s\n" % text)
-    sys.stderr.flush()
+    try:
+        sys.stderr.write("probe: %s\n" % text)
+        sys.stderr.flush()
+    except OSError:  # whoever listened is gone; that must not keep the session from ending
+        pass
