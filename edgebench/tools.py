@@ -66,10 +66,10 @@ def find_pnnx(home: Path | None) -> Path:
 
 
 def pnnx_version(home: Path | None) -> str:
-    """The version of the pnnx that `find_pnnx` gives; of one chosen by hand, the beginning of its sha256."""
+    """The version of the pnnx that `find_pnnx` gives; of one chosen by hand, a mark of its contents."""
     path = find_pnnx(home)
     if os.environ.get(PNNX_VARIABLE):
-        return f"sha256-{_sha256(path)[:16]}"
+        return _mark(path)
     record = path.parent / "tool.json"
     try:
         tool = decode(Tool, record.read_bytes(), source=str(record))
@@ -184,6 +184,22 @@ def _put_in_place(staged: Path, folder: Path, aside: Path) -> None:
         if not folder.exists():
             raise
         shutil.rmtree(staged)  # another process installed the same pinned version meanwhile
+
+
+def _mark(path: Path) -> str:
+    """A short digest of a file's size, beginning (there a program's build id lies) and end.
+
+    Not of the whole file: this is asked at every conversion, also of those that are served from the store.
+    """
+    import hashlib
+
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        hasher = hashlib.sha256(f"{size}\n".encode() + file.read(_CHUNK_BYTES))
+        file.seek(max(0, size - _CHUNK_BYTES))
+        hasher.update(file.read(_CHUNK_BYTES))
+    return f"chosen-{hasher.hexdigest()[:16]}"
 
 
 def _sha256(path: Path) -> str:

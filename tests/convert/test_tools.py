@@ -88,13 +88,19 @@ def test_a_wheel_that_cannot_be_had_is_an_error_with_pips_words(index, tmp_path)
     assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
 
 
-def test_a_chosen_pnnx_is_named_by_its_digest(tmp_path, monkeypatch):
+def test_a_chosen_pnnx_is_named_by_its_contents(tmp_path, monkeypatch):
     path = tmp_path / "my-pnnx"
     path.write_bytes(BINARY)
     path.chmod(0o755)
     monkeypatch.setenv("EDGEBENCH_PNNX", str(path))
     assert tools.find_pnnx(None) == path
-    assert tools.pnnx_version(None) == "sha256-" + hashlib.sha256(BINARY).hexdigest()[:16]
+    named = {tools.pnnx_version(None)}
+    for other in (BINARY + b"\n", BINARY.replace(b"0", b"1")):
+        path.write_bytes(other)
+        named.add(tools.pnnx_version(None))
+    assert len(named) == 3
+    path.write_bytes(BINARY)
+    assert tools.pnnx_version(None) in named
 
 
 def test_runtimes_are_listed_with_what_is_missing(tmp_path):
