@@ -42,8 +42,9 @@ class Tensor(Record, frozen=True):
 class ModelInfo(Record, frozen=True):
     """What one ONNX file is. `precision`: fp32, fp16, int8-qdq, int8-dynamic or mixed.
 
-    `macs` is that of batch 1 where the batch is symbolic, and None where another shape is unknown. `sparsity` is the share of zeros among the
-    weights (initializers of two or more dimensions). `variant` and `lineage` come from the file's metadata.
+    `macs` is that of batch 1 where the batch is symbolic, and None where another shape is unknown.
+    `sparsity` is the share of zeros among the weights (initializers of two or more dimensions).
+    `variant` and `lineage` come from the file's own metadata.
     """
 
     name: str
