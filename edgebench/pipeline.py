@@ -6,6 +6,7 @@ measure   push -> parity on the device -> launches, each stored at once
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import tempfile
 import threading
@@ -282,13 +283,20 @@ def prove(
     """The artifact with its parity on the controller; ModelError when it computes something else."""
     started = time.monotonic()
     artifact = conversion.artifact
-    report = bench.artifacts.recall_parity(artifact.digest, inputs.digest)
+    asked = _question(artifact, variant, inputs)
+    report = bench.artifacts.recall_parity(artifact.digest, asked)
     if report is None:
         report = check(artifact, variant, inputs, kind, bench)
-        bench.artifacts.remember_parity(artifact.digest, report, inputs.digest)
+        bench.artifacts.remember_parity(artifact.digest, report, asked)
     demand(report, artifact)
     parity_s = time.monotonic() - started
     return Prepared(info, variant, conversion, inputs, kind, report, parity_s)
+
+
+def _question(artifact: Artifact, variant: Artifact, inputs: InputSet) -> str:
+    """What a parity report answers: these inputs, that reference, this bound."""
+    bound = parity.bound_for(artifact.precision)
+    return hashlib.sha256(_key(inputs.digest, variant.digest, bound).encode()).hexdigest()
 
 
 def check(

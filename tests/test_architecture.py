@@ -46,6 +46,7 @@ FLOORS = {
     "service": 7,
     "demo": 7,
     "cli": 8,
+    "__main__": 8,
 }
 
 # Modules that may import their siblings, and why. All others import only the `base` of their package.

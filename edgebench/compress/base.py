@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 import msgspec
 
 from edgebench.errors import BugError, ModelError, UserError, did_you_mean
-from edgebench.records import ModelInfo, Record, replace
+from edgebench.records import ModelInfo, Record, prepared, replace
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -123,7 +123,7 @@ def _options(made: Step, text: str) -> Options:
             raise UserError(f'"{part}" is not an option', hint=f"{made.name}:{key}=VALUE, once")
         given[key] = value
     try:
-        return msgspec.convert(given, made.options, strict=False)
+        return msgspec.convert(given, prepared(made.options), strict=False)
     except msgspec.ValidationError as error:
         raise UserError(
             f"{made.name}:{text} is not understood: {error}", hint=f"options: {', '.join(known) or 'none'}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from edgebench.errors import DeviceError
-from edgebench.records import Device, Record
+from edgebench.records import Device, Record, prepared
 from edgebench.transport.base import Completed, Transport
 
 TIMEOUT_S = 60.0
@@ -107,7 +107,7 @@ def _parse(done: Completed) -> Footing | None:
     for line in done.stdout.splitlines():
         if line.startswith(b"edgebench:"):
             try:
-                return msgspec.json.decode(line.removeprefix(b"edgebench:"), type=Footing)
+                return msgspec.json.decode(line.removeprefix(b"edgebench:"), type=prepared(Footing))
             except (msgspec.DecodeError, msgspec.ValidationError):
                 return None
     return None

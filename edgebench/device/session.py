@@ -19,7 +19,17 @@ from edgebench.device.bootstrap import install_probe
 from edgebench.device.bundle import Bundle, probe_archive, resolve
 from edgebench.device.wire import Wire
 from edgebench.errors import BugError, DeviceBusy, DeviceError, EdgebenchError, ModelError
-from edgebench.records import Artifact, ArtifactFile, Conditions, Device, Facts, Launch, Record, Workload
+from edgebench.records import (
+    Artifact,
+    ArtifactFile,
+    Conditions,
+    Device,
+    Facts,
+    Launch,
+    Record,
+    Workload,
+    prepared,
+)
 from edgebench.transport.base import Channel, Transport
 from edgebench.transport.connect import open_transport
 
@@ -301,7 +311,7 @@ class Session:
 
     def _typed(self, kind: type[T], data: object) -> T:
         try:
-            return msgspec.convert(data, kind)
+            return msgspec.convert(data, prepared(kind))
         except msgspec.ValidationError as error:
             raise self._nonsense(getattr(kind, "__name__", str(kind)), str(error)) from error
 

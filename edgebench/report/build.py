@@ -14,6 +14,7 @@ from edgebench.records import (
     Job,
     Measurement,
     Run,
+    prepared,
     replace,
 )
 from edgebench.report.base import Counts, DeviceSheet, Report, Row, Status
@@ -44,7 +45,9 @@ def planned_jobs(run: Run) -> list[Job]:
     if not isinstance(found, list):
         return []
     try:
-        return [msgspec.convert(each.get("job", each), Job) for each in found if isinstance(each, dict)]
+        return [
+            msgspec.convert(each.get("job", each), prepared(Job)) for each in found if isinstance(each, dict)
+        ]
     except msgspec.ValidationError:
         return []
 
