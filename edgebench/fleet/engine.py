@@ -91,6 +91,8 @@ class Engine:
             raise
         except EdgebenchError as error:
             return error
+        except Exception as error:  # noqa: BLE001 - a bug in one cell must not take the others with it
+            return _bug(error)
 
     # --- measuring ---
 
