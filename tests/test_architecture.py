@@ -46,11 +46,15 @@ FLOORS = {
     "service": 7,
     "demo": 7,
     "cli": 8,
-    "__main__": 8,
+    "__main__": 9,
 }
 
 # Modules that may import their siblings, and why. All others import only the `base` of their package.
 ENTRIES = {
+    "edgebench.convert.coreml.evaluate": "the interpreter as a process of its own",
+    "edgebench.convert.coreml.interpreter": "one table of the operators of every family, and the evaluation",
+    "edgebench.convert.coreml.interpreter.package": "a package is a program and the weight files beside it",
+    "edgebench.convert.coreml.interpreter.program": "evaluates what package reads",
     "edgebench.cli.demo": "the main job is `run` itself, with a plan of its own",
     "edgebench.fleet.start": "turns plans and interrupted runs into what the engine takes",
     "edgebench.device.session": "the one door to a device: puts wire, bundle and bootstrap together",
