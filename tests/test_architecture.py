@@ -57,6 +57,7 @@ ENTRIES = {
     "edgebench.convert.coreml.interpreter.program": "evaluates what package reads",
     "edgebench.cli.demo": "the main job is `run` itself, with a plan of its own",
     "edgebench.fleet.start": "turns plans and interrupted runs into what the engine takes",
+    "edgebench.convert.coreml": "the converter; its parts need coremltools, imported on first use",
     "edgebench.device.session": "the one door to a device: puts wire, bundle and bootstrap together",
     "edgebench.model": "the functions that others call; each imports its part on first use",
     "edgebench.store": "the Store class over opening and rows",
@@ -84,6 +85,7 @@ SDKS = (
 LIBRARIES = {
     "edgebench.model.": "onnx",
     "edgebench.compress.": "onnx",
+    "edgebench.convert.coreml.": "coremltools",
     "edgebench.store.migrations.": "alembic",
 }
 

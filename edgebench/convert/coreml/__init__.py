@@ -1,0 +1,174 @@
+"""Core ML's `model.mlpackage` (an ML Program) from ONNX, through our own lowerings and the MIL builder.
+
+coremltools has no ONNX frontend; ours is `frontend` with one table of lowerings. Nothing here runs the
+package: Core ML exists on Apple's computers only, and `interpreter` evaluates the saved file elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from edgebench.convert.base import (
+    NUMBERS,
+    Form,
+    Produced,
+    Refusal,
+    Request,
+    has_operator,
+    refuse_precision,
+    refuse_types,
+)
+from edgebench.errors import EdgebenchError, ModelError
+from edgebench.records import ModelInfo
+from edgebench.tools import package_version
+
+PACKAGE = "model.mlpackage"
+MAX_RANK = 5
+_NO_WAY = {
+    "NonMaxSuppression": "cut it off the model and return its inputs (boxes and scores)",
+    "Loop": "export the network with the loop unrolled, or use onnxruntime or openvino",
+    "Scan": "export the network with the loop unrolled, or use onnxruntime or openvino",
+    "If": "fold its condition to a constant, or use onnxruntime or openvino",
+}
+
+
+class CoreMlConverter:
+    """ONNX -> ML Program, for iOS 17 and macOS 14 or newer."""
+
+    runtime = "coreml"
+    revision = 1
+    forms: ClassVar[Mapping[str, Form]] = {
+        "fp32": Form(),
+        "fp16": Form(options={"compute": "float16"}),
+    }
+
+    def __init__(self, home: Path | None = None) -> None:
+        self._home = home
+
+    def refuse(self, info: ModelInfo, precision: str) -> Refusal | None:
+        """The reason why Core ML cannot take the model, or None."""
+        return (
+            refuse_precision(self.runtime, self.forms, info, precision)
+            or refuse_types(self.runtime, info, NUMBERS)
+            or _refuse_operators(info)
+            or _refuse_ranks(info)
+        )
+
+    def tool_versions(self) -> dict[str, str]:
+        """The version of coremltools."""
+        return {"coremltools": package_version("coremltools", "coreml")}
+
+    def warm_up(self) -> None:
+        """Import coremltools: most of the time of a small conversion."""
+        from edgebench.convert.coreml import frontend, package  # noqa: F401
+
+        _quiet()
+
+    def convert(self, request: Request, folder: Path) -> Produced:
+        """`model.mlpackage` in `folder`; ModelError naming every node that Core ML cannot express exactly."""
+        from edgebench import model
+        from edgebench.convert.coreml import frontend, package, table
+
+        _quiet()
+        network = model.load(Path(request.model_path))
+        if request.info.precision == "fp16" or _has_half(request.info):
+            network = model.fp16_to_fp32(network)
+        started = time.perf_counter()
+        lowered = frontend.lower(network, _target(), table.LOWERINGS)
+        made = _translated(lowered.program, half=request.options.get("compute") == "float16")
+        package.save(made, folder / PACKAGE, _metadata(request))
+        return Produced(
+            entry={"package": PACKAGE},
+            blobs=lowered.names,
+            options={"minimum_target": "iOS17"},
+            notes=_notes(request),
+            tool_s=time.perf_counter() - started,
+        )
+
+
+def _quiet() -> None:
+    logging.getLogger("coremltools").setLevel(logging.ERROR)
+
+
+def _target() -> Any:
+    import coremltools
+
+    return coremltools.target.iOS17
+
+
+def _translated(program: Any, *, half: bool) -> Any:
+    """The model of coremltools for the program, its weights in a package of its own in a temporary folder."""
+    import coremltools
+
+    precision = coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32
+    try:
+        return coremltools.convert(
+            program,
+            source="milinternal",
+            convert_to="mlprogram",
+            compute_precision=precision,
+            minimum_deployment_target=_target(),
+            skip_model_load=True,
+        )
+    except EdgebenchError:
+        raise
+    except (ValueError, TypeError, AssertionError, RuntimeError, NotImplementedError, KeyError) as error:
+        raise ModelError(
+            f"Core ML Tools cannot convert the model: {str(error)[:500]}",
+            hint="use onnxruntime or openvino for this model",
+        ) from error
+
+
+def _has_half(info: ModelInfo) -> bool:
+    return any(tensor.dtype == "float16" for tensor in (*info.inputs, *info.outputs))
+
+
+def _metadata(request: Request) -> dict[str, str]:
+    """What the package says of its origin."""
+    from edgebench import __version__
+
+    return {
+        "edgebench.version": __version__,
+        "edgebench.model": request.info.name,
+        "edgebench.precision": request.precision,
+        "edgebench.source_sha256": request.info.digest,
+    }
+
+
+def _notes(request: Request) -> tuple[str, ...]:
+    kinds = {tensor.dtype for tensor in (*request.info.inputs, *request.info.outputs)}
+    notes = []
+    if kinds & {"int64", "uint64", "uint32"}:
+        notes.append("whole numbers are int32 in Core ML")
+    if "float64" in kinds:
+        notes.append("float64 is computed as float32")
+    return tuple(notes)
+
+
+def _refuse_operators(info: ModelInfo) -> Refusal | None:
+    found = has_operator(info, *_NO_WAY)
+    if not found:
+        return None
+    return Refusal(
+        reason=f"Core ML has no exact form of {', '.join(found)}, and {info.name} has it",
+        hint="; ".join(_NO_WAY[name] for name in found),
+    )
+
+
+def _refuse_ranks(info: ModelInfo) -> Refusal | None:
+    for tensor in (*info.inputs, *info.outputs):
+        if len(tensor.shape) > MAX_RANK:
+            return Refusal(
+                reason=f'Core ML has at most {MAX_RANK} axes, and "{tensor.name}" has {len(tensor.shape)}',
+                hint="join axes in the model, or use onnxruntime or openvino",
+            )
+        if 0 in tensor.shape:
+            return Refusal(
+                reason=f'Core ML has no empty tensors, and "{tensor.name}" is one',
+                hint="remove it from the model, or use onnxruntime or openvino",
+            )
+    return None

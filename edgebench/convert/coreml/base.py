@@ -1,0 +1,314 @@
+"""What every lowering uses: values (constants or MIL variables), a node as one sees it, and refusals.
+
+A value keeps ONNX's element type beside MIL's: Core ML computes float32 (lowered to float16 afterwards where
+that is asked), int32 and bool, so a uint8 of ONNX is an int32 here that is kept within 0..255.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from coremltools.converters.mil import mil
+from numpy.typing import NDArray
+
+from edgebench.errors import ModelError
+
+mb: Any = mil.Builder  # its name in all of coremltools
+types: Any = mil.types
+Array = NDArray[Any]
+Var = Any  # coremltools' Var; it has no type stubs
+OTHERS = "use onnxruntime or openvino for this model, or change the operator in it"
+MAX_TAPS = 128  # positions of a pooling window that is written out slice by slice
+MAX_STEPS = 1024  # time steps of a recurrence that is written out step by step
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The integers that a constant came from: (data - zero_point) * scale along `axis`, or of all."""
+
+    data: Array
+    scale: Array
+    zero_point: Array
+    axis: int
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """A tensor of the ONNX graph: `const` where it is known beforehand, else the MIL variable `var`."""
+
+    dtype: np.dtype[Any]
+    const: Array | None = None
+    var: Var = None
+    quantized: Quantized | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of all axes."""
+        return tuple(int(size) for size in (self.var.shape if self.const is None else self.const.shape))
+
+    @property
+    def rank(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    def mil(self) -> Var:
+        """The MIL variable: of float32, int32 or bool; a constant becomes one."""
+        if self.const is None:
+            narrow = self.var.dtype in (types.int8, types.uint8)
+            return mb.cast(x=self.var, dtype="int32") if narrow else self.var
+        if self.quantized is not None:
+            return constexpr(self.quantized)
+        return mb.const(val=stored(self.const))
+
+
+def constexpr(quantized: Quantized) -> Var:
+    """The variable of a constant that is stored as 8-bit integers."""
+    return mb.constexpr_affine_dequantize(
+        quantized_data=quantized.data,
+        zero_point=quantized.zero_point,
+        scale=quantized.scale.astype(np.float32),
+        axis=np.int32(quantized.axis),
+    )
+
+
+def stored(array: Array) -> Array:
+    """The array in the type that MIL computes with: float32, int32 (clipped) or bool."""
+    if array.dtype.kind == "f":
+        return np.ascontiguousarray(array.astype(np.float32)).reshape(array.shape)
+    if array.dtype.kind == "b":
+        return array
+    limits = np.iinfo(np.int32)
+    return np.clip(array, limits.min, limits.max).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One ONNX operator with its inputs already lowered."""
+
+    op: str
+    title: str
+    opset: int
+    inputs: tuple[Value | None, ...]
+    attributes: Mapping[str, Any]
+    outputs: tuple[str, ...]
+    output_dtypes: tuple[np.dtype[Any] | None, ...] = ()
+    output_shapes: tuple[tuple[int, ...] | None, ...] = ()
+    only_dequantized: bool = field(default=False)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def refused(self, reason: str, hint: str = OTHERS) -> ModelError:
+        """The error that says why this node cannot be expressed exactly, and the way out."""
+        return ModelError(f"{self.title}: {reason}", hint=hint)
+
+    def given(self, place: int) -> bool:
+        """Whether the optional input is there."""
+        return place < len(self.inputs) and self.inputs[place] is not None
+
+    def value(self, place: int) -> Value:
+        """An input that must be there."""
+        found = self.inputs[place] if place < len(self.inputs) else None
+        if found is None:
+            raise self.refused(f"its input {place} is missing", "export the network to ONNX again")
+        return found
+
+    def var(self, place: int) -> Var:
+        """An input as a MIL variable of float32, int32 or bool."""
+        return self.value(place).mil()
+
+    def constant(self, place: int, what: str) -> Array:
+        """An input that Core ML must know beforehand; a refusal naming it where it is computed."""
+        const = self.value(place).const
+        if const is None:
+            raise self.refused(
+                f"{what} must be known when the model is converted, and it is computed",
+                "make it a constant of the model (fold the model with fixed shapes)",
+            )
+        return const
+
+    def ints(self, place: int, what: str) -> list[int]:
+        """A constant input as whole numbers."""
+        return [int(item) for item in self.constant(place, what).reshape(-1)]
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute; texts come decoded."""
+        return self.attributes.get(name, default)
+
+    def axis(self, rank: int, default: int, name: str = "axis") -> int:
+        """The attribute `axis`, counted from the front."""
+        return self.counted(int(self.attribute(name, default)), rank)
+
+    def counted(self, axis: int, rank: int) -> int:
+        """The axis counted from the front; a refusal where there is none such."""
+        if not -max(rank, 1) <= axis < max(rank, 1):
+            raise self.refused(f"there is no axis {axis} of {rank}", "export the network to ONNX again")
+        return axis % max(rank, 1)
+
+    def axes(self, place: int, rank: int, name: str = "axes") -> tuple[int, ...] | None:
+        """The axes from the attribute of old opsets or from the input; None where there are none."""
+        if self.given(place):
+            listed = self.ints(place, name)
+        elif name in self.attributes:
+            listed = [int(axis) for axis in self.attributes[name]]
+        else:
+            return None
+        return tuple(sorted(self.counted(axis, rank) for axis in listed))
+
+    def dtype(self, place: int = 0) -> np.dtype[Any]:
+        """ONNX's element type of an input."""
+        return self.value(place).dtype
+
+    def floats(self, place: int = 0) -> bool:
+        """Whether an input is of floating point."""
+        return self.dtype(place).kind == "f"
+
+    def require_float(self, place: int = 0) -> None:
+        """A refusal where the input is no float."""
+        if not self.floats(place):
+            raise self.refused(f"Core ML has it for floats only, not for {self.dtype(place)}")
+
+
+# --- small pieces of MIL ------------------------------------------------------------------------
+
+
+def number(value: float) -> Var:
+    """A float32 constant of rank 0."""
+    return mb.const(val=np.float32(value))
+
+
+def like(value: float, var: Var) -> Any:
+    """A constant of rank 0 in the element type of `var`."""
+    return np.int32(value) if var.dtype == types.int32 else np.float32(value)
+
+
+def cast(var: Var, dtype: str) -> Var:
+    """The variable in another MIL type: "fp32", "int32", "bool"; bool means "is not zero"."""
+    name = types.builtin_to_string(var.dtype)
+    if name == dtype:
+        return var
+    if dtype == "bool":
+        return mb.not_equal(x=var, y=like(0, var))
+    return mb.cast(x=var, dtype=dtype)
+
+
+def as_float(var: Var) -> Var:
+    """The variable as float32."""
+    return cast(var, "fp32")
+
+
+def mil_type(dtype: np.dtype[Any]) -> str:
+    """The MIL type that carries an element type of ONNX."""
+    return {"f": "fp32", "b": "bool"}.get(dtype.kind, "int32")
+
+
+def wrapped(var: Var, dtype: np.dtype[Any]) -> Var:
+    """The int32 variable brought back into the range of a narrower integer, as its arithmetic would."""
+    if dtype.kind not in "iu" or dtype.itemsize >= 4:
+        return var
+    size = np.int32(1 << (8 * dtype.itemsize))
+    if dtype.kind == "u":
+        return mb.mod(x=var, y=size)
+    half = np.int32(size // 2)
+    return mb.sub(x=mb.mod(x=mb.add(x=var, y=half), y=size), y=half)
+
+
+def reshaped(var: Var, shape: Sequence[int]) -> Var:
+    """The variable in another shape; nothing where it has that shape already. Sizes are all known."""
+    wanted = tuple(int(size) for size in shape)
+    if tuple(var.shape) == wanted:
+        return var
+    if not wanted:
+        return mb.squeeze(x=var, axes=list(range(len(var.shape))))
+    if not var.shape:
+        return mb.expand_dims(x=var, axes=list(range(len(wanted))))
+    return mb.reshape(x=var, shape=np.array(wanted, np.int32))
+
+
+def expanded(var: Var, rank: int) -> Var:
+    """The variable with leading axes of size 1, until it has `rank` axes."""
+    return reshaped(var, (1,) * (rank - len(var.shape)) + tuple(var.shape))
+
+
+def broadcast_to(var: Var, shape: Sequence[int]) -> Var:
+    """The variable repeated to a shape, as numpy broadcasts; of any type, without arithmetic."""
+    wide = expanded(var, len(shape))
+    repeats = [int(new) if old == 1 else 1 for old, new in zip(wide.shape, shape, strict=True)]
+    if all(repeat == 1 for repeat in repeats):
+        return wide
+    return mb.tile(x=wide, reps=np.array(repeats, np.int32))
+
+
+def common_shape(*variables: Var) -> tuple[int, ...]:
+    """The shape that variables have together."""
+    return tuple(int(size) for size in np.broadcast_shapes(*(tuple(each.shape) for each in variables)))
+
+
+def permuted(var: Var, order: Sequence[int]) -> Var:
+    """The variable with its axes in another order; nothing where that is the same order."""
+    if list(order) == list(range(len(order))):
+        return var
+    return mb.transpose(x=var, perm=np.array(order, np.int32))
+
+
+def sliced(var: Var, axis: int, start: int, stop: int, step: int = 1) -> Var:
+    """`var[..., start:stop:step, ...]` along one axis, with known whole numbers and a positive step."""
+    rank = len(var.shape)
+    begin, end, stride = [0] * rank, [int(size) for size in var.shape], [1] * rank
+    begin[axis], end[axis], stride[axis] = start, stop, step
+    if (start, stop, step) == (0, int(var.shape[axis]), 1):
+        return var
+    return mb.slice_by_index(
+        x=var,
+        begin=np.array(begin, np.int32),
+        end=np.array(end, np.int32),
+        stride=np.array(stride, np.int32),
+    )
+
+
+def taken(var: Var, indices: Array, axis: int) -> Var:
+    """Entries along one axis, by constant indices that are not negative; of any type."""
+    if indices.ndim == 1 and np.array_equal(indices, np.arange(var.shape[axis])):
+        return var
+    if var.dtype == types.bool:
+        return cast(taken(cast(var, "int32"), indices, axis), "bool")
+    return mb.gather(x=var, indices=indices.astype(np.int32), axis=np.int32(axis))
+
+
+def joined(variables: Sequence[Var], axis: int) -> Var:
+    """The variables one behind the other."""
+    if len(variables) == 1:
+        return variables[0]
+    return mb.concat(values=list(variables), axis=np.int32(axis))
+
+
+def filled(shape: Sequence[int], value: float, var: Var) -> Var:
+    """A constant of one number, in the type of `var`."""
+    kind = {types.int32: np.int32, types.bool: np.bool_}.get(var.dtype, np.float32)
+    return mb.const(val=np.full(tuple(shape), value, kind))
+
+
+def padded(var: Var, pads: Sequence[tuple[int, int]], value: float) -> Var:
+    """The variable with a border of one number: pairs (before, after) for each axis, none negative."""
+    if not any(before or after for before, after in pads):
+        return var
+    if var.dtype == types.fp32:
+        first = next(place for place, pair in enumerate(pads) if any(pair))
+        flat = [size for pair in pads[first:] for size in pair]
+        return mb.pad(x=var, pad=np.array(flat, np.int32), mode="constant", constant_val=np.float32(value))
+    for axis, (before, after) in enumerate(pads):
+        shape = [int(size) for size in var.shape]
+        parts = [var]
+        if before:
+            parts.insert(0, filled([*shape[:axis], before, *shape[axis + 1 :]], value, var))
+        if after:
+            parts.append(filled([*shape[:axis], after, *shape[axis + 1 :]], value, var))
+        var = joined(parts, axis)
+    return var
+
+
+def elements(shape: Sequence[int]) -> int:
+    """How many numbers a tensor of that shape has."""
+    return math.prod(int(size) for size in shape)
