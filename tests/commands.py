@@ -22,6 +22,8 @@ import pytest
 
 import edgebench
 from edgebench.cli.main import run
+from edgebench.records import Launch
+from edgebench.store import Store, sqlite_url
 
 DEMO = Path(edgebench.__file__).parent / "demo"
 DIGITS = str(DEMO / "digits.onnx")
@@ -119,6 +121,17 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
         if text in line:
             return seen
     raise AssertionError(f"{text!r} never came, but: {seen}")
+
+
+def started_run(seen: str) -> str:
+    """The id of the run that a started command announced."""
+    return next(line for line in seen.splitlines() if line.startswith("run ")).split()[1].rstrip(":")
+
+
+def stored(cli: Cli, run: str) -> list[Launch]:
+    """All launches of a run in the store."""
+    with Store(sqlite_url(cli.home / "store.sqlite")) as store:
+        return [launch for each in store.measurements(run) for launch in each.launches]
 
 
 def wait_until(true: Any, what: str, seconds: float = 30.0) -> None:

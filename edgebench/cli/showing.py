@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def write_whole(path: Path, text: str) -> None:
         part.write_text(text + "\n", encoding="utf-8")
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there may be no folder to remove it from
+            part.unlink()
         raise InfrastructureError(
             f"{path} cannot be written: {error.strerror}", hint="choose another file with -o"
         ) from error
