@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any test imports onnxruntime
 NO_SKIPS = os.environ.get("EDGEBENCH_NO_SKIPS") == "1"
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 import edgebench
-from edgebench import compress
 from edgebench.cli.output import json_option, note
 from edgebench.cli.run import Wish, new_run
-from edgebench.cli.setup import read_settings, results
-from edgebench.cli.showing import build_report, render, write_whole
+from edgebench.cli.setup import read_settings
+from edgebench.cli.showing import render, write_whole
 from edgebench.convert.tools import available
 from edgebench.fleet.plan import Plan, PlannedModel, WorkloadChanges
 from edgebench.settings import Settings
 
 DATA = Path(edgebench.__file__).parent / "demo"
-PRUNE = "prune:share=0.5"
 PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
 
 
@@ -26,11 +25,8 @@ PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
 @json_option
 def demo(launches: int, as_json: bool) -> int:
     """Handwritten digits: a trained network in five forms, converted, proven equal and measured here."""
-    settings = read_settings()
-    plan = _plan(settings, launches)
-    code = new_run(plan, settings, Wish(skip_unsupported=True, as_json=as_json))
-    with results(settings) as store:
-        built = build_report(store, "latest")
+    settings = replace(read_settings(), inventory=None)  # this computer, whatever the fleet is
+    built, code = new_run(_plan(settings, launches), settings, Wish(skip_unsupported=True, as_json=as_json))
     path = settings.home / "reports" / f"{built.run.id}.md"
     write_whole(path, render(built, "markdown"))
     note(f"report: {path}") if as_json else click.echo(f"report: {path}")
@@ -39,13 +35,16 @@ def demo(launches: int, as_json: bool) -> int:
 
 def _plan(settings: Settings, launches: int) -> Plan:
     """The digits network as it is and pruned, on every runtime that is installed."""
-    pruned = settings.home / "demo" / "digits-pruned.onnx"
-    pruned.parent.mkdir(parents=True, exist_ok=True)
-    compress.apply(DATA / "digits.onnx", (PRUNE,), compress.Settings(), out=pruned)
     inputs, calibration = str(DATA / "digits-test.npz"), str(DATA / "digits-calibration.npz")
     digits = PlannedModel(path=str(DATA / "digits.onnx"), inputs=inputs, calibration=calibration)
+    pruned = PlannedModel(
+        path=str(DATA / "digits-pruned.onnx"),
+        inputs=inputs,
+        calibration=calibration,
+        precisions=("fp32", "int8"),
+    )
     return Plan(
-        models=(digits, PlannedModel(path=str(pruned), inputs=inputs, precisions=("fp32",))),
+        models=(digits, pruned),
         runtimes=tuple(status.runtime for status in available(settings.home) if status.ready),
         precisions=PRECISIONS,
         on="local",

@@ -87,6 +87,7 @@ def edgebench() -> None:
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, _terminate)
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime reads it at import; our children inherit it
     status = run(sys.argv[1:])
     _flush()
     sys.exit(status)

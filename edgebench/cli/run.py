@@ -59,6 +59,13 @@ class Wish(NamedTuple):
     as_json: bool = False
 
 
+class Outcome(NamedTuple):
+    """How a run ended."""
+
+    report: Report
+    exit_code: int
+
+
 @click.command()
 @click.argument("models", metavar="[MODEL]...", nargs=-1, type=click.Path())
 @click.option("--to", "runtimes", metavar="RUNTIME[,...]", help="Default: all that a device's target offers.")
@@ -111,7 +118,7 @@ def run(
     wish = Wish(_seconds(wait) or 0.0, skip_unsupported, as_json)
     if resume is not None:
         _refuse_beside("--resume", models, plan_file)
-        return resume_run(resume, settings, wish)
+        return resume_run(resume, settings, wish).exit_code
     if plan_file is not None:
         _refuse_beside("--plan", models, None)
         plan = plans.parse(read_text(Path(plan_file)), plan_file)
@@ -132,7 +139,7 @@ def run(
             on=selector or "all",
             workload=workload,
         )
-    return new_run(plan, settings, wish)
+    return new_run(plan, settings, wish).exit_code
 
 
 def _refuse_beside(option: str, models: Sequence[str], plan_file: str | None) -> None:
@@ -161,8 +168,8 @@ def _seconds(text: str | None) -> float | None:
 # --- running ------------------------------------------------------------------------------------
 
 
-def new_run(plan: Plan, settings: Settings, wish: Wish) -> int:
-    """Run a plan from its beginning; the exit code."""
+def new_run(plan: Plan, settings: Settings, wish: Wish) -> Outcome:
+    """Run a plan from its beginning and show the result."""
     plans.check(plan)
     fleet, targets = read_inventory(settings), read_targets(settings)
     picked = select(fleet, plan.on)
@@ -197,8 +204,8 @@ def _without_refused(expansion: Expansion) -> Expansion:
     return expansion._replace(refused=())
 
 
-def resume_run(name: str, settings: Settings, wish: Wish) -> int:
-    """Continue an interrupted run; the exit code."""
+def resume_run(name: str, settings: Settings, wish: Wish) -> Outcome:
+    """Continue an interrupted run and show the result."""
     fleet, targets = read_inventory(settings), read_targets(settings)
     with results(settings) as store:
         started = starts.resume(name, fleet, targets, store)
@@ -212,7 +219,7 @@ def _execute(
     store: Store,
     settings: Settings,
     wish: Wish,
-) -> int:
+) -> Outcome:
     run_id = started.run.id
     _say_workload(started)
     devices = {device.name: device for device in fleet.devices}
@@ -236,7 +243,7 @@ def _execute(
     store.set_run_status(run_id, "done")
     built = build_report(store, run_id)
     show(built, as_json=wish.as_json)
-    return exit_code(built, wish)
+    return Outcome(built, exit_code(built, wish))
 
 
 def _say_workload(started: starts.Started) -> None:

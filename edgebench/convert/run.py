@@ -226,7 +226,7 @@ class _Worker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=self.work,
-                env=os.environ | {"TMPDIR": str(self.work)},
+                env=os.environ | {"TMPDIR": str(self.work), "ORT_DISABLE_TELEMETRY": "1"},
                 start_new_session=True,
             )
         return self

@@ -90,7 +90,10 @@ class Children:
     def _environment(self) -> Dict[str, str]:
         """The session's, with everything that a library might write kept inside the run folder."""
         inside = {"TMPDIR": self.folder, "XDG_CACHE_HOME": self.folder, "EDGEBENCH_RUN": self._token}
-        return dict(os.environ, PYTHONDONTWRITEBYTECODE="1", **inside)
+        quiet = {
+            "ORT_DISABLE_TELEMETRY": "1"
+        }  # onnxruntime would open connections and write outside our folder
+        return dict(os.environ, PYTHONDONTWRITEBYTECODE="1", **dict(quiet, **inside))
 
     def _end(self, process: "subprocess.Popen[bytes]") -> int:
         """The exit status, after the whole group is gone."""
