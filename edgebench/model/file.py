@@ -54,7 +54,7 @@ def read(path: Path) -> Loaded:
 
 def save(model: ModelProto, path: Path) -> bytes:
     """The deterministic bytes of the model, after writing them to `path` in one step: never half a file."""
-    from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import EncodeError
 
     try:
         data: bytes = model.SerializeToString(deterministic=True)
