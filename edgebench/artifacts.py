@@ -102,16 +102,17 @@ class ArtifactStore:
 
     # --- putting --------------------------------------------------------------------------------
 
-    def put(self, folder: Path, draft: Artifact) -> Artifact:
+    def put(self, folder: Path, draft: Artifact, *, take: bool = False) -> Artifact:
         """The stored artifact: `draft` with `files`, `size_bytes` and `digest` filled in from `folder`.
 
-        The files are copied; `folder` stays as it is. The same files put twice are stored once. A key put
-        again names the newer artifact from then on. BugError when the folder is empty, holds a link, or lacks
-        a file that `draft.entry` names.
+        The files are copied and `folder` stays as it is; with `take` they are moved where they lie on the
+        store's disk. The same files put twice are stored once. A key put again names the newer artifact from
+        then on. BugError when the folder is empty, holds a link, or lacks a file that `draft.entry` names.
         """
         sources = _sources(folder)
         with _disk_errors(self.root, _total_bytes(sources)), self._staging() as staging:
-            artifact = _complete(draft, _copy_files(sources, staging / "object" / "files"))
+            files = _store_files(sources, staging / "object" / "files", take=take)
+            artifact = _complete(draft, files)
             self._publish(staging, artifact)
         return artifact
 
@@ -494,15 +495,35 @@ def _total_bytes(files: list[_Source] | list[Path]) -> int:
     return sum(os.lstat(file.path if isinstance(file, _Source) else file).st_size for file in files)
 
 
-def _copy_files(sources: list[_Source], folder: Path) -> tuple[ArtifactFile, ...]:
+def _store_files(sources: list[_Source], folder: Path, *, take: bool) -> tuple[ArtifactFile, ...]:
     files = []
     for source in sources:
         destination = folder / PurePosixPath(source.name)
         destination.parent.mkdir(parents=True, exist_ok=True)
-        files.append(_copy_file(source, destination))
+        moved = take and _move_file(source.path, destination)
+        files.append(_sealed(source.name, destination) if moved else _copy_file(source, destination))
     for made in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
         _flush_folder(made)
     return tuple(files)
+
+
+def _move_file(source: Path, destination: Path) -> bool:
+    """Whether the file could be renamed into place; not from another disk."""
+    try:
+        os.rename(source, destination)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    return True
+
+
+def _sealed(name: str, path: Path) -> ArtifactFile:
+    """A file that lies in place already: hashed, made read-only, flushed."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        _seal(file.fileno(), lambda: None)
+        return ArtifactFile(path=name, sha256=digest, size_bytes=os.fstat(file.fileno()).st_size)
 
 
 def _copy_file(source: _Source, destination: Path) -> ArtifactFile:

@@ -485,3 +485,17 @@ def test_a_damaged_entry_on_a_read_only_disk_is_not_served(
     assert len(warned) == 1
     with pytest.raises(InfrastructureError, match="cannot be used"):
         store.put(made(tmp_path / "more", model_onnx=b"more"), draft("more"))
+
+
+def test_taken_files_are_moved_and_give_the_same_artifact(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    copied, taken = tmp_path / "copied", tmp_path / "taken"
+    for folder in (copied, taken):
+        folder.mkdir()
+        (folder / "model.onnx").write_bytes(b"weights" * 1000)
+    first = store.put(copied, draft(key="a"))
+    second = store.put(taken, draft(key="b"), take=True)
+    assert first.digest == second.digest
+    assert (copied / "model.onnx").exists()
+    assert not (taken / "model.onnx").exists()
+    store.verify(second.digest)

@@ -111,7 +111,7 @@ def convert(
     found = store.lookup(key)
     if found is not None:
         return Conversion(found, cached=True, total_s=time.perf_counter() - started)
-    with _scratch() as scratch:
+    with _scratch(home) as scratch:
         with _Worker(wanted, home, scratch, limits) as worker:
             prepared = prepare()
             prepare_s = time.perf_counter() - started
@@ -119,7 +119,7 @@ def convert(
             produced = worker.convert(request, maker.command(request, worker.work))
         draft = _draft(wanted, key, prepared.info, produced, versions)
         convert_s = time.perf_counter() - started - prepare_s
-        artifact = store.put(worker.output, replace(draft, convert_s=convert_s))
+        artifact = store.put(worker.output, replace(draft, convert_s=convert_s), take=True)
     return Conversion(
         artifact,
         cached=False,
@@ -180,15 +180,21 @@ def _draft(
 
 
 @contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    """An empty temporary folder, gone afterwards; where it cannot be used, InfrastructureError says why."""
+def _scratch(home: Path | None) -> Iterator[Path]:
+    """An empty temporary folder, gone afterwards; where it cannot be used, InfrastructureError says why.
+
+    It lies in the home, so that what was made there moves into the artifact store without a copy.
+    """
     try:
-        with tempfile.TemporaryDirectory(prefix="edgebench-convert-") as folder:
+        parent = None if home is None else home / "tmp"
+        if parent is not None:
+            parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="edgebench-convert-", dir=parent) as folder:
             yield Path(folder)
     except OSError as error:
         raise InfrastructureError(
             f"the conversion cannot use its temporary folder: {error.strerror or error}",
-            hint="make room, or set TMPDIR to a folder on another disk",
+            hint="make room, or set EDGEBENCH_HOME to a folder on another disk",
             detail=str(error),
         ) from error
 
