@@ -32,6 +32,7 @@ DEMO = Path(edgebench.__file__).parent / "demo"
 DOCUMENT = HERE.parent.parent / "docs" / "benchmarks.md"
 SAMPLES = 3000
 LOOP_PAIRS = 9
+CONVERT_PAIRS = 5
 
 
 class Bench(SimpleNamespace):
@@ -74,7 +75,7 @@ def _take_pnnx(home: Path) -> None:
 
 
 def probe_against_bare_loop(bench: Bench, runtime: str) -> Ratio:
-    """p50 of a probe's launch over that of a bare loop, both fresh processes over the same artifact and input."""
+    """p50 of a probe's launch over that of a bare loop: fresh processes, the same artifact and input."""
     prepared = prepare(
         Cell(model_path=str(DEMO / "digits.onnx"), runtime=runtime, precision="fp32"), bench.bench
     )
@@ -176,21 +177,20 @@ def conversion(bench: Bench, runtime: str, model: Path) -> list[Line]:
             started = time.perf_counter()
             made = prepare(cell, fresh)
             first.append(time.perf_counter() - started)
-            parity.append(made.parity_s)
+            parity.append(made.parity_s + made.conversion.check_s)
             started = time.perf_counter()
             prepare(cell, fresh)
             again.append(time.perf_counter() - started)
         finally:
             fresh.close()
-        return made.conversion.total_s
+        return made.conversion.total_s - made.conversion.check_s  # loading and running it is parity's share
 
     line = paired(
         f"convert / bare tool, {runtime}",
         ours,
         lambda: wall_s(tool),
-        pairs=5,
+        pairs=CONVERT_PAIRS,
         limit=1.25,
-        remark=f"{model.stem}; parity apart: {statistics.median(parity or [0.0]):.2f} s",
     )
     line = line._replace(remark=f"{model.stem}; parity apart: {statistics.median(parity):.2f} s")
     shares = [later / earlier for earlier, later in zip(first, again, strict=True)]
@@ -204,13 +204,6 @@ def conversion(bench: Bench, runtime: str, model: Path) -> list[Line]:
         f"{model.stem}; served from the artifact store with its parity",
     )
     return [line, repeated]
-
-
-def replaced(cell: Cell, runtime: str) -> Cell:
-    """The same cell for another runtime."""
-    from edgebench.records import replace
-
-    return replace(cell, runtime=runtime)
 
 
 OPENVINO = (
@@ -286,7 +279,8 @@ def markdown(rows: list[tuple[str, ...]]) -> str:
     return (
         "# Benchmarks\n\nRatios measured side by side in one run: the median of pairs taken in turn. "
         "Absolute times are not kept: the machine is shared.\n\n"
-        f"Command: `make bench`, {now:%Y-%m-%d}, {platform.machine()}, Python {platform.python_version()}.\n\n"
+        f"Command: `make bench`, {now:%Y-%m-%d}, {platform.machine()}, "
+        f"Python {platform.python_version()}.\n\n"
         f"{table}\n"
     )
 
