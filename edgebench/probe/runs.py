@@ -1,11 +1,15 @@
 """The run folder: DIR/runs/<pid>-<token>/, held by flock while its session lives, removed at its end."""
 
 import binascii
+import contextlib
 import fcntl
 import os
 import shutil
+import threading
 import time
-from typing import Optional
+from typing import Iterator, Optional
+
+from .wire import ProbeError
 
 REMOVAL_S = 3.0  # a killed child or an interrupted unpacking may still write for a moment
 
@@ -14,6 +18,8 @@ class RunFolder:
     """A session's own folder for everything unfinished or passing."""
 
     def __init__(self, work: str) -> None:
+        self._guard = threading.Lock()
+        self._leaving = False
         self._runs = os.path.join(work, "runs")
         os.makedirs(self._runs, mode=0o700, exist_ok=True)
         while True:
@@ -31,6 +37,14 @@ class RunFolder:
         os.mkdir(path, 0o700)
         return path
 
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """While this is open nothing is removed: what is in the folder can get its final name."""
+        with self._guard:
+            if self._leaving:
+                raise ProbeError("failed", "the session is ending")
+            yield
+
     def remove_stale(self) -> None:
         """Remove the folders of sessions that are gone."""
         for name in os.listdir(self._runs):
@@ -42,6 +56,8 @@ class RunFolder:
 
     def remove(self) -> None:
         """Remove the folder with everything in it; what cannot be removed goes at the next leased session."""
+        with self._guard:
+            self._leaving = True
         deadline = time.monotonic() + REMOVAL_S
         while os.path.isdir(self.path) and time.monotonic() < deadline:
             shutil.rmtree(self.path, ignore_errors=True)

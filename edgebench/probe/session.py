@@ -73,7 +73,7 @@ class Session:
         self._run = RunFolder(work)
         self._children = Children(self._run.path, self._run.token)
         self._lease = Lease(work)
-        self._store = Store(work, self._program)
+        self._store = Store(work, self._program, self._run.whole)
 
     def serve(self) -> None:
         """Say hello, then answer requests one after another."""

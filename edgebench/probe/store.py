@@ -13,7 +13,7 @@ import re
 import shutil
 import stat
 import zipfile
-from typing import Callable, Iterator, List, Optional, Set, Tuple, Type
+from typing import Callable, ContextManager, Iterator, List, Optional, Set, Tuple, Type
 
 from . import check
 from .wire import Json, ProbeError
@@ -28,9 +28,13 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Store:
-    """The files of one work folder. `program` is the running probe's own file, which `clean` spares."""
+    """The files of one work folder. `program` is the running probe's own file, which `clean` spares.
 
-    def __init__(self, work: str, program: str) -> None:
+    `whole` keeps scratch folders from being removed (in another thread) while one gets its final name.
+    """
+
+    def __init__(self, work: str, program: str, whole: Callable[[], ContextManager[None]]) -> None:
+        self._whole = whole
         self._work = work
         self._program = program
         for part in PARTS:
@@ -143,10 +147,11 @@ class Store:
                 raise check.bad("the store has no file %s of the right size: push it first" % digest)
 
     def _publish(self, folder: str, final: str) -> None:
-        sync_folder(folder)
-        if os.path.isdir(final):  # incomplete: its files were removed or changed by hand
-            remove(final)
-        os.rename(folder, final)
+        with self._whole():
+            sync_folder(folder)
+            if os.path.isdir(final):  # incomplete: its files were removed or changed by hand
+                remove(final)
+            os.rename(folder, final)
         sync_folder(os.path.dirname(final))
 
     def _part(self, digest: str) -> str:

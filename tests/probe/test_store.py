@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import queue
 import stat
 import subprocess
 import zipfile
@@ -15,7 +17,7 @@ import pytest
 
 from edgebench.probe import store as probe_store
 from edgebench.probe.wire import ProbeError
-from tests.probe.harness import Probe, files_below, sha256, wheel
+from tests.probe.harness import DEADLINE_S, Probe, files_below, sha256, wheel
 
 CONTENT = b"some bytes\n" * 1000
 DIGEST = sha256(CONTENT)
@@ -131,6 +133,21 @@ def test_a_bundle_is_its_wheels_side_by_side(probe: Probe) -> None:
     assert os.listdir(probe.work / "runs")
     assert probe.end() == 0
     assert os.listdir(probe.work / "runs") == []
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
+def test_a_session_that_ends_while_unpacking_leaves_a_whole_bundle_or_none(
+    probe: Probe, pause_s: float
+) -> None:
+    (pushed,) = probe.push(wheel({f"many/{number}.py": f"x = {number}\n" for number in range(400)}))
+    probe.start("unpack", digest="c" * 64, wheels=[pushed["sha256"]])
+    with contextlib.suppress(queue.Empty):
+        probe.lines.get(timeout=pause_s)  # until it is done, or somewhere in the middle
+    assert probe.process.stdin
+    probe.process.stdin.close()
+    assert probe.process.wait(DEADLINE_S) == 0
+    bundle = probe.work / "bundles" / ("c" * 64)
+    assert len(list(bundle.glob("many/*.py"))) in ((400,) if bundle.exists() else (0,))
 
 
 def test_a_bundle_that_is_there_needs_no_wheels(probe: Probe) -> None:
