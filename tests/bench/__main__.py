@@ -171,9 +171,6 @@ def conversion(bench: Bench, runtime: str, model: Path) -> list[Line]:
         fresh = Workbench(bench.home, limits=Limits())
         cell = Cell(model_path=str(model), runtime=runtime, precision="fp32")
         try:
-            prepare(
-                replaced(cell, "onnxruntime"), fresh
-            )  # opens the reference session and the canonical form
             started = time.perf_counter()
             made = prepare(cell, fresh)
             first.append(time.perf_counter() - started)
