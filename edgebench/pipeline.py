@@ -193,18 +193,23 @@ def _make_canonical(cell: Cell, path: Path, key: str, bench: Workbench) -> Artif
     with bench.scratch() as folder:
         info = model.prepare(path, shapes=dict(cell.shapes), batch=cell.batch, out=folder / MODEL_FILE)
         info = replace(info, name=cell.name or info.name)
-        _prove_canonical(path, folder, info, bench)
+        _prove_canonical(cell, folder, info, bench)
         return _keep_onnx(folder, info, key, bench)
 
 
-def _prove_canonical(path: Path, folder: Path, info: ModelInfo, bench: Workbench) -> None:
-    """The canonical form computes what the given file computes; anything else would be our own fault."""
-    inputs = save_inputs([model.random_inputs(info, GENERATED_SEED)], bench.home)
+def _prove_canonical(cell: Cell, folder: Path, info: ModelInfo, bench: Workbench) -> None:
+    """The canonical form computes what the given file computes; anything else would be our own fault.
+
+    On the user's inputs where there are any: generated ones may be none that this model takes (an index into a
+    table of four).
+    """
+    path = Path(cell.model_path)
+    inputs, kind = parity_inputs(cell, info, bench)
     draft = _as_reference(_onnx_artifact(info, ""))
     with bench.scratch() as original:
         (original / MODEL_FILE).write_bytes(model.load(path).SerializeToString())
         wanted = bench.infer(draft, original, inputs)
-    report = _judge(wanted, bench.infer(draft, folder, inputs), "fp32", CONTROLLER, "generated")
+    report = _judge(wanted, bench.infer(draft, folder, inputs), "fp32", CONTROLLER, kind)
     if not report.passed:
         raise BugError(f"the canonical form of {path.name} computes something else: {_why(report)}")
 
