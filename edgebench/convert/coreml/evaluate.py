@@ -1,4 +1,4 @@
-"""The interpreter as a process of its own: `python -m edgebench.convert.coreml.evaluate PACKAGE IN.npz OUT.npz`.
+"""The interpreter as its own process: `python -m edgebench.convert.coreml.evaluate PACKAGE IN.npz OUT.npz`.
 
 The caller sets its time and memory limits; a package that hangs or bursts ends this process alone. Inputs and
 outputs are npz files without pickle. An error is one line of JSON on stdout, with the exit code of its class.
