@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from edgebench import compress, model, parity
 from edgebench.artifacts import ArtifactStore
 from edgebench.convert.base import Form, converter
+from edgebench.convert.evaluate import evaluate, evaluates
 from edgebench.convert.run import Conversion, Limits, Wanted, convert
 from edgebench.convert.run import Prepared as Ready
 from edgebench.device.bundle import sha256
-from edgebench.device.session import InputSet, Lease, Placed, Session, open_session, save_inputs
+from edgebench.device.session import InputSet, Lease, Placed, Session, open_session, read_samples, save_inputs
 from edgebench.errors import BugError, DeviceError, ModelError, UserError
 from edgebench.records import (
     Artifact,
@@ -136,6 +137,8 @@ class Workbench:
 
     def infer(self, artifact: Artifact, folder: Path, inputs: InputSet) -> Samples:
         """What an artifact in `folder` computes on this computer, sample by sample."""
+        if evaluates(artifact.runtime):
+            return evaluate(artifact, folder, read_samples(inputs), time_s=self.limits.time_s)
         placed = Placed(artifact=str(folder), inputs=inputs.folder, bundle=None, moved_bytes=0)
         with self.controller() as session:
             return session.infer(artifact, placed, inputs)
@@ -200,8 +203,8 @@ def _make_canonical(cell: Cell, path: Path, key: str, bench: Workbench) -> Artif
 def _prove_canonical(cell: Cell, folder: Path, info: ModelInfo, bench: Workbench) -> None:
     """The canonical form computes what the given file computes; anything else would be our own fault.
 
-    On the user's inputs where there are any: generated ones may be none that this model takes (an index into a
-    table of four).
+    On the user's inputs where there are any: generated ones may be none that this model takes (an index
+    into a table of four).
     """
     path = Path(cell.model_path)
     inputs, kind = parity_inputs(cell, info, bench)
@@ -309,7 +312,8 @@ def check(
 ) -> ParityReport:
     """The artifact's outputs on this computer against the reference's."""
     outputs = bench.infer(artifact, bench.artifacts.path(artifact.digest), inputs)
-    return _judge(bench.reference(variant, inputs), outputs, artifact.precision, CONTROLLER, kind)
+    report = _judge(bench.reference(variant, inputs), outputs, artifact.precision, CONTROLLER, kind)
+    return replace(report, computed_by="interpreter" if evaluates(artifact.runtime) else "runtime")
 
 
 def demand(report: ParityReport, artifact: Artifact) -> None:

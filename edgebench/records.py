@@ -16,7 +16,7 @@ from edgebench.errors import BugError, InfrastructureError, Owner
 
 SCHEMA_VERSION = 1
 
-RUNTIMES = ("onnxruntime", "ncnn", "openvino")
+RUNTIMES = ("onnxruntime", "ncnn", "openvino", "coreml")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
 
 R = TypeVar("R")
@@ -130,7 +130,11 @@ class OutputParity(Record, frozen=True):
 
 
 class ParityReport(Record, frozen=True):
-    """Outputs of a candidate against the reference; `where` is "controller" or a device's name."""
+    """Outputs of a candidate against the reference; `where` is "controller" or a device's name.
+
+    `computed_by` "runtime" is the real runtime, "interpreter" an independent evaluation of the saved files
+    where the runtime does not exist ("reference-verified").
+    """
 
     where: str
     reference: str
@@ -138,6 +142,7 @@ class ParityReport(Record, frozen=True):
     outputs: tuple[OutputParity, ...]
     passed: bool
     inputs: str = "generated"
+    computed_by: Literal["runtime", "interpreter"] = "runtime"
     warnings: tuple[str, ...] = ()
 
 

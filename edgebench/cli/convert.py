@@ -180,11 +180,17 @@ def _row(each: Prepared) -> tuple[str, ...]:
         each.artifact.runtime,
         each.artifact.precision,
         format_bytes(each.artifact.size_bytes),
-        "pass" if each.parity.passed else "FAIL",
+        _verdict(each.parity),
         f"{significant(worst)} dB",
         made_in,
         _seconds(each.parity_s),
     )
+
+
+def _verdict(report: ParityReport) -> str:
+    if not report.passed:
+        return "FAIL"
+    return "pass" if report.computed_by == "runtime" else "pass (reference-verified)"
 
 
 def _seconds(value: float) -> str:

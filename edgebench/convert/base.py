@@ -128,6 +128,7 @@ CONVERTERS = {
     "onnxruntime": "edgebench.convert.onnxruntime:OnnxRuntimeConverter",
     "ncnn": "edgebench.convert.ncnn:NcnnConverter",
     "openvino": "edgebench.convert.openvino:OpenVinoConverter",
+    "coreml": "edgebench.convert.coreml:CoreMlConverter",
 }
 
 
@@ -177,7 +178,7 @@ def refuse_precision(
 ) -> Refusal | None:
     """The refusal of a precision that the runtime lacks, or that this model cannot be given; else None."""
     if precision not in forms:
-        others = [other for other in CONVERTERS if other != runtime]
+        others = [other for other in CONVERTERS if precision in converter(other).forms]
         return Refusal(
             reason=f"{runtime} takes no {precision} model from edgebench; it takes {', '.join(forms)}",
             hint=f"use {' or '.join(others)} for {precision}, or {runtime} with {' or '.join(forms)}",

@@ -398,6 +398,17 @@ def save_inputs(samples: Sequence[Mapping[str, np.ndarray]], root: Path) -> Inpu
     return InputSet(digest=digest, folder=str(folder), files=tuple(files.values()), samples=tuple(listed))
 
 
+def read_samples(inputs: InputSet) -> list[dict[str, np.ndarray]]:
+    """The samples of an input set as arrays."""
+    import numpy as np
+
+    folder = Path(inputs.folder)
+    return [
+        {name: np.load(folder / path, allow_pickle=False) for name, path in sample}
+        for sample in inputs.samples
+    ]
+
+
 def printable(text: str, *, lines: bool = False) -> str:
     """The text without control characters (terminal escapes among them); line ends stay when `lines`."""
     return "".join(c if c.isprintable() or (lines and c == "\n") else "?" for c in text)

@@ -1,0 +1,75 @@
+"""Artifacts of runtimes that do not run on this computer, computed by an interpreter in a process of its own.
+
+What such an interpreter says is "reference-verified": proven against the format's definition, not on a
+device.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgebench.convert.base import Answer
+from edgebench.errors import BugError, InfrastructureError, ModelError, UserError
+from edgebench.records import Artifact, decode
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Arrays = dict[str, NDArray[Any]]
+
+# Runtime -> the module that is run as `python -m MODULE ARTIFACT INPUTS.npz OUTPUTS.npz`.
+EVALUATORS = {"coreml": "edgebench.convert.coreml.evaluate"}
+
+
+def evaluates(runtime: str) -> bool:
+    """Whether artifacts of this runtime are computed by an interpreter here."""
+    return runtime in EVALUATORS
+
+
+def evaluate(
+    artifact: Artifact, folder: Path, samples: Sequence[Mapping[str, NDArray[Any]]], *, time_s: float
+) -> list[Arrays]:
+    """What the artifact computes for each sample, by ONNX name; ModelError when the interpreter cannot."""
+    return [_one(artifact, folder, sample, time_s) for sample in samples]
+
+
+def _one(artifact: Artifact, folder: Path, sample: Mapping[str, NDArray[Any]], time_s: float) -> Arrays:
+    import numpy as np
+
+    with tempfile.TemporaryDirectory(prefix="edgebench-") as scratch:
+        given, made = Path(scratch) / "inputs.npz", Path(scratch) / "outputs.npz"
+        np.savez(given, **{artifact.blobs.get(name, name): array for name, array in sample.items()})
+        package = str(folder / artifact.entry["package"])
+        argv = [sys.executable, "-m", EVALUATORS[artifact.runtime], package, str(given), str(made)]
+        try:
+            done = subprocess.run(argv, capture_output=True, timeout=time_s, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise InfrastructureError(
+                f"evaluating {artifact.model} for {artifact.runtime} took more than {time_s:.0f} s",
+                hint="allow it more time (convert_timeout_s), or use a smaller model",
+            ) from error
+        if done.returncode != 0:
+            raise _failure(artifact, done)
+        with np.load(made, allow_pickle=False) as outputs:
+            named = {each.name: artifact.blobs.get(each.name, each.name) for each in artifact.outputs}
+            return {name: outputs[blob] for name, blob in named.items() if blob in outputs}
+
+
+def _failure(artifact: Artifact, done: subprocess.CompletedProcess[bytes]) -> Exception:
+    log = done.stderr.decode("utf-8", "replace")[-4096:]
+    if done.returncode < 0 or not done.stdout.strip():
+        return ModelError(
+            f"the {artifact.runtime} interpreter broke on {artifact.model} (status {done.returncode})",
+            hint="the artifact cannot be proven here, so it is not given out",
+            detail=log,
+        )
+    said = decode(Answer, done.stdout.splitlines()[-1], source="the interpreter's answer")
+    for kind in (ModelError, InfrastructureError, UserError):
+        if said.owner == kind.owner:
+            return kind(said.message, hint=said.hint, detail=said.detail or log)
+    return BugError(said.message, hint=said.hint, detail=said.detail or log)
