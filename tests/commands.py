@@ -61,8 +61,8 @@ class Cli:
         status = run([str(argument) for argument in arguments])
         out, err = self._capture.readouterr()
         answer = Answer(status, out, err)
-        assert code is None or status == code, f"exit {status}, not {code}\n{out}\n{err}"
-        assert "Traceback" not in out + err
+        assert code is None or status == code, f"exit {status}, not {code}\n{_short(out)}\n{err}"
+        assert "Traceback" not in err
         return answer
 
     def json(self, *arguments: object, code: int | None = 0) -> Any:
@@ -104,6 +104,14 @@ class Cli:
         ):
             half += list(folder.glob("*"))
         return [str(path.relative_to(self.home)) for path in half]
+
+
+def _short(out: str) -> str:
+    """What a failed test shows of a command's stdout: of a run's document its failures alone."""
+    try:
+        return str(json.loads(out)["failures"])
+    except (ValueError, KeyError, TypeError):
+        return out
 
 
 def finish(process: subprocess.Popen[str]) -> Answer:

@@ -95,12 +95,26 @@ def _ask(transport: Transport, python: str, device: Device, digest: str, part: s
     argv = [python, "-c", SCRIPT, device.work_dir, digest, part]
     done = transport.run(argv, timeout_s=TIMEOUT_S)
     footing = _parse(done)
+    if footing is not None:
+        _check_silent(device, done.stdout.partition(b"edgebench:")[0])
     if footing is not None and footing.error:
         raise DeviceError(
             f"{device.name}: the work folder {device.work_dir} cannot be used: {footing.error}",
             hint="give a writable folder as work_dir in the inventory, or free space on the device",
         )
     return footing
+
+
+def _check_silent(device: Device, greeting: bytes) -> None:
+    """A login that prints before each command damages every file that is carried: SFTP and `cat` alike."""
+    text = greeting.strip()[:80].decode("utf-8", "replace")
+    if text:
+        shown = "".join(c if c.isprintable() else "?" for c in text)
+        raise DeviceError(
+            f'{device.name}: its login prints "{shown}" before each command, which damages files',
+            hint="make it silent where no terminal is, for example as the first line of ~/.bashrc there: "
+            "[ -t 1 ] || return",
+        )
 
 
 def _parse(done: Completed) -> Footing | None:
