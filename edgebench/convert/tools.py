@@ -12,7 +12,7 @@ from edgebench.tools import find_pnnx, install_pnnx, pnnx_version
 
 __all__ = ["RuntimeStatus", "available", "find_pnnx", "install_pnnx", "pnnx_version"]
 
-_PACKAGES = {"onnxruntime": "onnxruntime", "ncnn": "ncnn", "openvino": "openvino"}
+_PACKAGES = {"onnxruntime": "onnxruntime", "ncnn": "ncnn", "openvino": "openvino", "coreml": "coremltools"}
 
 
 class RuntimeStatus(Record, frozen=True):

@@ -105,7 +105,7 @@ def test_a_chosen_pnnx_is_named_by_its_contents(tmp_path, monkeypatch):
 
 def test_runtimes_are_listed_with_what_is_missing(tmp_path):
     by_name = {status.runtime: status for status in available(tmp_path)}
-    assert list(by_name) == ["onnxruntime", "ncnn", "openvino"]
+    assert list(by_name) == ["onnxruntime", "ncnn", "openvino", "coreml"]
     assert by_name["onnxruntime"].ready
     assert by_name["onnxruntime"].versions["onnxruntime"]
     assert not by_name["ncnn"].ready

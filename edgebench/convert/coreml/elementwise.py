@@ -68,8 +68,6 @@ def mod(node: Node) -> Any:
     """The remainder: with the sign of y, or of x where `fmod` is set."""
     x, y = _pair(node)
     if not node.attribute("fmod", 0):
-        if node.floats():
-            raise node.refused("ONNX has no Mod of floats without fmod")
         return mb.mod(x=x, y=y)
     return mb.mul(x=mb.mod(x=mb.abs(x=x), y=mb.abs(x=y)), y=mb.sign(x=x))
 
@@ -333,7 +331,10 @@ def bit_shift(node: Node) -> Any:
     x, dtype = node.var(0), node.dtype()
     if dtype.itemsize >= 4:
         raise node.refused(f"Core ML computes with 31 bits, and this shifts {dtype}")
-    powers = 2.0 ** np.clip(node.constant(1, "the number of bits"), 0, 30)
+    bits = node.constant(1, "the number of bits")
+    if np.any(bits < 0):
+        raise node.refused("it shifts by a negative number of bits", "correct the number of bits")
+    powers = 2.0 ** np.clip(bits, 0, 30)
     factor = mb.const(val=powers.astype(np.int32))
     if node.attribute("direction") == "LEFT":
         return wrapped(mb.mul(x=x, y=factor), dtype)

@@ -104,30 +104,11 @@ def lower(model: ModelProto, target: Any, table: Mapping[str, str], **options: A
 
 def expanded(model: ModelProto, table: Mapping[str, str]) -> ModelProto:
     """The model with those operators written out that ONNX defines as functions and that the table lacks."""
-    import onnx.inliner
-    import onnx.shape_inference
+    from edgebench.model import expand
 
-    for _ in range(8):
-        wanted = {
-            (node.domain, node.op_type)
-            for node in model.graph.node
-            if node.domain in _DOMAINS and node.op_type not in table and _is_function(node, _opset(model))
-        }
-        if not wanted:
-            return model
-        shaped = onnx.shape_inference.infer_shapes(model, data_prop=True)
-        model = onnx.inliner.inline_selected_functions(shaped, sorted(wanted), inline_schema_functions=True)
-    return model
-
-
-def _is_function(node: NodeProto, opset: int) -> bool:
-    import onnx
-
-    try:
-        schema: Any = onnx.defs.get_schema(node.op_type, opset, "")
-    except onnx.defs.SchemaError:
-        return False
-    return bool(schema.has_function or schema.has_context_dependent_function)
+    if all(_key(node) in table for node in model.graph.node):
+        return model
+    return expand(model, frozenset(table))
 
 
 def _opset(model: ModelProto) -> int:
