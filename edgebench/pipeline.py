@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from edgebench import compress, model, parity
 from edgebench.artifacts import ArtifactStore
-from edgebench.convert.base import Form, converter
+from edgebench.convert.base import Form, Way, converter
 from edgebench.convert.evaluate import evaluate, evaluates
 from edgebench.convert.run import Conversion, Limits, Wanted, convert
 from edgebench.convert.run import Prepared as Ready
@@ -56,6 +56,7 @@ INFO_FILE = "info.json"
 PARITY_SAMPLES = 4
 GENERATED_SEED = 20261123
 CANONICAL_REVISION = 1  # raised whenever the same file would give another canonical form
+WRITTEN_OUT_REVISION = 1  # raised whenever the same operators would be written out otherwise
 
 Samples = list[dict[str, "np.ndarray"]]
 
@@ -177,11 +178,38 @@ def prepare(cell: Cell, bench: Workbench) -> Prepared:
     info, canonical = canonical_form(cell, bench)
     form = choose_form(cell, info, bench)
     variant = make_variant(cell, form, canonical, bench)
-    bench.announce(Step("convert", CONTROLLER, title(cell)))
-    conversion = convert_variant(cell, variant, bench)
-    bench.announce(Step("parity", CONTROLLER, title(cell)))
     inputs, kind = parity_inputs(cell, info, bench)
-    return prove(info, variant, conversion, inputs, kind, bench)
+    return first_proven(cell, form.ways, variant, Proof(info, inputs, kind), bench)
+
+
+class Proof(NamedTuple):
+    """What parity on the controller is shown on: the model's record, the inputs, where they come from."""
+
+    info: ModelInfo
+    inputs: InputSet
+    kind: str
+
+
+def first_proven(
+    cell: Cell, ways: tuple[Way, ...], variant: Artifact, proof: Proof, bench: Workbench
+) -> Prepared:
+    """The artifact of the first way whose parity holds; the first way's ModelError when none does."""
+    refusals: list[ModelError] = []
+    tried: set[tuple[str, str]] = set()
+    for way in ways:
+        try:
+            source = written_out(cell, way, variant, bench)
+            attempt = (source.digest, str(way.options))
+            if attempt in tried:
+                continue
+            tried.add(attempt)
+            bench.announce(Step("convert", CONTROLLER, title(cell)))
+            conversion = convert_variant(cell, way, source, bench)
+            bench.announce(Step("parity", CONTROLLER, title(cell)))
+            return prove(proof.info, variant, conversion, proof.inputs, proof.kind, bench)
+        except ModelError as error:
+            refusals.append(error)
+    raise refusals[0]
 
 
 def canonical_form(cell: Cell, bench: Workbench) -> tuple[ModelInfo, Artifact]:
@@ -225,10 +253,10 @@ def choose_form(cell: Cell, info: ModelInfo, bench: Workbench) -> Form:
             f"{info.name}: {cell.runtime} cannot run {cell.precision}",
             hint=f"{cell.runtime} takes {', '.join(maker.forms)}; or choose another runtime",
         )
-    refusal = maker.refuse(info, cell.precision)
+    form = maker.forms[cell.precision]
+    refusal = None if _may_be_written_out(form, info) else maker.refuse(info, cell.precision)
     if refusal is not None:
         raise ModelError(f"{info.name}: {cell.runtime} cannot take it: {refusal.reason}", hint=refusal.hint)
-    form = maker.forms[cell.precision]
     if cell.as_is or info.precision in (cell.precision, f"{cell.precision}-qdq"):
         return replace(form, steps=())
     if info.precision != "fp32":
@@ -259,19 +287,50 @@ def make_variant(cell: Cell, form: Form, canonical: Artifact, bench: Workbench) 
         return _keep_onnx(folder, info, key, bench)
 
 
-def convert_variant(cell: Cell, variant: Artifact, bench: Workbench) -> Conversion:
+def _may_be_written_out(form: Form, info: ModelInfo) -> bool:
+    """Whether a way changes the model, so that the converter is to be asked about what comes out of it."""
+    return any(_writes_out(way, info) for way in form.ways)
+
+
+def _writes_out(way: Way, info: ModelInfo) -> bool:
+    from edgebench.model.expand import expandable
+
+    return way.natively is not None and expandable(info.operators, way.natively)
+
+
+def written_out(cell: Cell, way: Way, variant: Artifact, bench: Workbench) -> Artifact:
+    """The variant in operators that the runtime has; itself where there is nothing to write out."""
+    if way.natively is None or not _writes_out(way, _info(variant, bench)):
+        return variant
+    from edgebench.model.expand import expand
+
+    key = _key("written out", variant.digest, sorted(way.natively), WRITTEN_OUT_REVISION)
+    known = bench.artifacts.lookup(key)
+    if known is not None:
+        return known
+    network = model.load(bench.artifacts.path(variant.digest) / MODEL_FILE)
+    made = expand(network, way.natively)
+    steps = model.lineage(network)
+    steps.append({"step": "write-out", "settings": {"for": cell.runtime}, "input": variant.digest})
+    with bench.scratch() as folder:
+        names = {"name": variant.model, "variant": variant.variant}
+        return _keep_onnx(folder, model.write(made, folder / MODEL_FILE, **names, steps=steps), key, bench)
+
+
+def convert_variant(cell: Cell, way: Way, source: Artifact, bench: Workbench) -> Conversion:
     """The runtime's artifact, from the store or from the converter."""
     wanted = Wanted(
         runtime=cell.runtime,
         precision=cell.precision,
-        model=variant.model,
-        variant=variant.variant,
-        model_digest=variant.model_digest,
-        ingredients={"onnx": variant.digest},
+        model=source.model,
+        variant=source.variant,
+        model_digest=source.model_digest,
+        ingredients={"onnx": source.digest},
+        options=way.options,
     )
 
     def ready() -> Ready:
-        return Ready(bench.artifacts.path(variant.digest) / MODEL_FILE, _info(variant, bench))
+        return Ready(bench.artifacts.path(source.digest) / MODEL_FILE, _info(source, bench))
 
     return convert(wanted, ready, bench.artifacts, home=bench.home, limits=bench.limits)
 

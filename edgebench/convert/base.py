@@ -16,15 +16,27 @@ from edgebench.errors import UserError, did_you_mean
 from edgebench.records import ModelInfo, Record
 
 
+class Way(Record, frozen=True):
+    """One way to convert: which operators the runtime gets as they are, and the converter's own options.
+
+    Operators outside `natively` that ONNX defines as functions of simpler ones are written out before; None:
+    all stay as they are.
+    """
+
+    natively: frozenset[str] | None = None
+    options: dict[str, str] = {}
+
+
 class Form(Record, frozen=True):
     """How a runtime gets one precision: ONNX-level steps first, then the converter's own options.
 
     `steps` are names of `edgebench.compress`, applied to a float32 model; a model that already has the wanted
-    precision is taken as it is.
+    precision is taken as it is. `ways` are tried in this order until one is proven by parity.
     """
 
     steps: tuple[str, ...] = ()
     options: dict[str, str] = {}
+    ways: tuple[Way, ...] = (Way(),)
 
 
 class Request(Record, frozen=True):

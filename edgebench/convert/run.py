@@ -61,7 +61,7 @@ class Wanted(Record, frozen=True):
     """What is to be made, known without opening the model; all of it is part of the artifact's key.
 
     `model_digest` is that of the file the user gave; `ingredients` is everything else that the prepared model
-    depends on: shapes, recipe steps, the digest of calibration data ...
+    depends on: shapes, recipe steps, the digest of calibration data ... `options` are those of the way chosen.
     """
 
     runtime: str
@@ -70,6 +70,7 @@ class Wanted(Record, frozen=True):
     variant: str
     model_digest: str
     ingredients: dict[str, str] = {}
+    options: dict[str, str] = {}
 
 
 class Prepared(NamedTuple):
@@ -151,7 +152,7 @@ def _request(maker: Converter, prepared: Prepared, wanted: Wanted) -> Request:
         model_path=str(prepared.path.resolve()),
         info=prepared.info,
         precision=wanted.precision,
-        options=maker.forms[wanted.precision].options,
+        options=maker.forms[wanted.precision].options | wanted.options,
     )
 
 
