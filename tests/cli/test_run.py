@@ -35,7 +35,7 @@ LONG = (
     "--min-samples",
     "20",
     "--min-duration",
-    "0.7 s",
+    "0.5 s",
 )
 CELL = ("model", "variant", "runtime", "precision", "device", "target")
 

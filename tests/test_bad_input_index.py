@@ -1,0 +1,184 @@
+"""Every kind of bad input that edgebench promises to refuse, and the tests that hold it to that.
+
+The test here fails where a named test is gone, so that none of these promises can be lost by renaming.
+"""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent
+
+BAD_INPUT: dict[str, tuple[str, ...]] = {
+    # the model
+    "not a file": (
+        "model/test_file.py::test_a_missing_file_is_the_users",
+        "model/test_file.py::test_a_folder_is_no_file",
+        "cli/test_inspect.py::test_what_is_no_sound_model",
+    ),
+    "not ONNX": (
+        "model/test_file.py::test_what_is_not_onnx_is_named",
+        "model/test_file.py::test_random_bytes_are_never_a_model",
+        "cli/test_inspect.py::test_what_is_no_sound_model",
+    ),
+    "truncated": (
+        "model/test_file.py::test_a_truncated_file_says_so",
+        "model/test_file.py::test_mutated_files_give_our_errors_or_a_model",
+        "cli/test_inspect.py::test_what_is_no_sound_model",
+    ),
+    "0 bytes": (
+        "model/test_file.py::test_an_empty_file_says_so",
+        "cli/test_inspect.py::test_what_is_no_sound_model",
+    ),
+    "wrong opset": (
+        "model/test_checks.py::test_an_impossible_opset_is_refused",
+        "model/test_checks.py::test_an_operator_newer_than_the_opset_is_named",
+        "cli/test_inspect.py::test_what_is_no_sound_model",
+    ),
+    "external data missing": (
+        "model/test_file.py::test_missing_external_data_is_named",
+        "cli/test_inspect.py::test_what_is_no_sound_model",
+    ),
+    "external data outside the model's folder": (
+        "model/test_file.py::test_external_data_outside_the_folder_is_never_read",
+        "model/test_file.py::test_a_link_out_of_the_folder_is_never_followed",
+        "cli/test_inspect.py::test_what_is_no_sound_model",
+    ),
+    "dynamic shape without --shape": (
+        "model/test_canonical.py::test_an_unknown_size_asks_for_the_option_to_type",
+        "cli/test_convert.py::test_an_open_shape_must_be_given",
+        "cli/test_run.py::test_an_open_shape_needs_its_flag",
+    ),
+    "unsupported operator": (
+        "convert/test_converters.py::test_openvino_names_the_operator_it_lacks",
+        "cli/test_convert.py::test_an_operator_that_the_runtime_lacks_is_named",
+        "cli/test_convert.py::test_an_operator_that_onnx_does_not_know_is_named",
+    ),
+    "NaN outputs": (
+        "test_parity.py::test_a_broken_reference_is_the_models_fault",
+        "test_parity.py::test_a_broken_candidate_does_not_pass",
+        "cli/test_convert.py::test_nan_outputs_are_the_models_fault",
+    ),
+    # words
+    "unknown runtime": (
+        "cli/test_convert.py::test_unknown_words_name_the_nearest",
+        "cli/test_run.py::test_wrong_words",
+    ),
+    "unknown precision": (
+        "cli/test_convert.py::test_unknown_words_name_the_nearest",
+        "cli/test_run.py::test_wrong_words",
+    ),
+    "unknown device": (
+        "test_inventory.py::test_an_unknown_device_says_what_there_is",
+        "cli/test_lists.py::test_an_unknown_device_names_the_nearest",
+        "fleet/test_runs.py::test_an_artifact_is_verified_on_a_board",
+    ),
+    "a selector that matches nothing": (
+        "test_inventory.py::test_a_selector_that_matches_nothing_says_what_there_is",
+        "cli/test_run.py::test_wrong_words",
+        "cli/test_lists.py::test_an_unknown_device_names_the_nearest",
+    ),
+    # documents
+    "inventory with an unknown key, a wrong type, a duplicate device": (
+        "test_inventory.py::test_refuses_in_these_words",
+        "test_inventory.py::test_damaged_inventories_never_end_in_a_traceback",
+        "cli/test_lists.py::test_wrong_inventories",
+    ),
+    "target with an unknown key or a wrong type": (
+        "test_targets.py::test_refuses_in_these_words",
+        "test_targets.py::test_damaged_targets_never_end_in_a_traceback",
+        "cli/test_lists.py::test_a_wrong_target_is_told_with_line_and_nearest_key",
+        "cli/test_lists.py::test_wrong_targets",
+    ),
+    "plan with an unknown key": ("cli/test_run.py::test_a_wrong_plan_names_line_and_nearest_key",),
+    "YAML bomb": (
+        "test_documents.py::test_a_yaml_bomb_is_refused_at_its_first_anchor",
+        "cli/test_lists.py::test_wrong_inventories",
+        "cli/test_lists.py::test_wrong_targets",
+    ),
+    # the way to the device
+    "unreachable host": (
+        "transport/test_ssh.py::test_a_cut_cable",
+        "transport/test_ssh.py::test_a_name_that_cannot_resolve",
+        "fleet/test_runs.py::test_an_unreachable_board",
+    ),
+    "refused port": (
+        "transport/test_ssh.py::test_a_refused_port",
+        "fleet/test_runs.py::test_a_refused_port",
+    ),
+    "wrong host key": (
+        "transport/test_ssh.py::test_a_wrong_host_key_is_never_accepted",
+        "fleet/test_runs.py::test_a_wrong_host_key_fails_that_board_alone",
+    ),
+    "unknown host key": (
+        "transport/test_ssh.py::test_a_device_without_a_pinned_key_is_refused",
+        "fleet/test_runs.py::test_a_board_without_a_pinned_key_is_not_even_tried",
+    ),
+    "bad login": (
+        "transport/test_ssh.py::test_a_refused_login_names_user_and_keys_but_no_secret",
+        "transport/test_ssh.py::test_an_unknown_user_is_refused",
+        "fleet/test_runs.py::test_a_bad_login",
+        "fleet/test_runs.py::test_a_key_file_that_is_not_there",
+    ),
+    # the device
+    "no Python on the device": ("fleet/test_runs.py::test_a_board_without_python",),
+    "disk full on the device": (
+        "transport/test_ssh.py::test_a_full_disk_is_named_with_numbers",
+        "probe/test_store.py::test_a_full_disk_is_no_space",
+        "fleet/test_runs.py::test_a_full_disk",
+        "fleet/test_runs.py::test_a_disk_too_small_for_the_runtime",
+    ),
+    "probe killed mid-launch": (
+        "probe/test_launch.py::test_a_kill_from_outside_is_not_blamed_on_memory",
+        "fleet/test_runs.py::test_a_killed_probe_costs_one_launch_and_the_run_goes_on",
+        "fleet/test_runs.py::test_a_killed_launch_is_tried_again",
+        "fleet/test_runs.py::test_a_launch_that_is_killed_again_and_again_is_the_devices_failure",
+    ),
+    "garbage from the probe": (
+        "device/test_wire.py::test_arbitrary_bytes_give_messages_or_device_errors",
+        "fleet/test_runs.py::test_garbage_in_the_place_of_the_probe",
+        "fleet/test_runs.py::test_garbage_between_the_probes_words",
+        "fleet/test_runs.py::test_terminal_escapes_from_a_board_never_reach_the_terminal",
+    ),
+    "endless output from the probe": (
+        "device/test_wire.py::test_endless_noise_before_hello_is_an_error",
+        "device/test_wire.py::test_an_endless_line_is_an_error",
+        "transport/test_alike.py::test_endless_output_ends_at_the_deadline",
+        "fleet/test_runs.py::test_garbage_in_the_place_of_the_probe",
+    ),
+    # the user stops it
+    "Ctrl-C": (
+        "cli/test_run.py::test_a_stopped_run_cleans_up_and_continues",
+        "cli/test_run.py::test_an_interrupt_while_preparing",
+        "fleet/test_runs.py::test_an_interrupted_run_leaves_the_boards_clean",
+    ),
+    "device busy": (
+        "probe/test_session.py::test_one_lease_at_a_time",
+        "cli/test_run.py::test_a_busy_device_is_75_and_names_the_holder_and_waiting_helps",
+        "fleet/test_runs.py::test_a_busy_board_is_75_and_waiting_helps",
+    ),
+    "a crash at any moment": (
+        "store/test_store.py::test_a_killed_run_keeps_what_it_stored",
+        "cli/test_run.py::test_a_killed_run_loses_only_the_launch_in_flight",
+        "fleet/test_runs.py::test_a_killed_controller_leaves_the_boards_clean",
+    ),
+}
+
+
+@cache
+def functions_of(file: str) -> frozenset[str]:
+    """The names of the test functions of a file."""
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
+
+
+@pytest.mark.parametrize("item", BAD_INPUT)
+def test_bad_input_has_its_tests(item: str) -> None:
+    for node in BAD_INPUT[item]:
+        file, _, name = node.partition("::")
+        assert (ROOT / file).is_file(), f"{item}: {file} is gone"
+        assert name in functions_of(file), f"{item}: {node} is gone"
