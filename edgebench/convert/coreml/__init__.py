@@ -32,7 +32,6 @@ _NO_WAY = {
     "NonMaxSuppression": "cut it off the model and return its inputs (boxes and scores)",
     "Loop": "export the network with the loop unrolled, or use onnxruntime or openvino",
     "Scan": "export the network with the loop unrolled, or use onnxruntime or openvino",
-    "If": "fold its condition to a constant, or use onnxruntime or openvino",
 }
 
 
@@ -44,6 +43,8 @@ class CoreMlConverter:
     forms: ClassVar[Mapping[str, Form]] = {
         "fp32": Form(),
         "fp16": Form(options={"compute": "float16"}),
+        "int8": Form(steps=("int8-static",)),
+        "int8-dynamic": Form(steps=("int8-dynamic",)),
     }
 
     def __init__(self, home: Path | None = None) -> None:
@@ -71,13 +72,15 @@ class CoreMlConverter:
     def convert(self, request: Request, folder: Path) -> Produced:
         """`model.mlpackage` in `folder`; ModelError naming every node that Core ML cannot express exactly."""
         from edgebench import model
-        from edgebench.convert.coreml import frontend, package, table
+        from edgebench.convert.coreml import frontend, package, table, weightonly
 
         _quiet()
         network = model.load(Path(request.model_path))
         if request.info.precision == "fp16" or _has_half(request.info):
             network = model.fp16_to_fp32(network)
         started = time.perf_counter()
+        if weightonly.applies(network):
+            network = weightonly.rewritten(network)
         lowered = frontend.lower(network, _target(), table.LOWERINGS)
         made = _translated(lowered.program, half=request.options.get("compute") == "float16")
         package.save(made, folder / PACKAGE, _metadata(request))
@@ -142,6 +145,8 @@ def _metadata(request: Request) -> dict[str, str]:
 def _notes(request: Request) -> tuple[str, ...]:
     kinds = {tensor.dtype for tensor in (*request.info.inputs, *request.info.outputs)}
     notes = []
+    if request.info.precision == "int8-dynamic":
+        notes.append("weight-only int8: Core ML computes the activations as float")
     if kinds & {"int64", "uint64", "uint32"}:
         notes.append("whole numbers are int32 in Core ML")
     if "float64" in kinds:

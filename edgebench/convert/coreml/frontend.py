@@ -104,7 +104,7 @@ def lower(model: ModelProto, target: Any, table: Mapping[str, str], **options: A
 
 def expanded(model: ModelProto, table: Mapping[str, str]) -> ModelProto:
     """The model with those operators written out that ONNX defines as functions and that the table lacks."""
-    from edgebench.model import expand
+    from edgebench.model.expand import expand
 
     if all(_key(node) in table for node in model.graph.node):
         return model
@@ -356,7 +356,7 @@ def _evaluated(graph: _Graph, proto: NodeProto, node: Node, feeds: dict[str, Any
 def _kept_integers(node: Node) -> Value | None:
     """A constant weight with the 8-bit integers it is stored as; None where it is no such weight."""
     data, scale = node.constant(0, "the data"), node.constant(1, "the scale")
-    if data.dtype not in (np.int8, np.uint8) or data.ndim == 0 or scale.ndim > 1 or data.size < 2:
+    if data.dtype not in (np.int8, np.uint8) or data.ndim < 2 or scale.ndim > 1 or data.size < 2:
         return None
     if node.attribute("block_size", 0):
         return None
