@@ -37,6 +37,7 @@ from edgebench.errors import (
     Interrupted,
     NothingDone,
     UserError,
+    did_you_mean,
 )
 from edgebench.fleet import plan as plans
 from edgebench.fleet import start as starts
@@ -155,7 +156,20 @@ def _models(
     if not models:
         raise UserError("no model was named", hint="edgebench run MODEL.onnx --to ncnn, or --plan plan.yaml")
     fixed = dict(model.parse_shape(shape) for shape in shapes)
-    return tuple(starts.plan_of_model(path, fixed, inputs, calibration) for path in models)
+    known = {path: {each.name for each in model.inspect(Path(path)).inputs} for path in models}
+    for name in fixed:
+        if not any(name in inputs_of for inputs_of in known.values()):
+            every = sorted(set().union(*known.values()))
+            raise UserError(f'no model has an input "{name}"', hint=did_you_mean(name, every))
+    return tuple(
+        PlannedModel(
+            path=path,
+            inputs=inputs,
+            calibration=calibration,
+            shapes={name: shape for name, shape in fixed.items() if name in known[path]},
+        )
+        for path in models
+    )
 
 
 def _seconds(text: str | None) -> float | None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import edgebench
 from edgebench.errors import EXIT_ERROR, UserError
 from edgebench.fleet.engine import Assignment
-from edgebench.fleet.plan import Expansion, Plan, PlannedJob, PlannedModel
+from edgebench.fleet.plan import Expansion, Plan, PlannedJob
 from edgebench.inventory import Inventory
 from edgebench.pipeline import Cell
 from edgebench.records import Failure, Job, Run, Target, from_json, to_json
@@ -88,13 +88,6 @@ def planned_launches(assignments: Iterable[Assignment]) -> dict[str, int]:
     for each in assignments:
         planned[each.job.device] = planned.get(each.job.device, 0) + each.job.workload.launches
     return planned
-
-
-def plan_of_model(
-    path: str, shapes: Mapping[str, tuple[int, ...]], inputs: str | None, calibration: str | None
-) -> PlannedModel:
-    """A model of a plan that comes from flags."""
-    return PlannedModel(path=path, inputs=inputs, calibration=calibration, shapes=dict(shapes))
 
 
 def _refusal(run: Run, job: Job, reason: str, hint: str) -> Failure:
