@@ -1,4 +1,4 @@
-"""Shared by all tests: a missing tool is a skip here, and a failure where `EDGEBENCH_NO_SKIPS=1` says so (CI)."""
+"""Shared by all tests: a missing tool is a skip, and a failure where `EDGEBENCH_NO_SKIPS=1` says so (CI)."""
 
 from __future__ import annotations
 
