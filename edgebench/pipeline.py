@@ -284,6 +284,7 @@ def make_variant(cell: Cell, form: Form, canonical: Artifact, bench: Workbench) 
             compress.Settings(arch=cell.arch, calibration=calibration),
             out=folder / MODEL_FILE,
         )
+        info = replace(info, name=canonical.model)  # the plan may call it something else than the file does
         return _keep_onnx(folder, info, key, bench)
 
 
