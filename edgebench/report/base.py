@@ -202,7 +202,7 @@ CAUTION_TITLES = {
 
 
 class Concern(NamedTuple):
-    """One sentence of a warning and the jobs it is about."""
+    """One sentence and the jobs it is about."""
 
     detail: str
     jobs: tuple[str, ...]
@@ -212,6 +212,18 @@ class Concern(NamedTuple):
         shown = "; ".join(self.jobs[:LABELS_SHOWN])
         more = len(self.jobs) - LABELS_SHOWN
         return f"{shown}; and {more} more" if more > 0 else shown
+
+
+def grouped(failures: Iterable[Failure]) -> list[tuple[Failure, Concern]]:
+    """Failures that say the same once, with all their jobs: a bad model fails on every board."""
+    found: dict[tuple[str, str, str, str], list[Failure]] = {}
+    for failure in failures:
+        said = (failure.owner, failure.stage, clean(failure.message), next_step(failure))
+        found.setdefault(said, []).append(failure)
+    return [
+        (same[0], Concern(clean(same[0].message), tuple(label(each.job) for each in same)))
+        for same in found.values()
+    ]
 
 
 def concerns(rows: Iterable[Row]) -> list[tuple[str, list[Concern]]]:

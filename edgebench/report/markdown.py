@@ -18,6 +18,7 @@ from edgebench.report.base import (
     columns,
     concerns,
     device_line,
+    grouped,
     headline,
     label,
     legend,
@@ -88,8 +89,8 @@ def _failures(report: Report) -> Iterator[str]:
     yield from ("", f"## Failures ({len(report.failures)})", "")
     yield _cells(("job", "owner", "stage", "what happened", "next"))
     yield _cells(("---",) * 5)
-    for failure in report.failures:
-        texts = (label(failure.job), failure.owner, name(failure.stage), failure.message, next_step(failure))
+    for failure, concern in grouped(report.failures):
+        texts = (concern.who(), failure.owner, name(failure.stage), failure.message, next_step(failure))
         yield _cells(map(escape, texts))
 
 

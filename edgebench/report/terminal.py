@@ -26,6 +26,7 @@ from edgebench.report.base import (
     columns,
     concerns,
     device_line,
+    grouped,
     headline,
     label,
     legend,
@@ -237,12 +238,12 @@ def _packed(items: Sequence[str], width: int) -> Iterator[str]:
 def _failures(report: Report, _width: int) -> Iterator[Piece]:
     if report.failures:
         yield _title(f"Failures ({len(report.failures)})")
-    for failure in report.failures:
-        line = Text("✗ ", style="red").append(label(failure.job), style="bold")
+    for failure, concern in grouped(report.failures):
+        line = Text("✗ ", style="red").append(concern.who(), style="bold")
         yield _indented(line)
         blame = Text(f"owner: {failure.owner}, stage: {name(failure.stage)}", style="red")
         yield _indented(blame, 2 * INDENT)
-        yield _indented(Text(clean(failure.message)), 2 * INDENT)
+        yield _indented(Text(concern.detail), 2 * INDENT)
         yield _indented(Text("next: ", style="bold").append(next_step(failure), style="not bold"), 2 * INDENT)
 
 
