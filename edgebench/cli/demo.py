@@ -14,7 +14,9 @@ from edgebench.cli.setup import read_settings
 from edgebench.cli.showing import render, write_whole
 from edgebench.convert.tools import available
 from edgebench.fleet.plan import Plan, PlannedModel, WorkloadChanges
+from edgebench.inventory import this_target
 from edgebench.settings import Settings
+from edgebench.targets import find
 
 DATA = Path(edgebench.__file__).parent / "demo"
 PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
@@ -45,8 +47,16 @@ def _plan(settings: Settings, launches: int) -> Plan:
     )
     return Plan(
         models=(digits, pruned),
-        runtimes=tuple(status.runtime for status in available(settings.home) if status.ready),
+        runtimes=_runtimes(settings),
         precisions=PRECISIONS,
         on="local",
         workload=WorkloadChanges(launches=launches, threads=1),
+    )
+
+
+def _runtimes(settings: Settings) -> tuple[str, ...]:
+    """The runtimes that are installed and run on this computer."""
+    here = find(this_target())
+    return tuple(
+        each.runtime for each in available(settings.home) if each.ready and each.runtime in here.runtimes
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,7 +32,17 @@ def warn(text: str) -> None:
 
 def note(text: str) -> None:
     """A remark on stderr: not part of the result."""
-    click.echo(clean(text), err=True)
+    for line in clean(text).splitlines():
+        click.echo("\n".join(_wrapped(line)), err=True)
+
+
+def _wrapped(line: str) -> list[str]:
+    """The line broken between words where it is wider than the terminal; whole where there is none."""
+    if not sys.stderr.isatty():
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    width = max(40, shutil.get_terminal_size().columns - 1)
+    return textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False) or [line]
 
 
 def clean(text: str) -> str:

@@ -111,11 +111,12 @@ class Progress:
 
     def _draw(self, step: Step, bars: Bars) -> None:
         done, planned = self._pace.share(step.device)
-        text = clean(" ".join(filter(None, (step.stage, step.what, step.note))))[:60]
+        text = clean(" ".join(filter(None, (step.stage, step.what, step.note))))
+        count, left, total = f"{done}/{planned}" if planned else "", self._left(step.device), planned or None
         if step.device not in self._tasks:
-            self._tasks[step.device] = bars.add_task(text, total=planned or None, device=step.device, left="")
-        task, left = self._tasks[step.device], self._left(step.device)
-        bars.update(task, description=text, completed=done, total=planned or None, left=left)
+            self._tasks[step.device] = bars.add_task(text, total=total, device=step.device, count="", left="")
+        task = self._tasks[step.device]
+        bars.update(task, description=text, completed=done, total=total, count=count, left=left)
         if step.stage == "failed":
             bars.console.print(clean(f"{step.device}: failed: {step.what}: {step.note}"), style="red")
 
@@ -133,10 +134,20 @@ def _launched(step: Step, last: Step | None) -> int:
 
 
 def _bars() -> Bars:
+    """One line a device: its name, launches done of those planned, what it does, how long still."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bars
+    from rich.table import Column
 
-    columns = ("[bold]{task.fields[device]}", BarColumn(bar_width=16), MofNCompleteColumn())
-    rest = (TextColumn("{task.description}", markup=False), TextColumn("{task.fields[left]}", markup=False))
-    return Bars(*columns, *rest, console=Console(stderr=True, markup=False, highlight=False), transient=True)
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    return Bars(
+        TextColumn("{task.fields[device]}", style="bold", markup=False),
+        BarColumn(bar_width=8),
+        TextColumn("{task.fields[count]}", markup=False),
+        TextColumn("{task.description}", markup=False, table_column=rest),
+        TextColumn("{task.fields[left]}", markup=False, table_column=Column(no_wrap=True)),
+        console=Console(stderr=True, markup=False, highlight=False),
+        transient=True,
+        expand=True,
+    )

@@ -22,7 +22,6 @@ from edgebench.report.base import (
     Column,
     Report,
     Row,
-    clean,
     columns,
     concerns,
     device_line,
