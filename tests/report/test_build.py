@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edgebench.records import Workload, replace, to_json
-from edgebench.report.base import Report, Row
+from edgebench.report.base import Report, Row, grouped
 from edgebench.report.build import build, planned_jobs
 from tests.report import fixtures
 from tests.report.fixtures import job, measurement
@@ -138,3 +138,15 @@ def test_failures_only_and_nothing_at_all() -> None:
     assert (report.rows, report.counts.failed, report.counts.planned) == ((), 2, 2)
     assert build(fixtures.run(), [], []).counts.planned == 0
     assert build(run, [], []).counts.missing == 12
+
+
+def test_a_failure_that_meets_many_jobs_is_said_once() -> None:
+    jobs = [job(device=name) for name in ("a", "b", "c", "d")]
+    same = [fixtures.failure(each, "model", "prepare", "operator Foo", "export without Foo") for each in jobs]
+    other = fixtures.failure(jobs[0], "device", "measure", "a: gone", "look at it")
+    said = grouped([*same, other])
+    assert [(first.message, len(concern.jobs)) for first, concern in said] == [
+        ("operator Foo", 4),
+        ("a: gone", 1),
+    ]
+    assert said[0][1].who().endswith("; and 1 more")
