@@ -51,14 +51,25 @@ if TYPE_CHECKING:
 
 CONTROLLER = "controller"
 REFERENCE = "ONNX Runtime, graph optimisations off"
+DEFINITION = "ONNX's reference implementation"
 MODEL_FILE = "model.onnx"
 INFO_FILE = "info.json"
+BUILT_ON_DEVICE = (
+    "tensorrt",
+)  # their artifact is an ONNX file and a plan: here the reference runs that file
 PARITY_SAMPLES = 4
 GENERATED_SEED = 20261123
-CANONICAL_REVISION = 1  # raised whenever the same file would give another canonical form
+CANONICAL_REVISION = 2  # raised whenever the same file would give another canonical form
 WRITTEN_OUT_REVISION = 1  # raised whenever the same operators would be written out otherwise
 
 Samples = list[dict[str, "np.ndarray"]]
+
+
+class Reference(NamedTuple):
+    """What others are compared with, and who computed it."""
+
+    samples: Samples
+    name: str
 
 
 class Cell(Record, frozen=True):
@@ -124,7 +135,7 @@ class Workbench:
         self.announce = announce
         self.artifacts = ArtifactStore(home / "artifacts")
         self._controller: Session | None = None
-        self._references: dict[tuple[str, str], Samples] = {}
+        self._references: dict[tuple[str, str], Reference] = {}
         self._lock = threading.RLock()
 
     @contextmanager
@@ -138,20 +149,33 @@ class Workbench:
 
     def infer(self, artifact: Artifact, folder: Path, inputs: InputSet) -> Samples:
         """What an artifact in `folder` computes on this computer, sample by sample."""
+        if artifact.runtime in BUILT_ON_DEVICE:
+            return self.computed(artifact, folder, inputs).samples
         if evaluates(artifact.runtime):
             return evaluate(artifact, folder, read_samples(inputs), time_s=self.limits.time_s)
         placed = Placed(artifact=str(folder), inputs=inputs.folder, bundle=None, moved_bytes=0)
         with self.controller() as session:
             return session.infer(artifact, placed, inputs)
 
-    def reference(self, variant: Artifact, inputs: InputSet) -> Samples:
-        """What the variant's ONNX file computes in the reference; computed once for all devices."""
+    def reference(self, variant: Artifact, inputs: InputSet) -> Reference:
+        """What the variant's ONNX file computes; computed once for all devices."""
         key = (variant.digest, inputs.digest)
         with self._lock:
             if key not in self._references:
                 folder = self.artifacts.path(variant.digest)
-                self._references[key] = self.infer(_as_reference(variant), folder, inputs)
+                self._references[key] = self.computed(variant, folder, inputs)
             return self._references[key]
+
+    def computed(self, variant: Artifact, folder: Path, inputs: InputSet) -> Reference:
+        """What an ONNX file computes in ONNX Runtime; by ONNX's definition where that cannot, or errs."""
+        try:
+            ran = Reference(self.infer(_as_reference(variant), folder, inputs), REFERENCE)
+        except ModelError:
+            defined = _by_definition(folder / MODEL_FILE, inputs, in_any_case=True)
+            if defined is None:
+                raise
+            return defined
+        return _by_definition(folder / MODEL_FILE, inputs, in_any_case=False) or ran
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -236,11 +260,11 @@ def _prove_canonical(cell: Cell, folder: Path, info: ModelInfo, bench: Workbench
     """
     path = Path(cell.model_path)
     inputs, kind = parity_inputs(cell, info, bench)
-    draft = _as_reference(_onnx_artifact(info, ""))
+    draft = _onnx_artifact(info, "")
     with bench.scratch() as original:
         (original / MODEL_FILE).write_bytes(model.load(path).SerializeToString())
-        wanted = bench.infer(draft, original, inputs)
-    report = _judge(wanted, bench.infer(draft, folder, inputs), "fp32", CONTROLLER, kind)
+        wanted = bench.computed(draft, original, inputs)
+    report = _judge(wanted, bench.computed(draft, folder, inputs).samples, "fp32", CONTROLLER, kind)
     if not report.passed:
         raise BugError(f"the canonical form of {path.name} computes something else: {_why(report)}")
 
@@ -373,7 +397,8 @@ def check(
     """The artifact's outputs on this computer against the reference's."""
     outputs = bench.infer(artifact, bench.artifacts.path(artifact.digest), inputs)
     report = _judge(bench.reference(variant, inputs), outputs, artifact.precision, CONTROLLER, kind)
-    return replace(report, computed_by="interpreter" if evaluates(artifact.runtime) else "runtime")
+    here = not (evaluates(artifact.runtime) or artifact.runtime in BUILT_ON_DEVICE)
+    return replace(report, computed_by="runtime" if here else "interpreter")
 
 
 def demand(report: ParityReport, artifact: Artifact) -> None:
@@ -530,9 +555,11 @@ def finish(measurement: Measurement, site: Site) -> Measurement:
 # --- helpers ------------------------------------------------------------------------------------
 
 
-def _judge(reference: Samples, outputs: Samples, precision: str, where: str, kind: str) -> ParityReport:
+def _judge(reference: Reference, outputs: Samples, precision: str, where: str, kind: str) -> ParityReport:
     bound = parity.bound_for(precision)
-    return parity.judge(reference, outputs, bound, where=where, reference_name=REFERENCE, inputs=kind)
+    return parity.judge(
+        reference.samples, outputs, bound, where=where, reference_name=reference.name, inputs=kind
+    )
 
 
 def _why(report: ParityReport) -> str:
@@ -544,6 +571,21 @@ def title(what: Cell | Job) -> str:
     """A cell or job in the words of progress and messages."""
     name = what.model if isinstance(what, Job) else what.name or Path(what.model_path).stem
     return f"{name} {what.precision} on {what.runtime}"
+
+
+def _by_definition(path: Path, inputs: InputSet, *, in_any_case: bool) -> Reference | None:
+    """What ONNX defines that a small file computes, if that can be had; else only for doubtful operators."""
+    from edgebench.model import definition
+
+    if not in_any_case and not definition.is_doubtful(model.load(path)):
+        return None
+    macs = model.inspect(path).macs
+    if macs is None or macs > definition.MAX_MACS:
+        return None
+    try:
+        return Reference(definition.outputs(model.load(path), read_samples(inputs)), DEFINITION)
+    except ModelError:
+        return None
 
 
 def _as_reference(variant: Artifact) -> Artifact:

@@ -66,16 +66,21 @@ def inspect(path: Path) -> ModelInfo:
 def prepare(path: Path, *, shapes: Mapping[str, tuple[int, ...]], batch: int = 1, out: Path) -> ModelInfo:
     """The canonical model, written to `out`: static, sorted, with all shapes and without exporters' notes.
 
-    A leading dimension that is its input's only unknown one becomes `batch` (its lineage says so); every
+    An opset that is too old for runtimes is raised (its lineage says so). A leading dimension that is its
+    input's only unknown one becomes `batch` (its lineage says so); every
     other unknown one must be given in `shapes`, else a UserError shows the option to type. Values do not
     change, and the same input gives the same bytes. Errors as for `load`.
     """
-    from edgebench.model import base, canonical, info
+    from edgebench.model import base, canonical, info, opset
 
     model, named, _ = _loaded(path)
     made = base.inlined(model)
     frozen = canonical.freeze(made, shapes, batch)
     steps = info.lineage(made)
+    newer = opset.raised(made)
+    if newer is not None:
+        made = newer
+        steps.append({"step": "opset", "settings": {"raised_to": opset.RAISED_TO}, "input": named})
     if frozen.inputs:
         settings = {name: list(shape) for name, shape in sorted(frozen.inputs.items())}
         steps.append({"step": "freeze", "settings": settings, "input": named})
