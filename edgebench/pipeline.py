@@ -76,7 +76,7 @@ class Cell(Record, frozen=True):
     """What is to be prepared: one model in one precision for one runtime on one kind of processor.
 
     `as_is` takes the model as it comes; otherwise it is compressed to `precision` where need be.
-    `inputs` and `calibration` are `.npz` files.
+    `inputs` and `calibration` are `.npz` files. `options` are the converter's, of a target that is built for.
     """
 
     model_path: str
@@ -89,6 +89,7 @@ class Cell(Record, frozen=True):
     batch: int = 1
     inputs: str | None = None
     calibration: str | None = None
+    options: tuple[tuple[str, str], ...] = ()
 
 
 class Prepared(NamedTuple):
@@ -351,7 +352,7 @@ def convert_variant(cell: Cell, way: Way, source: Artifact, bench: Workbench) ->
         variant=source.variant,
         model_digest=source.model_digest,
         ingredients={"onnx": source.digest},
-        options=way.options,
+        options=way.options | dict(cell.options),
     )
 
     def ready() -> Ready:

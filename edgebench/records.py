@@ -16,7 +16,9 @@ from edgebench.errors import BugError, InfrastructureError, Owner
 
 SCHEMA_VERSION = 1
 
-RUNTIMES = ("onnxruntime", "ncnn", "openvino", "coreml")
+RUNTIMES = ("onnxruntime", "ncnn", "openvino", "coreml", "tensorrt")
+# Those that a device's probe runs; the others are converted only.
+MEASURED = ("onnxruntime", "ncnn", "openvino")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
 
 R = TypeVar("R")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from edgebench import documents
 from edgebench.documents import At, Document, quoted
 from edgebench.errors import ConfigError, InfrastructureError, UserError, did_you_mean
-from edgebench.records import PRECISIONS, RUNTIMES, Facts, Limits, Target, Workload
+from edgebench.records import PRECISIONS, RUNTIMES, Facts, Limits, RuntimeProfile, Target, Workload
 
 VERSION = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -144,6 +144,28 @@ def _check_runtimes(document: Document[Target]) -> None:
             raise document.error((*at, "precisions"), message, hint=f"known: {', '.join(PRECISIONS)}")
         for index, precision in enumerate(profile.precisions):
             _check_precision(document, (*at, "precisions", index), precision, profile.precisions[:index])
+        if name == "tensorrt":
+            _check_tensorrt(document, at, profile)
+
+
+def _check_tensorrt(document: Document[Target], at: At, profile: RuntimeProfile) -> None:
+    """An engine fits one version and one GPU, and is built where it runs."""
+    if profile.build_on != "device":
+        message = "runtimes.tensorrt is built on the device it is for"
+        raise document.error((*at, "build_on"), message, hint="write build_on: device")
+    for name, form, example in _TENSORRT_OPTIONS:
+        value = profile.options.get(name)
+        if not isinstance(value, str) or re.fullmatch(form, value) is None:
+            said = "is missing" if value is None else f"is {quoted(str(value))}"
+            message = f"runtimes.tensorrt.options.{name} {said}"
+            hint = f'write it in quotes: {name}: "{example}"'
+            raise document.error((*at, "options"), message, hint=hint)
+
+
+_TENSORRT_OPTIONS = (
+    ("tensorrt_version", r"[0-9]{1,2}\.[0-9]{1,2}(\.[0-9]{1,3})?", "10.3.0"),
+    ("compute_capability", r"[0-9]{1,2}\.[0-9]", "8.7"),
+)
 
 
 def _check_precision(document: Document[Target], at: At, precision: str, before: tuple[str, ...]) -> None:

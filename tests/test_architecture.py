@@ -58,14 +58,23 @@ ENTRIES = {
     "edgebench.cli.demo": "the main job is `run` itself, with a plan of its own",
     "edgebench.fleet.start": "turns plans and interrupted runs into what the engine takes",
     "edgebench.convert.coreml": "the converter; its parts need coremltools, imported on first use",
+    "edgebench.convert.ncnn": "the converter: pnnx and the gate; int8 and QDQ models go on to their parts",
+    "edgebench.convert.ncnn.int8": "puts ranges, writing and measuring together",
     "edgebench.device.session": "the one door to a device: puts wire, bundle and bootstrap together",
     "edgebench.model": "the functions that others call; each imports its part on first use",
     "edgebench.store": "the Store class over opening and rows",
+    "edgebench.convert.tensorrt": "the converter: prepare, preflight, second opinion and plan, in this order",
+    "edgebench.convert.tensorrt.preflight": "puts the rules about operators and about Q and DQ together",
+    "edgebench.convert.tensorrt.prepare": "puts the rewritings together",
     "edgebench.transport.ssh": "the SSH transport over reach, auth and channel",
 }
 
 # What every sibling may import, by package: `base`, or where two words say more than one.
-BASES = {"edgebench.cli": {"output", "progress", "setup", "showing"}}
+BASES = {
+    "edgebench.cli": {"output", "progress", "setup", "showing"},
+    "edgebench.convert.ncnn": {"base", "param"},
+    "edgebench.convert.tensorrt": {"base", "graph"},
+}
 
 SDKS = (
     "alembic",

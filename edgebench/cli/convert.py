@@ -29,10 +29,26 @@ from edgebench.cli.setup import (
     workbench,
 )
 from edgebench.device.session import Lease
-from edgebench.errors import EXIT_ERROR, EXIT_OK, EdgebenchError, InfrastructureError, UserError
+from edgebench.errors import (
+    EXIT_ERROR,
+    EXIT_OK,
+    EdgebenchError,
+    InfrastructureError,
+    ModelError,
+    UserError,
+)
 from edgebench.fleet.plan import own_precision
-from edgebench.pipeline import Cell, Prepared, Workbench, open_device, prepare, verify_artifact
-from edgebench.records import Artifact, ParityReport, decode, encode, to_json
+from edgebench.pipeline import (
+    BUILT_ON_DEVICE,
+    Cell,
+    Prepared,
+    Workbench,
+    open_device,
+    prepare,
+    verify_artifact,
+)
+from edgebench.records import RUNTIMES, Artifact, ParityReport, Target, decode, encode, to_json
+from edgebench.targets import find as find_target
 from edgebench.units import format_bytes, format_duration, significant
 
 MANIFEST = "edgebench.json"  # lies beside an artifact's files where `convert -o` wrote them
@@ -40,9 +56,7 @@ MANIFEST = "edgebench.json"  # lies beside an artifact's files where `convert -o
 
 @click.command()
 @click.argument("model_path", metavar="MODEL", type=click.Path())
-@click.option(
-    "--to", "runtimes", required=True, metavar="RUNTIME[,RUNTIME]", help="onnxruntime, ncnn, openvino."
-)
+@click.option("--to", "runtimes", required=True, metavar="RUNTIME[,RUNTIME]", help=f"{', '.join(RUNTIMES)}.")
 @click.option("--precision", metavar="P", help="fp32, fp16, int8 or int8-dynamic; default: as the model is.")
 @shape_option
 @inputs_option
@@ -51,6 +65,9 @@ MANIFEST = "edgebench.json"  # lies beside an artifact's files where `convert -o
     "--arch",
     type=click.Choice(["x86_64", "aarch64", "armv7l"]),
     help="Processor that int8 is made for; default: this one.",
+)
+@click.option(
+    "--target", "target_name", metavar="NAME", help="The kind of device it is for; tensorrt needs one."
 )
 @click.option(
     "-o", "--output", type=click.Path(), metavar="DIR", help="Copy the artifacts there, a folder each."
@@ -64,6 +81,7 @@ def convert(
     inputs: str | None,
     calibration: str | None,
     arch: str | None,
+    target_name: str | None,
     output: str | None,
     as_json: bool,
 ) -> int:
@@ -71,6 +89,7 @@ def convert(
     settings = read_settings()
     wanted = runtimes_of(runtimes)
     chosen = precisions_of(precision) or ("as-is",)
+    target = None if target_name is None else find_target(target_name, settings.targets)
     own = own_precision(model.inspect(Path(model_path)))
     cells = [
         Cell(
@@ -78,24 +97,61 @@ def convert(
             runtime=runtime,
             precision=own if one == "as-is" else one,
             as_is=one == "as-is",
-            arch=arch or this_arch(),
+            arch=arch or _arch_of(target),
             shapes=tuple(model.parse_shape(shape) for shape in shapes),
             inputs=inputs,
             calibration=calibration,
+            options=_options_of(target, runtime),
         )
         for runtime in wanted
         for one in chosen
     ]
     if not cells:
-        raise UserError("no runtime was named", hint="--to onnxruntime,ncnn,openvino")
+        raise UserError("no runtime was named", hint=f"--to {','.join(RUNTIMES)}")
     with Progress({}) as progress, workbench(settings, progress) as bench:
-        made = [_convert(cell, bench) for cell in cells]
+        made = [_convert(cell, target, bench) for cell in cells]
         folders = [_copy_out(each, bench, output) for each in made if isinstance(each, Prepared)]
     return _show(cells, made, folders, as_json=as_json)
 
 
-def _convert(cell: Cell, bench: Workbench) -> Prepared | EdgebenchError:
+def _arch_of(target: Target | None) -> str:
+    known = target is not None and target.platform.arch != "any"
+    return target.platform.arch if target is not None and known else this_arch()
+
+
+def _options_of(target: Target | None, runtime: str) -> tuple[tuple[str, str], ...]:
+    """What the target says about a runtime whose artifacts fit one kind of device only."""
+    profile = None if target is None else target.runtimes.get(runtime)
+    if profile is None or profile.build_on != "device":
+        return ()
+    return tuple(sorted((name, str(value)) for name, value in profile.options.items()))
+
+
+def _demand_offer(cell: Cell, target: Target | None) -> None:
+    """ModelError when the kind of device does not take that runtime or precision."""
+    if target is None:
+        if cell.runtime in BUILT_ON_DEVICE:
+            raise UserError(
+                f"a {cell.runtime} artifact fits one kind of device, and none was named",
+                hint="--target jetson-orin-nano (edgebench targets list shows all)",
+            )
+        return
+    profile = target.runtimes.get(cell.runtime)
+    if profile is None:
+        raise ModelError(
+            f"target {target.name} does not offer {cell.runtime}",
+            hint=f"it offers {', '.join(target.runtimes)}",
+        )
+    if cell.precision not in profile.precisions:
+        raise ModelError(
+            f"{cell.runtime} on target {target.name} does not take {cell.precision}",
+            hint=f"--precision {' or '.join(profile.precisions)} of the float model",
+        )
+
+
+def _convert(cell: Cell, target: Target | None, bench: Workbench) -> Prepared | EdgebenchError:
     try:
+        _demand_offer(cell, target)
         return prepare(cell, bench)
     except EdgebenchError as error:
         return error
@@ -107,7 +163,10 @@ def _copy_out(made: Prepared, bench: Workbench, output: str | None) -> str:
     if output is None:
         return str(source)
     artifact = made.artifact
-    name = f"{artifact.model}-{artifact.variant}-{artifact.precision}-{artifact.runtime}".replace("/", "_")
+    parts = [artifact.model, artifact.variant, artifact.precision, artifact.runtime]
+    if artifact.runtime in BUILT_ON_DEVICE:
+        parts += [artifact.options["tensorrt_version"], f"cc{artifact.options['compute_capability']}"]
+    name = "-".join(parts).replace("/", "_")
     return str(copy_artifact(artifact, source, Path(output) / name))
 
 

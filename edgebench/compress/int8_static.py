@@ -13,25 +13,37 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from edgebench.compress.base import ARM, Made, Options, Settings, Task, file_digest
 from edgebench.errors import BugError, ModelError
-from edgebench.records import ModelInfo
+from edgebench.records import ModelInfo, replace
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 MIN_OPSET = 13  # the first with per-channel QuantizeLinear
+# What TensorRT fuses: float biases, pairs before weighted layers and sums only, none shared by two layers.
+TENSORRT_OPERATORS = ["Conv", "ConvTranspose", "MatMul", "Gemm", "Add"]
+TENSORRT_OPTIONS = {
+    "WeightSymmetric": True,
+    "QuantizeBias": False,
+    "AddQDQPairToWeight": True,
+    "DedicatedQDQPair": True,
+    "QDQOpTypePerChannelSupportToAxis": {"Conv": 0, "ConvTranspose": 1, "MatMul": 1, "Gemm": 1},
+    "OpTypesToExcludeOutputQuantization": TENSORRT_OPERATORS,
+}
 
 
 class Int8StaticOptions(Options, frozen=True):
     """How to quantize.
 
     `activation` "auto" is uint8, on ARM int8. `reduce_range` keeps weights in 7 bits, for x86 processors
-    without VNNI, whose 8-bit products can saturate. `symmetric` puts activation zero points at 0.
+    without VNNI, whose 8-bit products can saturate. `symmetric` puts activation zero points at 0. `preset`
+    tensorrt is the form that TensorRT builds: int8, symmetric, pairs only where it computes with integers.
     """
 
     activation: Literal["auto", "uint8", "int8"] = "auto"
     per_channel: bool = True
     reduce_range: bool = False
     symmetric: bool = False
+    preset: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
 
     def label(self) -> str:
         """The variant's name."""
@@ -55,6 +67,8 @@ class Int8Static:
         if settings.calibration is None:
             raise BugError("int8-static was started without calibration inputs")
         arrays = read_inputs(settings.calibration, info)
+        if options.preset == "tensorrt":
+            options = replace(options, activation="int8", symmetric=True, reduce_range=False)
         activation = _activation(options, settings)
         made = _quantize(_newer(model, info), batches(arrays, info), activation, options)
         used = {
@@ -66,6 +80,8 @@ class Int8Static:
             "ranges": "minmax",
             "samples": sum(1 for _ in batches(arrays, info)),
         }
+        if options.preset != "onnxruntime":
+            used["preset"] = options.preset
         return Made(made, used, file_digest(settings.calibration))
 
 
@@ -111,6 +127,7 @@ def _quantize(
         def get_next(self) -> dict[str, Any] | None:
             return next(feeds, None)
 
+    more = TENSORRT_OPTIONS if options.preset == "tensorrt" else {}
     with tempfile.TemporaryDirectory(prefix="edgebench-") as folder:
         source, prepared, quantized = (
             Path(folder) / f"{name}.onnx" for name in ("source", "prepared", "int8")
@@ -127,6 +144,7 @@ def _quantize(
             activation_type=QuantType.QUInt8 if activation == "uint8" else QuantType.QInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"ActivationSymmetric": options.symmetric},
+            op_types_to_quantize=TENSORRT_OPERATORS if options.preset == "tensorrt" else None,
+            extra_options={"ActivationSymmetric": options.symmetric} | more,
         )
         return onnx.load(quantized)

@@ -141,6 +141,7 @@ CONVERTERS = {
     "ncnn": "edgebench.convert.ncnn:NcnnConverter",
     "openvino": "edgebench.convert.openvino:OpenVinoConverter",
     "coreml": "edgebench.convert.coreml:CoreMlConverter",
+    "tensorrt": "edgebench.convert.tensorrt:TensorRtConverter",
 }
 
 

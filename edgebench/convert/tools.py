@@ -12,7 +12,10 @@ from edgebench.tools import find_pnnx, install_pnnx, pnnx_version
 
 __all__ = ["RuntimeStatus", "available", "find_pnnx", "install_pnnx", "pnnx_version"]
 
-_PACKAGES = {"onnxruntime": "onnxruntime", "ncnn": "ncnn", "openvino": "openvino", "coreml": "coremltools"}
+_PACKAGES = {name: name for name in ("onnxruntime", "ncnn", "openvino")} | {
+    "coreml": "coremltools",
+    "tensorrt": "onnx",
+}
 
 
 class RuntimeStatus(Record, frozen=True):

@@ -14,6 +14,7 @@ from edgebench import documents
 from edgebench.documents import At, place, quoted
 from edgebench.errors import NothingDone, UserError, did_you_mean
 from edgebench.records import (
+    MEASURED,
     PRECISIONS,
     RUNTIMES,
     Device,
@@ -273,9 +274,10 @@ def _jobs_of(
 
 
 def _runtimes_for(precision: str, target: Target) -> tuple[str, ...]:
-    """The runtimes that take a precision on a target; all of them where none does, to be refused by name."""
-    takers = tuple(name for name, profile in target.runtimes.items() if precision in profile.precisions)
-    return takers or tuple(target.runtimes)
+    """The runtimes measured in a precision on a target; all that are measured where none takes it."""
+    measured = {name: profile for name, profile in target.runtimes.items() if name in MEASURED}
+    takers = tuple(name for name, profile in measured.items() if precision in profile.precisions)
+    return takers or tuple(measured)
 
 
 def _target(device: Device, targets: Mapping[str, Target]) -> Target:
@@ -304,10 +306,24 @@ def _refusal(job: Job, target: Target) -> tuple[str, str]:
     if profile is None:
         offers = "; ".join(f"{name} ({', '.join(each.precisions)})" for name, each in target.runtimes.items())
         return f"target {target.name} does not offer {job.runtime}", f"it offers {offers}"
+    if job.runtime not in MEASURED:
+        return _not_measured(job, target)
     if job.precision in profile.precisions:
         return "", ""
-    others = [name for name, each in target.runtimes.items() if job.precision in each.precisions]
+    others = [
+        name
+        for name, each in target.runtimes.items()
+        if name in MEASURED and job.precision in each.precisions
+    ]
     hint = f"{job.runtime} takes {', '.join(profile.precisions)} there"
     if others:
         hint += f"; {job.precision} works with {', '.join(others)}"
     return f"{job.runtime} on target {target.name} does not take {job.precision}", hint
+
+
+def _not_measured(job: Job, target: Target) -> tuple[str, str]:
+    measured = ", ".join(name for name in target.runtimes if name in MEASURED)
+    hint = f"edgebench convert {job.model_path} --to {job.runtime} --target {target.name} makes what it needs"
+    if measured:
+        hint += f"; measured there: {measured}"
+    return f"this edgebench does not build and measure {job.runtime} artifacts on devices", hint

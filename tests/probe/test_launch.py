@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from edgebench.probe import child, clock, foreign, launch, memory
 from edgebench.probe.runtimes.base import RUNTIMES
 from edgebench.probe.runtimes.replay import RecordedClock
-from edgebench.records import RUNTIMES as RECORD_RUNTIMES
-from edgebench.records import Launch
+from edgebench.records import MEASURED, Launch
 from tests.probe.fakes import HANG, SEGFAULT, fake_spec, npy, recording, replay_spec
 from tests.probe.harness import QUICK, Probe, children, eventually, running, spec
 
@@ -118,8 +117,8 @@ def test_a_broken_recording(hardy: Probe, content: bytes) -> None:
     assert hardy.error("launch", spec=spec("replay", artifact))["kind"] == "model_load"
 
 
-def test_the_controller_knows_only_runtimes_that_the_probe_has() -> None:
-    assert set(RECORD_RUNTIMES) <= set(RUNTIMES)
+def test_the_controller_measures_only_runtimes_that_the_probe_has() -> None:
+    assert set(MEASURED) <= set(RUNTIMES)
 
 
 # --- specs that are wrong ---
