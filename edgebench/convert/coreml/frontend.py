@@ -47,7 +47,37 @@ _NEVER_FOLDED = (
     "Multinomial",
 )
 _DOMAINS = ("", "ai.onnx")
-_RESERVED = frozenset({"main", "true", "false", "program", "func", "block"})
+# words of MIL's own language: coremltools renames inputs and outputs that are called so
+_RESERVED = frozenset(
+    [
+        "any",
+        "bool",
+        "program",
+        "func",
+        "tensor",
+        "list",
+        "dict",
+        "tuple",
+        "true",
+        "false",
+        "string",
+        "bf16",
+        "fp16",
+        "fp32",
+        "fp64",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "state",
+        "main",
+        "block",
+    ]
+)
 _WAYS_OUT = {
     "NonMaxSuppression": "cut it off the model and return its inputs (boxes and scores)",
     "If": "export the network without branches, or fold its condition to a constant",
@@ -193,7 +223,7 @@ def io_names(model: ModelProto) -> dict[str, str]:
     taken = set(_RESERVED)
     for value in (*_inputs(model), *model.graph.output):
         plain = re.sub(r"\W", "_", value.name, flags=re.ASCII)
-        plain = plain if re.match(r"[A-Za-z_]", plain) else f"x_{plain}"
+        plain = plain if re.match(r"[A-Za-z]", plain) else f"x_{plain}"
         candidate, number = plain, 1
         while candidate in taken:
             number += 1

@@ -105,8 +105,8 @@ def _only(readers: dict[str, list[NodeProto]], name: str, operator: str) -> Node
 
 def _refused(node: NodeProto, why: str) -> ModelError:
     return ModelError(
-        f'{node.op_type} "{node.name or node.output[0]}": {why}, so it cannot become a float operator with an '
-        "int8 weight",
+        f'{node.op_type} "{node.name or node.output[0]}": {why}, so it cannot become a float operator '
+        "with an int8 weight",
         hint="start from the float model, or use onnxruntime or openvino for dynamic int8",
     )
 
