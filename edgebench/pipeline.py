@@ -345,20 +345,38 @@ def written_out(cell: Cell, way: Way, variant: Artifact, bench: Workbench) -> Ar
 
 def convert_variant(cell: Cell, way: Way, source: Artifact, bench: Workbench) -> Conversion:
     """The runtime's artifact, from the store or from the converter."""
+    calibration = _calibration(cell, source, bench)
     wanted = Wanted(
         runtime=cell.runtime,
         precision=cell.precision,
         model=source.model,
         variant=source.variant,
         model_digest=source.model_digest,
-        ingredients={"onnx": source.digest},
+        ingredients={"onnx": source.digest} | ({"calibration": sha256(calibration)} if calibration else {}),
         options=way.options | dict(cell.options),
     )
 
     def ready() -> Ready:
-        return Ready(bench.artifacts.path(source.digest) / MODEL_FILE, _info(source, bench))
+        return Ready(bench.artifacts.path(source.digest) / MODEL_FILE, _info(source, bench), calibration)
 
     return convert(wanted, ready, bench.artifacts, home=bench.home, limits=bench.limits)
+
+
+def _calibration(cell: Cell, source: Artifact, bench: Workbench) -> Path | None:
+    """The calibration inputs of a converter that finds ranges itself; UserError where they are missing."""
+    if not converter(cell.runtime, bench.home).forms[cell.precision].calibrates:
+        return None
+    if cell.calibration is None:
+        if source.precision == "fp32":
+            raise UserError(
+                f"{cell.precision} for {cell.runtime} needs calibration inputs: some typical samples",
+                hint="--calibration samples.npz, made by numpy.savez('samples.npz', INPUT=array)",
+            )
+        return None
+    path = Path(cell.calibration)
+    if not path.is_file():
+        raise UserError(f"no file {path}", hint="check the path of the calibration inputs")
+    return path
 
 
 def parity_inputs(cell: Cell, info: ModelInfo, bench: Workbench) -> tuple[InputSet, str]:

@@ -32,23 +32,26 @@ class Form(Record, frozen=True):
 
     `steps` are names of `edgebench.compress`, applied to a float32 model; a model that already has the wanted
     precision is taken as it is. `ways` are tried in this order until one is proven by parity.
+    `calibrates`: the converter itself finds ranges, on calibration inputs.
     """
 
     steps: tuple[str, ...] = ()
     options: dict[str, str] = {}
     ways: tuple[Way, ...] = (Way(),)
+    calibrates: bool = False
 
 
 class Request(Record, frozen=True):
     """What a converter is asked for: an ONNX file, already in the form the runtime wants and fully static.
 
-    `info` is what `model.inspect` says of that very file.
+    `info` is what `model.inspect` says of that very file. `calibration` is an `.npz` file with samples.
     """
 
     model_path: str
     info: ModelInfo
     precision: str
     options: dict[str, str] = {}
+    calibration: str | None = None
 
 
 class Produced(Record, frozen=True):

@@ -74,10 +74,14 @@ class Wanted(Record, frozen=True):
 
 
 class Prepared(NamedTuple):
-    """An ONNX file in the form the runtime wants, fully static, and what `model.inspect` says of it."""
+    """An ONNX file in the form the runtime wants, fully static, and what `model.inspect` says of it.
+
+    `calibration`: samples for a converter that finds ranges itself; their digest belongs to the ingredients.
+    """
 
     path: Path
     info: ModelInfo
+    calibration: Path | None = None
 
 
 class Conversion(NamedTuple):
@@ -153,6 +157,7 @@ def _request(maker: Converter, prepared: Prepared, wanted: Wanted) -> Request:
         info=prepared.info,
         precision=wanted.precision,
         options=maker.forms[wanted.precision].options | wanted.options,
+        calibration=None if prepared.calibration is None else str(prepared.calibration.resolve()),
     )
 
 

@@ -154,7 +154,7 @@ def test_every_cell_in_order_device_model_runtime_precision() -> None:
         runtimes=("ncnn", "onnxruntime"),
         precisions=("fp16", "as-is"),
     )
-    expansion = expand(plan, (PI, PC), TARGETS, {"digits.onnx": info(), "b.onnx": info("b", "int8-qdq")})
+    expansion = expand(plan, (PI, PC), TARGETS, {"digits.onnx": info(), "b.onnx": info("b", "int8-dynamic")})
     assert cells(expansion) == [
         (device, *cell)
         for device in ("pi", "pc")
@@ -165,15 +165,15 @@ def test_every_cell_in_order_device_model_runtime_precision() -> None:
             ("digits", "onnxruntime", "fp32"),
             ("other", "ncnn", "fp16"),
             ("other", "onnxruntime", "fp16"),
-            ("other", "onnxruntime", "int8"),
+            ("other", "onnxruntime", "int8-dynamic"),
         )
     ]
     assert [(each.job.device, each.job.model, each.reason, each.hint) for each in expansion.refused] == [
         (
             name,
             "other",
-            f"ncnn on target {target} does not take int8",
-            f"ncnn takes fp32, fp16 there; int8 works with {others}",
+            f"ncnn on target {target} does not take int8-dynamic",
+            f"ncnn takes fp32, fp16, int8 there; int8-dynamic works with {others}",
         )
         for name, target, others in (
             ("pi", "raspberry-pi-zero-2w", "onnxruntime"),
@@ -189,7 +189,7 @@ def test_a_runtime_that_the_target_lacks_is_refused_with_what_it_has() -> None:
     (refused,) = expansion.refused
     assert (refused.job.device, refused.job.runtime) == ("pi", "openvino")
     assert refused.reason == "target raspberry-pi-zero-2w does not offer openvino"
-    assert refused.hint == "it offers onnxruntime (fp32, fp16, int8, int8-dynamic); ncnn (fp32, fp16)"
+    assert refused.hint == "it offers onnxruntime (fp32, fp16, int8, int8-dynamic); ncnn (fp32, fp16, int8)"
 
 
 def test_without_runtimes_all_that_take_the_precision_are_used() -> None:
@@ -199,7 +199,8 @@ def test_without_runtimes_all_that_take_the_precision_are_used() -> None:
         return [each.job.runtime for each in expansion.jobs]
 
     assert runtimes("fp32") == ["onnxruntime", "ncnn", "openvino"]
-    assert runtimes("int8-qdq") == ["onnxruntime", "openvino"]
+    assert runtimes("int8-qdq") == ["onnxruntime", "ncnn", "openvino"]
+    assert runtimes("int8-dynamic") == ["onnxruntime", "openvino"]
 
 
 def test_as_is_beside_the_same_precision_is_one_job() -> None:

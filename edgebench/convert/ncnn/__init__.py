@@ -1,4 +1,8 @@
-"""NCNN's `model.param` and `model.bin` from ONNX, through pnnx's binary, float32 or with float16 storage.
+"""NCNN's `model.param` and `model.bin` from ONNX, through pnnx's binary: float32, float16 storage, or int8.
+
+pnnx makes float networks only. int8 is edgebench's own: `int8` calibrates what pnnx wrote on samples, or
+takes over the scales of a QDQ model, which `transfer` makes float for pnnx; `param` reads and writes ncnn's
+files.
 
 pnnx's exit code proves nothing: status 0 also comes with files that do not load, and with files that load and
 are wrong. So what it wrote passes a gate, in this order: status 0, both files there, every layer type known
@@ -31,7 +35,7 @@ from edgebench.convert.base import (
     says_out_of_memory,
 )
 from edgebench.errors import BugError, InfrastructureError, ModelError
-from edgebench.records import ModelInfo, Tensor, replace
+from edgebench.records import ModelInfo, Tensor, encode, replace
 from edgebench.tools import find_pnnx, package_version, pnnx_version
 
 TYPES = {"float32": "f32", "float16": "f32", "int32": "i32", "int64": "i64"}
@@ -47,6 +51,7 @@ INTEGER = (
     "DynamicQuantizeLSTM",
     "DynamicQuantizeMatMul",
 )
+QDQ = ("QuantizeLinear", "DequantizeLinear")  # their scales are taken over
 MAX_RANK = 4
 NO_BATCH_AXIS = "233"  # ncnn's way to say it
 OTHERS = "onnxruntime or openvino"
@@ -61,13 +66,14 @@ _TELLING = re.compile(r"not supported|unsupported|not exists|failed|error|ignore
 
 
 class NcnnConverter:
-    """ONNX -> ncnn, float only: pnnx cannot read ONNX's int8 forms."""
+    """ONNX -> ncnn. int8 comes from a float model with calibration inputs, or from a QDQ model."""
 
     runtime = "ncnn"
-    revision = 1
+    revision = 2
     forms: ClassVar[Mapping[str, Form]] = {
         "fp32": Form(options={"fp16": "0"}),
         "fp16": Form(options={"fp16": "1"}),
+        "int8": Form(options={"fp16": "0", "ranges": "best"}, calibrates=True),
     }
 
     def __init__(self, home: Path | None = None) -> None:
@@ -77,7 +83,7 @@ class NcnnConverter:
         """The reason why pnnx or ncnn cannot take the model, or None."""
         return (
             refuse_precision(self.runtime, self.forms, info, precision)
-            or _refuse_operators(info)
+            or _refuse_operators(info, precision)
             or refuse_types(self.runtime, _inputs_only(info), tuple(TYPES))
             or _refuse_shapes(info)
         )
@@ -109,15 +115,26 @@ class NcnnConverter:
         net = _Net(request, batch_axis)
         net.load(param, weights, ran)
         net.check_outputs(ran)
+        check_s = time.perf_counter() - started
+        options = {"fp16": _fp16(request), "batch_axis": batch_axis}
+        notes = _notes(request)
+        if request.precision == "int8":
+            from edgebench.convert.ncnn import int8
+
+            made = int8.make(
+                request, int8.Files(param, weights), place.work, drops_batch=batch_axis == "drop"
+            )
+            (param, weights), notes = made
+            options |= {"winograd43": "off"}
         param.rename(place.output / "model.param")
         weights.rename(place.output / "model.bin")
         return Produced(
             entry={"param": "model.param", "bin": "model.bin"},
             blobs=_blobs(request.info),
-            options={"fp16": _fp16(request), "batch_axis": batch_axis},
-            notes=_notes(request),
+            options=options,
+            notes=notes,
             tool_s=ran.seconds,
-            check_s=time.perf_counter() - started,
+            check_s=check_s,
         )
 
 
@@ -140,7 +157,7 @@ def _notes(request: Request) -> tuple[str, ...]:
 # --- refusing without trying --------------------------------------------------------------------
 
 
-def _refuse_operators(info: ModelInfo) -> Refusal | None:
+def _refuse_operators(info: ModelInfo, precision: str) -> Refusal | None:
     control = has_operator(info, *CONTROL_FLOW)
     if control:
         return Refusal(
@@ -148,6 +165,8 @@ def _refuse_operators(info: ModelInfo) -> Refusal | None:
             hint=f"use {OTHERS}, or export the model without it",
         )
     integer = has_operator(info, *INTEGER)
+    if precision == "int8" and info.precision == "int8-qdq" and set(integer) <= set(QDQ):
+        return None
     if integer:
         return Refusal(
             reason=f"pnnx cannot read quantized operators, and {info.name} has {', '.join(integer)}",
@@ -189,7 +208,13 @@ class _Ran(NamedTuple):
 
 
 def _place_model(request: Request, path: Path) -> None:
-    """A copy for pnnx, which writes its files beside it; float16 becomes float32, the only float it reads."""
+    """A copy for pnnx, which writes its files beside it: float32, the only numbers that it reads.
+
+    The scales of a QDQ model are put beside it, for the worker.
+    """
+    if request.info.precision == "int8-qdq":
+        _place_stripped(request, path)
+        return
     ends = (*request.info.inputs, *request.info.outputs)
     if request.info.precision != "fp32" or any(tensor.dtype == "float16" for tensor in ends):
         from edgebench import model
@@ -198,6 +223,15 @@ def _place_model(request: Request, path: Path) -> None:
         path.write_bytes(upcast.SerializeToString(deterministic=True))
     else:
         shutil.copyfile(request.model_path, path)
+
+
+def _place_stripped(request: Request, path: Path) -> None:
+    from edgebench import model
+    from edgebench.convert.ncnn import transfer
+
+    made, scales = transfer.stripped(model.load(Path(request.model_path)))
+    path.write_bytes(made.SerializeToString(deterministic=True))
+    path.with_name(transfer.SCALES_FILE).write_bytes(encode(scales))
 
 
 def _wait_for_pnnx(place: Place) -> _Ran:

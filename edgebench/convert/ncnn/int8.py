@@ -1,0 +1,268 @@
+"""The int8 form of what pnnx wrote: ranges from samples or from a QDQ model, then proof, layer by layer.
+
+    ranges    absmax and KL on calibration samples, or the scales of a QDQ model
+    choose    for each layer the better range by SNR; a layer that loses too much stays float
+    settle    as long as an output of the whole network loses too much, the worst layers go back to float
+    Winograd  int8 layers that ncnn may compute by Winograd must give exactly what they give without
+
+It runs in the conversion worker: ncnn may crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from edgebench import model
+from edgebench.convert.base import Request
+from edgebench.convert.ncnn import calibrate, param, quantize, transfer
+from edgebench.convert.ncnn.calibrate import Net, Sample
+from edgebench.convert.ncnn.param import Layer, Network
+from edgebench.errors import BugError, ModelError, UserError
+from edgebench.records import decode
+
+LABEL = "requantised-by-edgebench"
+METHODS = ("absmax", "kl")
+CHECKED = 8  # samples that SNRs and Winograd are looked at with, evenly chosen
+MIN_LAYER_DB = 20.0  # a hundredth of a layer's energy is noise
+MIN_OUTPUT_DB = 23.0  # parity asks for 20
+SEED = 5
+
+Thresholds = Mapping[str, float]
+
+
+class Files(NamedTuple):
+    """The param and the bin file of a network."""
+
+    param: Path
+    weights: Path
+
+
+class Made(NamedTuple):
+    """The int8 network's files and what is to be said of it."""
+
+    files: Files
+    notes: tuple[str, ...]
+
+
+class Choice(NamedTuple):
+    """Layer -> threshold of the int8 ones, how it was found, its SNR; layer -> why it stays float."""
+
+    thresholds: dict[str, float]
+    methods: dict[str, str]
+    snr_db: dict[str, float]
+    kept: dict[str, str]
+
+
+class _Bench(NamedTuple):
+    """What every step needs: the float network, in ncnn too, samples, outputs, and a folder for files."""
+
+    network: Network
+    floats: Net
+    samples: list[Sample]
+    outputs: tuple[str, ...]
+    work: Path
+
+    def checked(self) -> list[Sample]:
+        """A few samples, evenly chosen."""
+        count = min(CHECKED, len(self.samples))
+        return [self.samples[place * len(self.samples) // count] for place in range(count)]
+
+    def layers(self, names: Mapping[str, object]) -> list[Layer]:
+        """The layers of these names, in the network's order."""
+        return [layer for layer in self.network.layers if layer.name in names]
+
+    def save(self, thresholds: Thresholds, name: str) -> Files:
+        """The files of the network with these layers in int8."""
+        text, weights = param.write(quantize.quantized(self.network, thresholds))
+        files = Files(self.work / f"{name}.param", self.work / f"{name}.bin")
+        files.param.write_text(text, "utf-8")
+        files.weights.write_bytes(weights)
+        return files
+
+
+def make(request: Request, files: Files, work: Path, *, drops_batch: bool) -> Made:
+    """The int8 network; UserError for calibration samples that do not fit, ModelError when it cannot be."""
+    bench = _bench(request, files, work, drops_batch)
+    methods, kept, origin = _ranges(request, bench)
+    choice = settle(choose(methods, kept, bench), bench)
+    made = bench.save(choice.thresholds, "int8")
+    return Made(made, _notes(origin, choice, check_winograd(made, choice, bench)))
+
+
+def _bench(request: Request, files: Files, work: Path, drops_batch: bool) -> _Bench:
+    network = param.read(files.param.read_text("utf-8"), files.weights.read_bytes())
+    return _Bench(
+        network=network,
+        floats=Net(files.param, files.weights),
+        samples=_samples(request, drops_batch),
+        outputs=tuple(f"out{number}" for number in range(len(request.info.outputs))),
+        work=work,
+    )
+
+
+def _samples(request: Request, drops_batch: bool) -> list[Sample]:
+    """The user's samples by ncnn's names; generated ones where a QDQ model brings its own ranges."""
+    info = request.info
+    if request.calibration is None:
+        feeds = [model.random_inputs(info, SEED + number) for number in range(2)]
+    else:
+        feeds = list(model.batches(model.read_inputs(Path(request.calibration), info), info))
+    names = [tensor.name for tensor in info.inputs]
+    return [
+        {f"in{number}": feed[name][0] if drops_batch else feed[name] for number, name in enumerate(names)}
+        for feed in feeds
+    ]
+
+
+# --- ranges -------------------------------------------------------------------------------------
+
+
+def _ranges(request: Request, bench: _Bench) -> tuple[dict[str, Thresholds], dict[str, str], str]:
+    """Method -> thresholds, the layers that got none and why, and where the ranges come from."""
+    layers = [layer for layer in bench.network.layers if quantize.quantizable(layer)]
+    if not layers:
+        raise ModelError(
+            f"{request.info.name} has no layer that ncnn runs in int8 (convolutions, fully connected ones)",
+            hint="use fp16 with ncnn, or onnxruntime or openvino for int8",
+        )
+    scales = bench.work / transfer.SCALES_FILE
+    if scales.is_file():
+        return _transferred(scales, layers)
+    if request.calibration is None:
+        raise UserError(
+            "int8 for ncnn needs calibration inputs: some typical samples of what the model will see",
+            hint="--calibration samples.npz, made by numpy.savez('samples.npz', INPUT=array)",
+        )
+    thresholds = measured(_asked(request), layers, bench)
+    return thresholds, {}, f"calibrated with {len(bench.samples)} samples"
+
+
+def _asked(request: Request) -> tuple[str, ...]:
+    method = request.options.get("ranges", "best")
+    if method != "best" and method not in METHODS:
+        raise BugError(f"no way {method} to find ranges")
+    return METHODS if method == "best" else (method,)
+
+
+def measured(methods: tuple[str, ...], layers: list[Layer], bench: _Bench) -> dict[str, Thresholds]:
+    """Method -> layer -> threshold, on all samples; a layer whose input is always 0 gets 0."""
+    origin = _origins(bench.network)
+    blobs = {layer.name: origin.get(layer.inputs[0], layer.inputs[0]) for layer in layers}
+    largest = calibrate.absmax(bench.floats, list(dict.fromkeys(blobs.values())), bench.samples)
+    found: dict[str, Thresholds] = {}
+    if "absmax" in methods:
+        found["absmax"] = {name: largest[blob] for name, blob in blobs.items()}
+    if "kl" in methods:
+        counts = calibrate.histograms(bench.floats, largest, bench.samples)
+        best = {blob: calibrate.kl_threshold(counts[blob], largest[blob]) for blob in counts}
+        found["kl"] = {name: best[blob] for name, blob in blobs.items()}
+    return found
+
+
+def _origins(network: Network) -> dict[str, str]:
+    """The copies that Split layers make -> what they copy: measured once."""
+    found: dict[str, str] = {}
+    for layer in network.layers:
+        if layer.kind == "Split":
+            source = found.get(layer.inputs[0], layer.inputs[0])
+            found |= dict.fromkeys(layer.outputs, source)
+    return found
+
+
+def _transferred(path: Path, layers: list[Layer]) -> tuple[dict[str, Thresholds], dict[str, str], str]:
+    scales = decode(transfer.Scales, path.read_bytes(), source="the scales of the QDQ model")
+    weights = {layer.name: quantize.weights_of(layer) for layer in layers}
+    matched = transfer.match(scales, weights)
+    if not matched.thresholds:
+        raise ModelError(
+            "no layer of the QDQ model could be found again after pnnx",
+            hint="start from the fp32 model with --calibration, or use onnxruntime or openvino",
+        )
+    kept = {name: "the QDQ model has no scale for it" for name in weights if name not in matched.thresholds}
+    return (
+        {"qdq": matched.thresholds},
+        kept,
+        f"with the QDQ model's scales of {len(matched.thresholds)} layers",
+    )
+
+
+# --- choosing -----------------------------------------------------------------------------------
+
+
+def choose(methods: Mapping[str, Thresholds], kept: Mapping[str, str], bench: _Bench) -> Choice:
+    """For every layer the method with the higher SNR; layers below the bound stay float."""
+    usable = {
+        method: {name: value for name, value in each.items() if value > 0} for method, each in methods.items()
+    }
+    snr = {}
+    for method, thresholds in usable.items():
+        net = Net(*bench.save(thresholds, method))
+        snr[method] = calibrate.layer_snr(bench.floats, net, bench.layers(thresholds), bench.checked())
+    choice = Choice({}, {}, {}, dict(kept))
+    for name in dict.fromkeys(name for each in methods.values() for name in each):
+        offers = {method: snr[method][name] for method in snr if name in snr[method]}
+        if not offers:
+            choice.kept[name] = "its input is 0 on every sample"
+            continue
+        best = max(offers, key=lambda method: offers[method])
+        if offers[best] < MIN_LAYER_DB:
+            choice.kept[name] = f"int8 leaves it {offers[best]:.1f} dB"
+        else:
+            choice.thresholds[name] = usable[best][name]
+            choice.methods[name] = best
+            choice.snr_db[name] = offers[best]
+    return choice
+
+
+def settle(choice: Choice, bench: _Bench) -> Choice:
+    """The choice with as many of its worst layers back in float as the whole network's outputs need."""
+    order = sorted(choice.thresholds, key=lambda name: choice.snr_db[name])
+    back = 0
+    while back < len(order):
+        left = {name: choice.thresholds[name] for name in choice.thresholds if name not in order[:back]}
+        net = Net(*bench.save(left, "whole"))
+        snr_db = calibrate.output_snr(bench.floats, net, bench.outputs, bench.checked())
+        if snr_db >= MIN_OUTPUT_DB:
+            why = dict.fromkeys(order[:back], "the outputs need it")
+            return choice._replace(thresholds=left, kept=choice.kept | why)
+        back = max(1, 2 * back)
+    raise ModelError(
+        "no layer can be int8 without harm to the outputs",
+        hint="use fp16 with ncnn, give more typical calibration inputs, or use onnxruntime or openvino",
+        detail="\n".join(f"{name}: {why}" for name, why in choice.kept.items()),
+    )
+
+
+# --- Winograd -----------------------------------------------------------------------------------
+
+
+def check_winograd(files: Files, choice: Choice, bench: _Bench) -> str:
+    """What to say of Winograd, if anything; ModelError when even F(2,3), which stays on, changes a layer."""
+    layers = [layer for layer in bench.layers(choice.thresholds) if quantize.winograd(layer)]
+    if not layers:
+        return ""
+    plain = Net(*files, winograd=False)
+    wrong = calibrate.unequal(plain, Net(*files, winograd43=False), layers, bench.checked())
+    if wrong:
+        raise ModelError(
+            f"ncnn computes {', '.join(wrong)} differently by Winograd than without: its integers overflow",
+            hint="use fp16 with ncnn, or onnxruntime or openvino for int8",
+        )
+    worse = calibrate.unequal(plain, Net(*files), layers, bench.checked())
+    danger = f"with it {', '.join(worse)} computes wrong values" if worse else "its sums could overflow"
+    return f"use_winograd43_convolution is off here and must be off in production: {danger}"
+
+
+# --- telling ------------------------------------------------------------------------------------
+
+
+def _notes(origin: str, choice: Choice, winograd: str) -> tuple[str, ...]:
+    methods = [choice.methods[name] for name in choice.thresholds]
+    used = ", ".join(f"{method} for {methods.count(method)}" for method in METHODS if method in methods)
+    total = len(choice.thresholds) + len(choice.kept)
+    notes = [f"{LABEL}: int8 in {len(methods)} of {total} layers, {origin}{f' ({used})' if used else ''}"]
+    if choice.kept:
+        notes.append("float stay: " + "; ".join(f"{name} ({why})" for name, why in choice.kept.items()))
+    return (*notes, winograd) if winograd else tuple(notes)

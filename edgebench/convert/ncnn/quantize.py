@@ -1,0 +1,95 @@
+"""A float ncnn network -> the same network with chosen layers in int8. Pure: numpy on bytes, no ncnn.
+
+Symmetric, without zero points (Tencent/ncnn, `Convolution::forward_int8`):
+
+    weight scale[c] = Q / max|W[c,:]|         a scale for each output channel, or each group
+    q[c,:]          = round(W[c,:] * scale[c])
+    input scale     = 127 / threshold         threshold: the largest |input| to represent
+    inference       : act(sum(xq * wq) / (input scale * weight scale[c]) + bias[c]), the bias in float32
+
+Q is 127, but 31 for 3x3 convolutions with stride and dilation 1: ncnn may compute these by Winograd's F(4,3),
+whose sums of larger weights overflow its integers without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebench.convert.ncnn.param import FLOAT32, INT8, QUANTIZED, Block, Layer, Network
+from edgebench.errors import BugError, ModelError
+
+FULL = 127
+SIX_BIT = 31
+SMALLEST = 1e-9  # stands for the largest weight of a channel that is all zeros
+INT8_TERM = 8
+
+Floats = NDArray[np.float32]
+
+
+def quantizable(layer: Layer) -> bool:
+    """Whether the layer has an int8 form that edgebench writes: float weights, dense or depthwise."""
+    if layer.kind not in QUANTIZED or layer.whole(INT8_TERM) or not layer.blocks:
+        return False
+    if layer.kind == "ConvolutionDepthWise" and layer.whole(7, 1) != layer.whole(0):
+        return False
+    rows = layer.whole(0)
+    weights = layer.blocks[0]
+    return (
+        weights.tag == FLOAT32 and rows > 0 and len(weights.data) > 0 and len(weights.data) % (4 * rows) == 0
+    )
+
+
+def winograd(layer: Layer) -> bool:
+    """Whether ncnn may compute the layer by Winograd: 3x3, stride 1, dilation 1, not depthwise."""
+    if layer.kind != "Convolution":
+        return False
+    kernel, dilation, stride = layer.whole(1), layer.whole(2, 1), layer.whole(3, 1)
+    sizes = (kernel, layer.whole(11, kernel))
+    steps = (dilation, layer.whole(12, dilation), stride, layer.whole(13, stride))
+    return sizes == (3, 3) and set(steps) == {1}
+
+
+def weights_of(layer: Layer) -> Floats:
+    """The float weights of a quantizable layer, a row for each output channel (depthwise: each group)."""
+    return np.frombuffer(layer.blocks[0].data, "<f4").reshape(layer.whole(0), -1)
+
+
+def quantized(network: Network, thresholds: Mapping[str, float]) -> Network:
+    """The network with the layers that `thresholds` names in int8; all others are untouched."""
+    unknown = set(thresholds) - {layer.name for layer in network.layers if quantizable(layer)}
+    if unknown:
+        raise BugError(f"these layers cannot be int8: {', '.join(sorted(unknown))}")
+    layers = (
+        _quantized(layer, thresholds[layer.name]) if layer.name in thresholds else layer
+        for layer in network.layers
+    )
+    return Network(tuple(layers))
+
+
+def _quantized(layer: Layer, threshold: float) -> Layer:
+    weights = weights_of(layer)
+    if not np.isfinite(weights).all():
+        raise ModelError(
+            f'the weights of {layer.kind} "{layer.name}" are not finite', hint="check the model's weights"
+        )
+    largest = np.maximum(np.abs(weights).max(axis=1), SMALLEST)
+    scales = ((SIX_BIT if winograd(layer) else FULL) / largest.astype(np.float64)).astype("<f4")
+    codes = np.clip(_rounded(weights * scales[:, None]), -FULL, FULL).astype(np.int8)
+    input_scale = np.array([FULL / max(threshold, SMALLEST)], "<f4")
+    blocks = (
+        Block(INT8, codes.tobytes()),
+        *layer.blocks[1:],
+        Block(None, scales.tobytes()),
+        Block(None, input_scale.tobytes()),
+    )
+    term = 1 if layer.kind == "ConvolutionDepthWise" else 2
+    return layer.with_key(INT8_TERM, term)._replace(blocks=blocks)
+
+
+def _rounded(values: Floats) -> Floats:
+    """Half away from zero, as ncnn rounds; numpy rounds half to even."""
+    made: Floats = np.trunc(values + np.copysign(np.float32(0.5), values))
+    return made
