@@ -48,36 +48,26 @@ _NEVER_FOLDED = (
 )
 _DOMAINS = ("", "ai.onnx")
 # words of MIL's own language: coremltools renames inputs and outputs that are called so
-_RESERVED = frozenset(
-    [
-        "any",
-        "bool",
-        "program",
-        "func",
-        "tensor",
-        "list",
-        "dict",
-        "tuple",
-        "true",
-        "false",
-        "string",
-        "bf16",
-        "fp16",
-        "fp32",
-        "fp64",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-        "state",
-        "main",
-        "block",
-    ]
+_TYPES = (
+    "bool",
+    "string",
+    *(f"{kind}{bits}" for kind in ("int", "uint", "fp", "bf") for bits in (8, 16, 32, 64)),
 )
+_WORDS = (
+    "any",
+    "program",
+    "func",
+    "tensor",
+    "list",
+    "dict",
+    "tuple",
+    "true",
+    "false",
+    "state",
+    "main",
+    "block",
+)
+_RESERVED = frozenset((*_TYPES, *_WORDS))
 _WAYS_OUT = {
     "NonMaxSuppression": "cut it off the model and return its inputs (boxes and scores)",
     "If": "export the network without branches, or fold its condition to a constant",
