@@ -217,6 +217,26 @@ def test_absurd_shapes_are_refused_before_allocation(package: Path, tmp_path: Pa
             interpret(made, {"x": x})
 
 
+def test_too_many_axes(package: Path) -> None:
+    def change(block: Any) -> None:
+        dimensions = _operation(block, "second").outputs[0].type.tensorType
+        dimensions.rank = 6
+        for _ in range(2):
+            dimensions.dimensions.add().constant.size = 1
+
+    _edit(package, change)
+    with pytest.raises(ModelError, match=r'"second" \(relu\) declares.*Core ML has 5 axes'):
+        interpret(package, {"x": X})
+
+
+def test_a_description_of_another_program(package: Path) -> None:
+    model = mil.specification(package)
+    model.description.output[0].name = "other"
+    mil.model_file(package).write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="do not both have: other, out0"):
+        interpret(package, {"x": X})
+
+
 def test_a_value_that_nothing_computes(package: Path) -> None:
     _edit(
         package, lambda block: setattr(_operation(block, "second").inputs["x"].arguments[0], "name", "lost")
@@ -271,9 +291,9 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], np.ndarray, str]] = {
         "not documented",
     ),
     "nearest between two": (
-        lambda x: mil.builder().resize_nearest_neighbor(x=x, target_size_height=1, target_size_width=9),
-        np.zeros((1, 1, 1, 6), _F),
-        "which of two elements",
+        lambda x: mil.builder().resize_nearest_neighbor(x=x, target_size_height=1, target_size_width=7),
+        np.zeros((1, 1, 1, 5), _F),
+        "when 5 become 7",
     ),
     "box sampling": (
         lambda x: mil.builder().crop_resize(x=x, boxes=np.zeros((1, 4), _F), target_height=1, target_width=1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -91,13 +92,34 @@ UNARY: dict[str, tuple[Callable[[np.ndarray], Any], np.ndarray]] = {
 }
 
 
+@functools.cache
+def _unary() -> dict[str, np.ndarray]:
+    """The result of each, from one program in which they stand side by side."""
+    return _side_by_side(
+        {kind: lambda x, kind=kind: getattr(mil.builder(), kind)(x=x) for kind in UNARY},
+        {kind: (x,) for kind, (_, x) in UNARY.items()},
+    )
+
+
+def _side_by_side(
+    builds: dict[str, Callable[..., Any]], inputs: dict[str, tuple[np.ndarray, ...]]
+) -> dict[str, np.ndarray]:
+    """What each builder gives for its own inputs; one program holds them all, as saving one takes time."""
+    fed = {f"{kind}_{n}": x for kind, values in inputs.items() for n, x in enumerate(values)}
+
+    def build(**given: Any) -> list[Any]:
+        places = {kind: [given[f"{kind}_{n}"] for n in range(len(inputs[kind]))] for kind in builds}
+        return [made(*places[kind]) for kind, made in builds.items()]
+
+    return dict(zip(builds, mil.run(build, fed, kinds=list(builds)), strict=True))
+
+
 @covers(*UNARY)
 @pytest.mark.parametrize("kind", UNARY)
 def test_functions_of_one_value(kind: str) -> None:
     function, x = UNARY[kind]
-    got = mil.run(lambda x: getattr(mil.builder(), kind)(x=x), {"x": x}, kinds=[kind])
     with np.errstate(over="ignore"):
-        same(got, function(x.astype(np.float64)))
+        same([_unary()[kind]], function(x.astype(np.float64)))
 
 
 WITH_NUMBERS: dict[str, tuple[dict[str, float], Callable[[np.ndarray], Any]]] = {
@@ -113,14 +135,22 @@ WITH_NUMBERS: dict[str, tuple[dict[str, float], Callable[[np.ndarray], Any]]] = 
 }
 
 
+_EDGES = np.concatenate([WIDE, np.array([[0, 0.5, 1.2, -0.5, 1.5]], _F)])
+
+
+@functools.cache
+def _with_numbers() -> dict[str, np.ndarray]:
+    def build(kind: str) -> Callable[[Any], Any]:
+        given = {name: _F(number) for name, number in WITH_NUMBERS[kind][0].items()}
+        return lambda x: getattr(mil.builder(), kind)(x=x, **given)
+
+    return _side_by_side({kind: build(kind) for kind in WITH_NUMBERS}, dict.fromkeys(WITH_NUMBERS, (_EDGES,)))
+
+
 @covers(*WITH_NUMBERS)
 @pytest.mark.parametrize("kind", WITH_NUMBERS)
 def test_functions_with_parameters(kind: str) -> None:
-    numbers, function = WITH_NUMBERS[kind]
-    x = np.concatenate([WIDE, np.array([[0, 0.5, 1.2, -0.5, 1.5]], _F)])
-    given = {name: _F(number) for name, number in numbers.items()}
-    got = mil.run(lambda x: getattr(mil.builder(), kind)(x=x, **given), {"x": x}, kinds=[kind])
-    same(got, function(x.astype(np.float64)))
+    same([_with_numbers()[kind]], WITH_NUMBERS[kind][1](_EDGES.astype(np.float64)))
 
 
 @covers("gelu")
@@ -217,22 +247,40 @@ INTEGER_BINARY = {
 }
 
 
+def _binary(kind: str) -> Callable[[Any, Any], Any]:
+    return lambda x, y: getattr(mil.builder(), kind)(x=x, y=y)
+
+
+_X, _Y = np.round(rand(2, 1, 5) * 4) / 4, np.round(rand(3, 1, seed=1) * 4) / 4 + _F(0.125)
+_X[0, 0, :3] = _Y[:, 0]
+_I = np.array([[7, -7, 2**31 - 1, -(2**31)]], np.int32)
+_J = np.array([[3], [-3], [2]], np.int32)
+
+
+@functools.cache
+def _floats() -> dict[str, np.ndarray]:
+    return _side_by_side(
+        {kind: _binary(kind) for kind in FLOAT_BINARY}, dict.fromkeys(FLOAT_BINARY, (_X, _Y))
+    )
+
+
+@functools.cache
+def _integers() -> dict[str, np.ndarray]:
+    return _side_by_side(
+        {kind: _binary(kind) for kind in INTEGER_BINARY}, dict.fromkeys(INTEGER_BINARY, (_I, _J))
+    )
+
+
 @covers(*FLOAT_BINARY)
 @pytest.mark.parametrize("kind", FLOAT_BINARY)
 def test_two_broadcast_floats(kind: str) -> None:
-    x, y = np.round(rand(2, 1, 5) * 4) / 4, np.round(rand(3, 1, seed=1) * 4) / 4 + _F(0.125)
-    x[0, 0, :3] = y[:, 0]
-    got = mil.run(lambda x, y: getattr(mil.builder(), kind)(x=x, y=y), {"x": x, "y": y}, kinds=[kind])
-    same(got, FLOAT_BINARY[kind](x, y))
+    same([_floats()[kind]], FLOAT_BINARY[kind](_X, _Y))
 
 
 @pytest.mark.parametrize("kind", INTEGER_BINARY)
 def test_two_broadcast_integers_wrap(kind: str) -> None:
-    x = np.array([[7, -7, 2**31 - 1, -(2**31)]], np.int32)
-    y = np.array([[3], [-3], [2]], np.int32)
-    got = mil.run(lambda x, y: getattr(mil.builder(), kind)(x=x, y=y), {"x": x, "y": y}, kinds=[kind])
-    exact = INTEGER_BINARY[kind](x.astype(np.int64), y.astype(np.int64))
-    same(got, exact.astype(np.int32))
+    exact = INTEGER_BINARY[kind](_I.astype(np.int64), _J.astype(np.int64))
+    same([_integers()[kind]], exact.astype(np.int32))
 
 
 @covers("pow")
@@ -571,17 +619,27 @@ REDUCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+_OVER: list[dict[str, Any]] = [{"axes": [1]}, {"axes": [-1, 0], "keep_dims": True}, {}]
+_POSITIVE = rand(2, 3, 4, low=0.1)
+
+
+@functools.cache
+def _reduced() -> list[np.ndarray]:
+    mb = mil.builder()
+    return mil.run(
+        lambda x: [getattr(mb, kind)(x=x, **over) for kind in REDUCTIONS for over in _OVER],
+        {"x": _POSITIVE},
+        kinds=list(REDUCTIONS),
+    )
+
+
 @covers(*REDUCTIONS)
 @pytest.mark.parametrize("kind", REDUCTIONS)
 def test_reductions(kind: str) -> None:
-    operator, x = getattr(mil.builder(), kind), rand(2, 3, 4, low=0.1)
-    got = mil.run(
-        lambda x: [operator(x=x, axes=[1]), operator(x=x, axes=[-1, 0], keep_dims=True), operator(x=x)],
-        {"x": x},
-        kinds=[kind],
-    )
-    wide, reduce = x.astype(np.float64), REDUCTIONS[kind]
-    same(got, reduce(wide, axis=1), reduce(wide, axis=(0, 2), keepdims=True), reduce(wide, axis=(0, 1, 2)))
+    wide, reduce = _POSITIVE.astype(np.float64), REDUCTIONS[kind]
+    first = list(REDUCTIONS).index(kind) * len(_OVER)
+    want = [reduce(wide, axis=1), reduce(wide, axis=(0, 2), keepdims=True), reduce(wide, axis=(0, 1, 2))]
+    same(_reduced()[first : first + len(_OVER)], *want)
 
 
 def test_integer_sums_wrap() -> None:
@@ -1064,6 +1122,26 @@ def test_nearest_resizing() -> None:
     )
     twice = np.repeat(x, 2, axis=2)
     same(got, np.repeat(twice, 3, axis=3), np.repeat(twice, 3, axis=3), twice)
+
+
+def test_nearest_resizing_between_whole_factors() -> None:
+    """Where every reading of the documentation agrees; the values are those of tests on Apple's devices."""
+    mb, x = mil.builder(), np.array([[[[1.5, -2.5, 3.5]]]], _F)
+    got = mil.run(
+        lambda x: [
+            mb.upsample_nearest_neighbor(x=x, scale_factor_height=3.17, scale_factor_width=0.67),
+            mb.upsample_nearest_neighbor(x=x, scale_factor_height=2.0, scale_factor_width=1.12),
+        ],
+        {"x": x},
+    )
+    same(got, [[[[1.5, -2.5]] * 3]], [[[[1.5, -2.5, 3.5]] * 2]])
+    y = np.array([-6.0, 9.0], _F).reshape(1, 1, 2, 1)
+    resize = {"resized_dims": np.uint32(2), "interpolation_mode": "NEAREST_NEIGHBOR"}
+    nearest = lambda y: [  # noqa: E731
+        mb.resize(x=y, shape=[3, 2], **resize),
+        mb.resize_nearest_neighbor(x=y, target_size_height=3, target_size_width=2),
+    ]
+    same(mil.run(nearest, {"y": y}), *[[[[[-6.0, -6.0], [9.0, 9.0], [9.0, 9.0]]]]] * 2)
 
 
 @covers("crop", "crop_resize")

@@ -24,6 +24,7 @@ Precision = Literal["fp32", "fp16", "fp64"]
 
 # Bound on one value. Core ML refuses tensors far below it; absurd shapes are refused before allocation.
 MAX_ELEMENTS = 2**31 - 1
+MAX_RANK = 5  # of Core ML's tensors; tables of compressed weights may have more
 
 IOS15, IOS16, IOS17, IOS18 = 5, 6, 7, 8  # N of "CoreMLN", the operator set a function is written in
 

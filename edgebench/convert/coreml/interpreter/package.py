@@ -55,6 +55,7 @@ def load(package: Path) -> Program:
     if opset is None or function.opset not in function.block_specializations:
         known = ", ".join(sorted(function.block_specializations)) or "none"
         raise ModelError(f'the program has no block for its operator set "{function.opset}"; it has: {known}')
+    _same_boundary(message.description, function)
     return Program(
         inputs=tuple(declared(item) for item in function.inputs),
         block=function.block_specializations[function.opset],
@@ -164,6 +165,19 @@ def _main(program: Any) -> Any:
         f"the program has no function main; it has: {', '.join(sorted(functions)) or 'none'}",
         hint="save one function of the package as a model of its own",
     )
+
+
+def _same_boundary(description: Any, function: Any) -> None:
+    """The model's description must name the inputs and outputs that the program has."""
+    if description.functions:  # several functions describe their own
+        return
+    block = function.block_specializations[function.opset]
+    inputs = {item.name for item in description.input}, {item.name for item in function.inputs}
+    outputs = {item.name for item in description.output}, set(block.outputs)
+    for said, there in (inputs, outputs):
+        if said != there:
+            differ = ", ".join(sorted(said ^ there))
+            raise ModelError(f"the model's description and its program do not both have: {differ}")
 
 
 def _element(value_type: Any, name: str) -> Element | None:

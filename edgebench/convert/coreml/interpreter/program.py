@@ -10,6 +10,7 @@ import numpy as np
 
 from edgebench.convert.coreml.interpreter.base import (
     MAX_ELEMENTS,
+    MAX_RANK,
     Array,
     Call,
     Declared,
@@ -99,6 +100,10 @@ class Evaluation:
         outputs = tuple(declared(item) for item in operation.outputs)
         name = outputs[0].name if outputs else ""
         for output in outputs:
+            if len(output.shape) > MAX_RANK and not operation.type.startswith("const"):
+                raise ModelError(
+                    f'operation "{name}" ({operation.type}) declares {output}, Core ML has {MAX_RANK} axes'
+                )
             sizes = [size for size in output.shape if size is not None]
             if count(sizes) > MAX_ELEMENTS or any(size < 0 for size in sizes):
                 raise ModelError(f'operation "{name}" ({operation.type}) declares {output}: too large')

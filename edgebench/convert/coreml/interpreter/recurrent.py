@@ -70,7 +70,7 @@ def _gru(call: Call) -> tuple[Array, ...]:
     Those tests know two more things that are refused here: a batch beyond the first item comes out wrong, and
     `reset_after` does not give what it should.
     """
-    if call.flag("reset_after"):
+    if call.flag("reset_after") or call.has("input_bias"):
         raise call.refuse("reset_after is known to come out wrong on devices", hint="unroll the layer")
     walked = _walk(call)
     if walked.shape[1] != 1:
@@ -81,9 +81,8 @@ def _gru(call: Call) -> tuple[Array, ...]:
     activation = _activation(call, "activation", "tanh")
     weight_r, weight_o, weight_z = (part.T for part in np.split(call.array("weight_hh"), 3))
     h, states = call.array("initial_h"), []
-    extra = call.maybe("input_bias")
     for inputs in _projected(call, walked):
-        inputs_r, inputs_o, inputs_z = np.split(inputs if extra is None else inputs + extra, 3, axis=-1)
+        inputs_r, inputs_o, inputs_z = np.split(inputs, 3, axis=-1)
         r, z = gate(inputs_r + h @ weight_r), gate(inputs_z + h @ weight_z)
         o = activation(inputs_o + (r * h) @ weight_o)
         h = (1 - z) * o + z * h

@@ -44,13 +44,12 @@ def _interpolated(x: Array, axis: int, points: Array) -> Array:
 
 
 def _linear(call: Call, x: Array, mode: str, sizes: list[int]) -> Array:
-    """The last len(sizes) dimensions resized; integers are interpolated as floats and cut off."""
-    values = x if x.dtype.kind == "f" else x.astype(call.floating)
-    first = x.ndim - len(sizes)
-    for axis, wanted in enumerate(sizes, start=first):
-        if wanted != x.shape[axis]:
-            values = _interpolated(values, axis, _grid(call, mode, x.shape[axis], wanted))
-    return values.astype(x.dtype, copy=False)
+    """The last len(sizes) dimensions resized."""
+    if x.dtype.kind != "f":
+        raise call.refuse("how integers are interpolated is not documented", hint="cast to float first")
+    for axis, wanted in enumerate(sizes, start=x.ndim - len(sizes)):
+        x = _interpolated(x, axis, _grid(call, mode, x.shape[axis], wanted))
+    return x
 
 
 def _spatial(call: Call, height: int, width: int) -> tuple[Array, list[int]]:
@@ -98,19 +97,23 @@ def _resize_nearest(call: Call) -> Array:
 
 
 def _nearest(call: Call, x: Array, sizes: list[int]) -> Array:
-    """Element floor((i + 1/2) * size / wanted), where that is also the element nearest to the grid point.
+    """Whole multiples repeat each element. Else the element at the half-pixel centre, if the grid agrees.
 
-    The rounding is not documented. coremltools' TensorFlow frontend uses the operator for half-pixel centres
-    and its tests on devices agree; a half-pixel centre exactly between two elements is therefore refused.
+    The rule is not documented. coremltools' TensorFlow frontend uses the operator for half-pixel centres, the
+    grid of DEFAULT has none, and coremltools' tests of Core ML itself fit both: where they differ is refused.
     """
     for axis, wanted in enumerate(sizes, start=x.ndim - len(sizes)):
-        size = x.shape[axis]
-        if wanted % size and any((2 * i + 1) * size % (2 * wanted) == 0 for i in range(1, wanted)):
-            raise call.refuse(
-                f"which of two elements is nearest when {size} become {wanted} is not documented",
-                hint="gather with constant indices instead",
-            )
-        x = np.take(x, (2 * np.arange(wanted) + 1) * size // (2 * wanted), axis=axis)
+        size, steps = x.shape[axis], np.arange(wanted)
+        centred = (2 * steps + 1) * size // (2 * wanted)
+        if wanted % size:
+            on_grid = np.minimum((2 * steps * size + wanted) // (2 * wanted), size - 1)
+            between = (2 * steps * size + wanted) % (2 * wanted) == 0
+            if not np.array_equal(centred, on_grid) or between.any():
+                raise call.refuse(
+                    f"which elements are nearest when {size} become {wanted} is not documented",
+                    hint="gather with constant indices instead",
+                )
+        x = np.take(x, centred, axis=axis)
     return x
 
 
@@ -126,7 +129,7 @@ def _resize(call: Call) -> Array:
     how = call.text("interpolation_mode", "LINEAR")
     if how == "LINEAR":
         return _linear(call, x, mode, sizes)
-    if how != "NEAREST_NEIGHBOR" or mode not in ("DEFAULT", "UNALIGN_CORNERS"):
+    if how != "NEAREST_NEIGHBOR" or mode != "DEFAULT":
         raise call.refuse(f"{how} with {mode} is not documented")
     return _nearest(call, x, sizes)
 
