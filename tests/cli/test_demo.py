@@ -10,11 +10,11 @@ from tests.commands import Cli
 
 
 @pytest.mark.slow
-def test_the_demo_ends_with_the_path_of_its_report(fresh_cli: Cli) -> None:
-    answer = fresh_cli("demo", "--launches", "1")
+def test_the_demo_ends_with_the_path_of_its_report(cli: Cli) -> None:
+    answer = cli("demo", "--launches", "1")
     path = Path(answer.out.rstrip().rsplit(" ", 1)[-1])
     assert path.is_file()
     assert "digits" in path.read_text()
     for word in ("fp32", "fp16", "int8", "int8-dynamic", "pruned", "onnxruntime", "openvino"):
         assert word in answer.out
-    assert fresh_cli.leftovers() == []
+    assert cli.leftovers() == []
