@@ -5,6 +5,7 @@
     │   └── ConfigError                                       ... with file, line and nearest known key
     ├── NothingDone           owner user            exit 5    nothing matched, so nothing was measured
     ├── ModelError            owner model           exit 4    the network itself: damaged, unsupported, NaN
+    │   └── ParityError                                       ... what was converted computes something else
     ├── DeviceError           owner device          exit 4    unreachable, full, crashed, too hot
     │   └── DeviceBusy                              exit 75   somebody else holds the lease
     ├── InfrastructureError   owner infrastructure  exit 4    a tool, a registry, the controller's disk
@@ -77,15 +78,17 @@ class ModelError(EdgebenchError):
     exit_code = EXIT_ERROR
 
 
+class ParityError(ModelError):
+    """What was converted computes something else than the model: it is never timed or given out."""
+
+
 class DeviceError(EdgebenchError):
     """A device cannot be reached, refused the work, or broke during it."""
 
     owner = "device"
     exit_code = EXIT_ERROR
 
-    def __init__(
-        self, message: str, *, hint: str = "", detail: str = "", retryable: bool = False
-    ) -> None:
+    def __init__(self, message: str, *, hint: str = "", detail: str = "", retryable: bool = False) -> None:
         super().__init__(message, hint=hint, detail=detail)
         self.retryable = retryable
 

@@ -25,7 +25,7 @@ from edgebench.convert.run import Conversion, Limits, Wanted, convert
 from edgebench.convert.run import Prepared as Ready
 from edgebench.device.bundle import sha256
 from edgebench.device.session import InputSet, Lease, Placed, Session, open_session, read_samples, save_inputs
-from edgebench.errors import BugError, DeviceError, ModelError, UserError
+from edgebench.errors import BugError, DeviceError, ModelError, ParityError, UserError
 from edgebench.records import (
     Artifact,
     Device,
@@ -130,11 +130,18 @@ def silent(step: Step) -> None:
 class Workbench:
     """What every job shares: the home folder, its artifacts, one session on the controller."""
 
-    def __init__(self, home: Path, *, limits: Limits, announce: Announce = silent) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        limits: Limits,
+        announce: Announce = silent,
+        artifacts: ArtifactStore | None = None,
+    ) -> None:
         self.home = home
         self.limits = limits
         self.announce = announce
-        self.artifacts = ArtifactStore(home / "artifacts")
+        self.artifacts = artifacts or ArtifactStore(home / "artifacts")
         self._controller: Session | None = None
         self._references: dict[tuple[str, str], Reference] = {}
         self._lock = threading.RLock()
@@ -421,12 +428,12 @@ def check(
 
 
 def demand(report: ParityReport, artifact: Artifact) -> None:
-    """Nothing where parity holds; a wrong model is never timed: ModelError with the numbers."""
+    """Nothing where parity holds; a wrong model is never timed: ParityError with the numbers."""
     if not report.passed:
-        raise ModelError(
+        raise ParityError(
             f"{artifact.model} {artifact.precision} on {artifact.runtime} does not compute the same "
             f"on {report.where}: {_why(report)}",
-            hint="try another runtime or precision; edgebench verify prints every output",
+            hint="try another runtime or precision; edgebench verify --bisect names the first layer that departs",
         )
 
 

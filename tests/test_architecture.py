@@ -44,6 +44,7 @@ FLOORS = {
     "fleet": 6,
     "report": 6,
     "service": 7,
+    "bisection": 7,
     "demo": 7,
     "cli": 8,
     "__main__": 9,

@@ -1,39 +1,29 @@
-"""`edgebench convert` and `edgebench verify`: artifacts and their proof."""
+"""`edgebench convert`: artifacts and their proof."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from edgebench import model
-from edgebench.artifacts import ArtifactStore
+from edgebench.cli.folders import copy_artifact
 from edgebench.cli.output import emit_json, json_option, note, print_table, warn
 from edgebench.cli.progress import Progress
 from edgebench.cli.setup import (
     calibration_option,
     inputs_option,
-    inventory_option,
     precisions_of,
-    read_inventory,
     read_settings,
-    read_targets,
     runtimes_of,
     shape_option,
     this_arch,
     workbench,
 )
-from edgebench.device.session import Lease
 from edgebench.errors import (
     EXIT_ERROR,
     EXIT_OK,
     EdgebenchError,
-    InfrastructureError,
     ModelError,
     UserError,
 )
@@ -43,15 +33,11 @@ from edgebench.pipeline import (
     Cell,
     Prepared,
     Workbench,
-    open_device,
     prepare,
-    verify_artifact,
 )
-from edgebench.records import RUNTIMES, Artifact, ParityReport, Target, decode, encode, to_json
+from edgebench.records import RUNTIMES, ParityReport, Target, to_json
 from edgebench.targets import find as find_target
 from edgebench.units import format_bytes, format_duration, significant
-
-MANIFEST = "edgebench.json"  # lies beside an artifact's files where `convert -o` wrote them
 
 
 @click.command()
@@ -170,33 +156,6 @@ def _copy_out(made: Prepared, bench: Workbench, output: str | None) -> str:
     return str(copy_artifact(artifact, source, Path(output) / name))
 
 
-def copy_artifact(artifact: Artifact, source: Path, folder: Path) -> Path:
-    """The artifact with its manifest in `folder`, complete or not at all; replaces an older one."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".edgebench-", dir=folder.parent) as scratch:
-            staged = Path(scratch) / "new"
-            shutil.copytree(source, staged, copy_function=shutil.copyfile)
-            (staged / MANIFEST).write_bytes(encode(artifact))
-            if folder.exists():
-                _check_ours(folder)
-                os.rename(folder, Path(scratch) / "old")
-            os.rename(staged, folder)
-    except OSError as error:
-        raise InfrastructureError(
-            f"the artifact cannot be written to {folder}: {error.strerror}",
-            hint="choose another folder with -o, or free space",
-        ) from error
-    return folder
-
-
-def _check_ours(folder: Path) -> None:
-    if not (folder / MANIFEST).is_file():
-        raise UserError(
-            f"{folder} is there already and is no artifact of ours", hint="choose another -o, or remove it"
-        )
-
-
 def _show(
     cells: list[Cell], made: list[Prepared | EdgebenchError], folders: list[str], *, as_json: bool
 ) -> int:
@@ -277,120 +236,3 @@ def _failure(cell: Cell, error: EdgebenchError) -> dict[str, object]:
         "hint": error.hint,
         "exit_code": error.exit_code,
     }
-
-
-# --- verify -------------------------------------------------------------------------------------
-
-
-@click.command()
-@click.argument("model_path", metavar="MODEL", type=click.Path())
-@click.argument("artifact_name", metavar="ARTIFACT")
-@click.option("--on", "device_name", metavar="DEVICE", help="Compute there; default: on this computer.")
-@shape_option
-@inputs_option
-@inventory_option
-@json_option
-def verify(
-    model_path: str,
-    artifact_name: str,
-    device_name: str | None,
-    shapes: tuple[str, ...],
-    inputs: str | None,
-    inventory: str | None,
-    as_json: bool,
-) -> int:
-    """Compare what ARTIFACT computes with what MODEL computes in ONNX Runtime; exit 4 where they differ.
-
-    ARTIFACT is a folder that `convert -o` wrote, or the beginning of a digest in the artifact store.
-    """
-    settings = read_settings(inventory)
-    with (
-        Progress({}) as progress,
-        workbench(settings, progress) as bench,
-        found_artifact(artifact_name, bench) as (artifact, folder),
-    ):
-        cell = Cell(
-            model_path=model_path,
-            runtime=artifact.runtime,
-            precision=artifact.precision,
-            shapes=tuple(model.parse_shape(shape) for shape in shapes),
-            inputs=inputs,
-        )
-        if device_name is None:
-            report = verify_artifact(cell, artifact, folder, bench)
-        else:
-            device = read_inventory(settings).device(device_name)
-            target = read_targets(settings)[device.target]
-            lease = Lease(run="verify", purpose="edgebench verify")
-            session, facts = open_device(device, target, bench.home, lease)
-            with session:
-                report = verify_artifact(cell, artifact, folder, bench, session=session, facts=facts)
-    return _show_parity(report, artifact, as_json=as_json)
-
-
-@contextmanager
-def found_artifact(name: str, bench: Workbench) -> Iterator[tuple[Artifact, Path]]:
-    """The artifact in a folder written by `convert -o`, or in the store, with its checked files.
-
-    A folder's files never enter our artifact store: its manifest says what it likes.
-    """
-    if (Path(name) / MANIFEST).is_file():
-        with bench.scratch() as scratch:
-            yield _checked_copy(Path(name), scratch)
-    elif Path(name).exists():
-        raise UserError(
-            f"{name} holds no artifact ({MANIFEST} is missing)", hint="edgebench convert MODEL -o DIR"
-        )
-    else:
-        artifact = bench.artifacts.get(name)
-        bench.artifacts.verify(artifact.digest)
-        yield artifact, bench.artifacts.path(artifact.digest)
-
-
-def _checked_copy(folder: Path, scratch: Path) -> tuple[Artifact, Path]:
-    """The artifact of a folder and a copy of its files, which are those that its manifest names."""
-    artifact = decode(Artifact, (folder / MANIFEST).read_bytes(), source=str(folder / MANIFEST))
-    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    if there == {MANIFEST, *(file.path for file in artifact.files)}:
-        shutil.copytree(folder, scratch / "files", ignore=shutil.ignore_patterns(MANIFEST))
-        store = ArtifactStore(scratch / "store")
-        stored = store.put(scratch / "files", artifact)
-        if stored.digest == artifact.digest:
-            return stored, store.path(stored.digest)
-    raise InfrastructureError(
-        f"the files in {folder} are not those of its {MANIFEST}: they were changed afterwards",
-        hint="run edgebench convert again",
-    )
-
-
-def _show_parity(report: ParityReport, artifact: Artifact, *, as_json: bool) -> int:
-    if as_json:
-        emit_json({"artifact": artifact.digest, "parity": to_json(report)})
-    else:
-        print_table(
-            ["output", "parity", "max abs", "max rel", "cosine", "SNR", "reference range", "reason"],
-            [
-                (
-                    output.name,
-                    "pass" if output.passed else "FAIL",
-                    f"{output.max_abs:.3g}",
-                    f"{output.max_rel:.3g}",
-                    f"{output.cosine:.7f}",
-                    f"{significant(output.snr_db)} dB",
-                    f"{output.reference_range:.4g}",
-                    output.reason,
-                )
-                for output in report.outputs
-            ],
-            right=(2, 3, 4, 5, 6),
-        )
-        bound = report.bound
-        click.echo(
-            f"{'pass' if report.passed else 'FAIL'} on {report.where}, against {report.reference}; "
-            f"inputs: {report.inputs}; "
-            f"bound {bound.precision}: max abs {bound.max_abs_share:g} of the range, "
-            f"SNR {bound.min_snr_db:g} dB, cosine {bound.min_cosine:g}"
-        )
-        for warning in report.warnings:
-            warn(warning)
-    return EXIT_OK if report.passed else EXIT_ERROR

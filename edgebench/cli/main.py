@@ -33,7 +33,7 @@ VERBS = {
         "Turn a model into what a runtime runs, and prove it equal.",
     ),
     "verify": (
-        "edgebench.cli.convert:verify",
+        "edgebench.cli.verify:verify",
         "Prove an artifact equal to its model again, here or on a device.",
     ),
     "run": (

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import onnx
-
 from edgebench.errors import ModelError
-from edgebench.model.base import copied
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
-FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+# onnx.proto, TensorProto.DataType and AttributeProto.AttributeType
+FLOATS = (1, 10)  # FLOAT, FLOAT16
+GRAPH = 5
 
 
 class Layer(NamedTuple):
@@ -41,7 +40,8 @@ def cut(model: ModelProto, value: str) -> ModelProto:
         raise ModelError(
             f'the model has no value "{value}" of known shape', hint="edgebench inspect shows the model"
         )
-    made = copied(model)
+    made = type(model)()
+    made.CopyFrom(model)
     graph, needed = made.graph, _needed(model.graph, value)
     for number in reversed(range(len(graph.node))):
         if not any(output in needed for output in graph.node[number].output):
@@ -80,6 +80,6 @@ def _needed(graph: GraphProto, value: str) -> set[str]:
 
 
 def _read_inside(node: NodeProto) -> list[str]:
-    graphs = [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
+    graphs = [attribute.g for attribute in node.attribute if attribute.type == GRAPH]
     inner = [each for graph in graphs for each in graph.node]
     return [name for each in inner for name in (*each.input, *_read_inside(each))]
