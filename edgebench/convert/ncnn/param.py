@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -76,6 +77,9 @@ def read(param: str, weights: bytes) -> Network:
     """The network in the text of a param file and the bytes of its bin file; ModelError unless all fits."""
     cursor = _Cursor(weights)
     layers = tuple(layer._replace(blocks=tuple(_blocks(layer, cursor))) for layer in _layers(param))
+    twice = next((name for name, count in Counter(each.name for each in layers).items() if count > 1), "")
+    if twice:
+        raise _refused(f'two layers are called "{twice}"')
     if cursor.left():
         raise _refused(f"the bin file has {cursor.left()} bytes more than its layers take")
     return Network(layers)

@@ -5,7 +5,7 @@ pnnx cannot read QuantizeLinear and DequantizeLinear, so they are taken off:
     weights      become the float values that their codes stand for
     activations  lose their pair; a Clip to what the codes can hold takes its place. ONNX Runtime's quantizer
                  removes Relu and Clip nodes and lets the codes clamp instead: without the Clip the network
-                 computes something else
+                 computes something else. Codes that are symmetric around zero never clamp for an activation
 
 pnnx renames every layer and changes their order, so a layer is found again by its weights: the sha256 of the
 exact float values.
@@ -32,6 +32,7 @@ SCALES_FILE = "scales.json"
 
 # operators whose values lie within those of their first input: no second Clip is needed behind them
 _KEEPS_BOUNDS = ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice")
+_ACTIVATIONS = ("Relu", "Clip", "Sigmoid", "HardSigmoid", "Softmax")  # still there, so not removed
 _WITH_WEIGHTS = ("Conv", "Gemm", "MatMul")
 _HINT = "use onnxruntime or openvino for this file, or start from the fp32 model with --calibration"
 
@@ -110,9 +111,13 @@ class _Grid(NamedTuple):
         """The least and the greatest value that the codes hold."""
         return (self.lowest - self.zero) * self.scale, (self.highest - self.zero) * self.scale
 
+    def symmetric(self) -> bool:
+        """Whether the codes are signed around zero."""
+        return self.zero == 0 and self.lowest < 0
+
     def threshold(self) -> float:
         """The largest |value| to represent, so that a signed grid around zero stays the same grid in ncnn."""
-        if self.zero == 0 and self.lowest < 0:
+        if self.symmetric():
             return self.highest * self.scale
         return max(map(abs, self.bounds()))
 
@@ -132,6 +137,7 @@ class _Strip:
         self._codes: dict[str, tuple[str, _Grid]] = {}  # output of a QuantizeLinear -> its input and grid
         self._thresholds: dict[str, float] = {}  # a dequantized activation -> its threshold
         self._bounds: dict[str, tuple[float, float]] = {}  # a tensor -> the Clip that it went through
+        self._active: set[str] = set()  # what an activation node gives
         self._floats: dict[str, Array] = {}  # what constant codes stand for
         self._nodes: list[NodeProto] = []
         self._scales: list[Scale] = []
@@ -177,6 +183,8 @@ class _Strip:
         self._note_scale(node)
         for place, name in enumerate(node.input):
             node.input[place] = self._names.get(name, name)
+        if node.op_type in _ACTIVATIONS:
+            self._active.update(node.output)
         if node.op_type in _KEEPS_BOUNDS and node.input[0] in self._bounds:
             self._bounds[node.output[0]] = self._bounds[node.input[0]]
         self._nodes.append(node)
@@ -254,6 +262,8 @@ class _Strip:
 
     def _clipped(self, source: str, grid: _Grid) -> str:
         """The name of the tensor within what the codes hold: a Clip's output, or the tensor itself."""
+        if grid.symmetric() or source in self._active:
+            return source
         low, high = grid.bounds()
         known = self._bounds.get(source)
         if known is not None and known[0] >= low - grid.scale and known[1] <= high + grid.scale:
