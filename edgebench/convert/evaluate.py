@@ -43,7 +43,9 @@ def _one(artifact: Artifact, folder: Path, sample: Mapping[str, NDArray[Any]], t
 
     with tempfile.TemporaryDirectory(prefix="edgebench-") as scratch:
         given, made = Path(scratch) / "inputs.npz", Path(scratch) / "outputs.npz"
-        np.savez(given, **{artifact.blobs.get(name, name): array for name, array in sample.items()})
+        np.savez(
+            given, **{artifact.blobs.get(name, name): _handed_over(each) for name, each in sample.items()}
+        )
         package = str(folder / artifact.entry["package"])
         argv = [sys.executable, "-m", EVALUATORS[artifact.runtime], package, str(given), str(made)]
         try:
@@ -58,6 +60,14 @@ def _one(artifact: Artifact, folder: Path, sample: Mapping[str, NDArray[Any]], t
         with np.load(made, allow_pickle=False) as outputs:
             named = {each.name: artifact.blobs.get(each.name, each.name) for each in artifact.outputs}
             return {name: outputs[blob] for name, blob in named.items() if blob in outputs}
+
+
+def _handed_over(array: NDArray[Any]) -> NDArray[Any]:
+    """The array as Core ML takes it: float32 or int32, of at least one axis."""
+    import numpy as np
+
+    kind = np.float32 if array.dtype.kind == "f" else np.int32
+    return np.atleast_1d(array).astype(kind)
 
 
 def _failure(artifact: Artifact, done: subprocess.CompletedProcess[bytes]) -> Exception:

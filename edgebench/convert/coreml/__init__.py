@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from edgebench.convert.base import (
     NUMBERS,
     Form,
+    Place,
     Produced,
     Refusal,
     Request,
@@ -69,8 +70,12 @@ class CoreMlConverter:
 
         _quiet()
 
-    def convert(self, request: Request, folder: Path) -> Produced:
-        """`model.mlpackage` in `folder`; ModelError naming every node that Core ML cannot express exactly."""
+    def command(self, request: Request, work: Path) -> tuple[str, ...]:  # noqa: ARG002
+        """None: coremltools does it in the worker."""
+        return ()
+
+    def convert(self, request: Request, place: Place) -> Produced:
+        """`model.mlpackage`; ModelError naming every node that Core ML cannot express exactly."""
         from edgebench import model
         from edgebench.convert.coreml import frontend, package, table, weightonly
 
@@ -83,7 +88,7 @@ class CoreMlConverter:
             network = weightonly.rewritten(network)
         lowered = frontend.lower(network, _target(), table.LOWERINGS)
         made = _translated(lowered.program, half=request.options.get("compute") == "float16")
-        package.save(made, folder / PACKAGE, _metadata(request))
+        package.save(made, place.output / PACKAGE, _metadata(request))
         return Produced(
             entry={"package": PACKAGE},
             blobs=lowered.names,
