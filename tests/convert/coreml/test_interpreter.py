@@ -540,6 +540,54 @@ def test_evaluate_in_a_process(saved: Path, fed: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["outputs.npz"]
 
 
+LATER = """
+import sys
+from pathlib import Path
+import numpy as np
+from edgebench.convert.coreml.interpreter import interpret
+
+package = Path(sys.argv[1])
+interpret(package, {"x": np.load(sys.argv[2])["x"]})
+assert "coremltools" not in sys.modules
+import coremltools
+model = coremltools.models.MLModel(str(package), skip_model_load=True)
+assert isinstance(model.get_spec(), coremltools.proto.Model_pb2.Model)
+interpret(package, {"x": np.load(sys.argv[2])["x"]})
+"""
+
+
+def test_coremltools_can_be_imported_afterwards(saved: Path, fed: Path) -> None:
+    command = [sys.executable, "-c", LATER, str(saved), str(fed)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+WITHOUT = """
+import sys
+from pathlib import Path
+
+class Gone:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("coremltools", "google"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Gone())
+from edgebench.convert.coreml.interpreter import interpret
+from edgebench.errors import InfrastructureError
+try:
+    interpret(Path(sys.argv[1]), {})
+except InfrastructureError as error:
+    print(error.message, error.hint)
+"""
+
+
+def test_without_coremltools(saved: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT, str(saved)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert "coremltools is not installed" in done.stdout, done.stderr
+    assert "edgebench[coreml]" in done.stdout
+
+
 def test_evaluate_says_what_is_wrong(package: Path, fed: Path, tmp_path: Path) -> None:
     _edit(package, lambda block: setattr(_operation(block, "second"), "type", "mystery"))
     finished = _evaluate(package, fed, tmp_path / "outputs.npz")

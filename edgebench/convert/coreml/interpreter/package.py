@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,6 +33,7 @@ from edgebench.errors import InfrastructureError, ModelError
 _MANIFEST_BYTES = 1 << 20
 _MODEL_BYTES = (1 << 31) - 1  # protobuf's own bound
 _WEIGHTS_ROOT = "@model_path/"
+_SDK = "coremltools"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,19 +148,46 @@ def _read(path: Path, most_bytes: int) -> bytes:
 
 
 def _parsed(data: bytes) -> Any:
+    messages = _messages()
+    from google.protobuf.message import DecodeError
+
     try:
-        from coremltools.proto import Model_pb2
+        return messages.Model.FromString(data)
+    except (DecodeError, RecursionError) as error:
+        raise ModelError(f"the model file is no Core ML model: {error!s:.200}") from error
+
+
+@cache
+def _messages() -> Any:
+    """The message classes of coremltools, without the rest of it where nobody has imported that yet."""
+    try:
+        if _SDK in sys.modules:
+            return import_module(f"{_SDK}.proto.Model_pb2")
+        return _messages_alone()
     except ImportError as error:
         raise InfrastructureError(
             f"coremltools is not installed ({error}), so Core ML packages cannot be read",
             hint='type: pip install "edgebench[coreml]"',
         ) from error
-    from google.protobuf.message import DecodeError
 
+
+def _messages_alone() -> Any:
+    """All of coremltools takes seconds to import, its messages a tenth of one.
+
+    They are imported below a stand-in for the package, which is gone again afterwards: a later
+    `import coremltools` finds what it always finds.
+    """
+    found = find_spec(_SDK)
+    if found is None or not found.submodule_search_locations:
+        raise ModuleNotFoundError(f"no module named {_SDK}")
+    stand_in = ModuleType(_SDK)
+    stand_in.__path__ = list(found.submodule_search_locations)
+    sys.modules[_SDK] = stand_in
     try:
-        return Model_pb2.Model.FromString(data)
-    except (DecodeError, RecursionError) as error:
-        raise ModelError(f"the model file is no Core ML model: {error!s:.200}") from error
+        return import_module(f"{_SDK}.proto.Model_pb2")
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == _SDK]:
+            del sys.modules[name]
 
 
 def _main(program: Any) -> Any:
