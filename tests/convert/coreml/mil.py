@@ -44,10 +44,12 @@ def save(
     target: str = "iOS17",
     half: bool = False,
     flexible: str = "",
+    image: Mapping[str, Any] | None = None,
 ) -> Path:
     """The package of the program `build(**inputs)`; its outputs are called out0, out1 ...
 
-    The first size of the input `flexible` is left open, 1 to 16. `half` lowers the program to float16.
+    The first size of the input `flexible` is left open, 1 to 16. `half` lowers the program to float16. `image`
+    makes the only input an image with that scale and bias.
     """
     coremltools, mb = tools(), builder()
     from coremltools.converters.mil.mil import Function, Program, types
@@ -61,6 +63,9 @@ def save(
         ranges = {**shapes, flexible: (size, *shapes[flexible][1:])}
         shapes[flexible] = (size.symbol, *shapes[flexible][1:])
         options["inputs"] = [coremltools.TensorType(name=name, shape=shape) for name, shape in ranges.items()]
+    if image is not None:
+        ((name, shape),) = shapes.items()
+        options = {"inputs": [coremltools.ImageType(name=name, shape=shape, **image)]}
     places = {
         name: mb.placeholder(shape=shapes[name], dtype=kinds[_fed_as(value).name])
         for name, value in inputs.items()

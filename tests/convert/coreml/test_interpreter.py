@@ -100,6 +100,14 @@ def test_an_open_size(tmp_path: Path) -> None:
         np.testing.assert_array_equal(interpret(package, {"x": np.ones((rows, 4), _F)})["out0"], [rows] * 4)
 
 
+def test_an_image_is_fed_as_its_tensor(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1, 3, 8, 8)).astype(_F)
+    looks = {"scale": 1 / 255, "bias": [-0.5, 0.25, 0.0]}
+    package = mil.save(lambda x: mil.builder().relu(x=x), {"x": image}, tmp_path, image=looks)
+    want = np.maximum(image / 255 + np.array(looks["bias"]).reshape(3, 1, 1), 0)
+    np.testing.assert_allclose(interpret(package, {"x": image})["out0"], want, atol=1e-6)
+
+
 def test_values_are_freed_after_their_last_use(tmp_path: Path) -> None:
     mb, x = mil.builder(), np.zeros((64, 4096), _F)  # 1 MiB
 
