@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 _KEEPS_CONSTANT = (QUANTIZE, DEQUANTIZE, "Constant", "Identity")
-_MAX_CONSTANT_STEPS = 8
+_MAX_STEPS = 8
 _NEWEST_OPSET = 64  # beyond any that there is
 # ONNX's element types in TensorRT's words; UINT8 and DOUBLE exist at its borders at most
 TYPES = {
@@ -82,12 +82,19 @@ class Network:
 
     def rank(self, name: str) -> int | None:
         """The number of axes of a tensor, or None where it is unknown."""
-        typed = self.typed(name)
-        return None if typed is None or typed.dims is None else len(typed.dims)
+        for _ in range(_MAX_STEPS):
+            typed = self.typed(name)
+            if typed is not None and typed.dims is not None:
+                return len(typed.dims)
+            node = self.maker.get(name)
+            if node is None or node.op_type not in (QUANTIZE, DEQUANTIZE):
+                return None
+            name = input_name(node, 0)
+        return None
 
     def is_constant(self, name: str) -> bool:
         """Whether a tensor is stored in the file, or is computed from such tensors alone by Q and DQ."""
-        for _ in range(_MAX_CONSTANT_STEPS):
+        for _ in range(_MAX_STEPS):
             if name in self.stored:
                 return True
             node = self.maker.get(name)

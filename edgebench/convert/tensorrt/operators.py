@@ -294,7 +294,7 @@ _STORE = "make it a constant in the model"
 _RESIZE_MODES = ("half_pixel", "pytorch_half_pixel", "tf_half_pixel_for_nn", "asymmetric", "align_corners")
 _NEAREST = ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
 LIMITS = (
-    Limit("2D or 3D", _rank(*_SPATIAL_AXES), "add an axis of size 1 around it (Unsqueeze, Squeeze)"),
+    Limit("2D or 3D", _rank(*_SPATIAL_AXES), "write it with two axes, one of size 1"),
     Limit("Weights W must be an initializer", _stored(1), _STORE),
     Limit("Scales scale and biases B must be initializers", _stored(1, 2), _STORE),
     Limit("Input rank must be >=3 & <=5", _rank(3, 4, 5), "reshape its input"),

@@ -62,7 +62,7 @@ def second_opinion(model: Path, board: Board, time_s: float = TIME_S) -> tuple[F
 
 def _finding(error: _Error) -> Finding:
     """A rejection; only a warning where the words show that RTX has no such operator or plugin."""
-    text = error.description.strip().splitlines()[0] if error.description.strip() else "no reason given"
+    text = " ".join(error.description.split()) or "no reason given"
     unsure = text == "false" or "lugin" in error.description
     severity: Severity = "warning" if unsure else "refusal"
     said = "it has no such operator; the full TensorRT may" if unsure else text

@@ -8,6 +8,7 @@ from edgebench.convert.tensorrt.base import Board, OperatorTable, never_quantize
 from edgebench.convert.tensorrt.graph import Network
 from edgebench.convert.tensorrt.lowering import lower
 from edgebench.convert.tensorrt.rewriting import clamp_int64, rewrite_pairs
+from edgebench.convert.tensorrt.widening import widen
 from edgebench.model.base import DEFAULT_DOMAINS, nodes, tensors
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def prepared(model: ModelProto, board: Board, precision: str) -> tuple[ModelProt
     table = operator_table(board.version)
     notes = rewrite_pairs(Network(model))
     model, expanded = _written_out(model, table)
-    notes += expanded + lower(Network(model), table.opset_max)
+    notes += expanded + widen(Network(model), table)
+    notes += lower(Network(model), table.opset_max)
     if board.casts_int64:
         notes += clamp_int64(Network(model))
     if precision == "fp16" and board.strongly_typed and _is_float(model):
