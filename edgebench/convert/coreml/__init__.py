@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgebench.convert.base import (
     NUMBERS,
@@ -26,6 +26,9 @@ from edgebench.convert.base import (
 from edgebench.errors import EdgebenchError, ModelError
 from edgebench.records import ModelInfo
 from edgebench.tools import package_version
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 PACKAGE = "model.mlpackage"
 MAX_RANK = 5
@@ -88,7 +91,7 @@ class CoreMlConverter:
             network = weightonly.rewritten(network)
         lowered = frontend.lower(network, _target(), table.LOWERINGS)
         made = _translated(lowered.program, half=request.options.get("compute") == "float16")
-        package.save(made, place.output / PACKAGE, _metadata(request))
+        package.save(made, place.output / PACKAGE, _metadata(request, network))
         return Produced(
             entry={"package": PACKAGE},
             blobs=lowered.names,
@@ -135,11 +138,17 @@ def _has_half(info: ModelInfo) -> bool:
     return any(tensor.dtype == "float16" for tensor in (*info.inputs, *info.outputs))
 
 
-def _metadata(request: Request) -> dict[str, str]:
-    """What the package says of its origin."""
+def _metadata(request: Request, network: ModelProto) -> dict[str, str]:
+    """What the package says of its origin, and the author and licence that the ONNX file names."""
     from edgebench import __version__
 
-    return {
+    told = {entry.key.lower(): entry.value for entry in network.metadata_props}
+    known = {
+        "author": told.get("author", ""),
+        "license": told.get("license", told.get("licence", "")),
+        "edgebench.lineage": " -> ".join(request.info.lineage),
+    }
+    return {key: value for key, value in known.items() if value} | {
         "edgebench.version": __version__,
         "edgebench.model": request.info.name,
         "edgebench.precision": request.precision,

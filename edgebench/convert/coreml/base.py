@@ -23,6 +23,8 @@ Array = NDArray[Any]
 Var = Any  # coremltools' Var; it has no type stubs
 OTHERS = "use onnxruntime or openvino for this model, or change the operator in it"
 MAX_TAPS = 128  # positions of a pooling window that is written out slice by slice
+MIN_SPARSITY = 0.4
+MIN_SPARSE_ELEMENTS = 2048
 MAX_STEPS = 1024  # time steps of a recurrence that is written out step by step
 
 
@@ -62,7 +64,24 @@ class Value:
             return mb.cast(x=self.var, dtype="int32") if narrow else self.var
         if self.quantized is not None:
             return constexpr(self.quantized)
-        return mb.const(val=stored(self.const))
+        return sparse(self.const) if _is_sparse(self.const) else mb.const(val=stored(self.const))
+
+
+def _is_sparse(array: Array) -> bool:
+    """Whether a weight is pruned so far that storing what is left, and one bit for each entry, is smaller."""
+    if array.dtype.kind != "f" or array.ndim < 2 or array.size < MIN_SPARSE_ELEMENTS:
+        return False
+    return int(np.count_nonzero(array)) <= array.size * (1 - MIN_SPARSITY)
+
+
+def sparse(array: Array) -> Var:
+    """The variable of a constant that is stored as its entries other than zero, and a bit for every entry."""
+    flat = stored(array).reshape(-1)
+    return mb.constexpr_sparse_to_dense(
+        nonzero_data=flat[flat != 0],
+        mask=np.packbits(flat != 0, bitorder="little"),
+        shape=np.array(array.shape, np.uint32),
+    )
 
 
 def constexpr(quantized: Quantized) -> Var:

@@ -306,15 +306,22 @@ def _stand_in(graph: _Graph, node: Node) -> bool:
     return True
 
 
+def _decoded(value: Any) -> Any:
+    """Texts are bytes in ONNX."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, list):
+        return [_decoded(each) for each in value]
+    return value
+
+
 def _node(graph: _Graph, proto: NodeProto) -> Node:
     import onnx
 
     attributes = {}
     for attribute in proto.attribute:
         value = onnx.helper.get_attribute_value(attribute)
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", "replace")
-        attributes[attribute.name] = value
+        attributes[attribute.name] = _decoded(value)
     readers = [reader for name in proto.output for reader in graph.readers.get(name, [])]
     return Node(
         op=proto.op_type,

@@ -194,6 +194,11 @@ def tensor_scatter(node: Node) -> Any:
     return mb.scatter_along_axis(data=cache, indices=wide, updates=update, axis=np.int32(axis), mode="update")
 
 
+def range_(node: Node) -> Any:
+    """Never of computed limits: its length would not be known; of constants it is computed beforehand."""
+    raise node.refused("its length is known only at run time", "make its limits constants of the model")
+
+
 def eye_like(node: Node) -> Any:
     """Ones on one diagonal: known as soon as the shape is."""
     rows, columns = node.value(0).shape

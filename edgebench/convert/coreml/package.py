@@ -15,6 +15,7 @@ from edgebench.errors import ModelError
 
 MAX_RANK = 5  # Core ML's own limit
 _FAMILY = uuid.UUID("6d1f5b0e-5f0a-5c53-9a5e-3c1b0f2a7d41")  # ours, for names inside packages
+_FIELDS = ("author", "license")  # fields of their own in the description
 _DATE = "com.github.apple.coremltools.conversion_date"
 
 
@@ -28,7 +29,10 @@ def save(model: Any, path: Path, metadata: Mapping[str, str]) -> None:
     described = spec.description.metadata
     described.userDefined.pop(_DATE, None)
     for key, value in metadata.items():
-        described.userDefined[key] = value
+        if key in _FIELDS:
+            setattr(described, key, value)
+        else:
+            described.userDefined[key] = value
     program.write_bytes(spec.SerializeToString(deterministic=True))
     _fix_manifest(path / "Manifest.json")
 

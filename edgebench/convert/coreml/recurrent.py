@@ -95,14 +95,17 @@ def _native_lstm(node: Node) -> Any:
         if node.given(3):
             both = node.constant(3, "the bias")[way]
             weights[f"bias{ending}"] = _reordered(both[: 4 * hidden] + both[4 * hidden :], hidden)
+    direction = node.attribute("direction", "forward")
+    backwards = direction == "reverse"  # turned round here: Core ML does not say in which order it answers
     out, last, cell = mb.lstm(
-        x=x,
+        x=mb.reverse(x=x, axes=np.array([0], np.int32)) if backwards else x,
         initial_h=_initial(node, 5, batch, hidden, directions),
         initial_c=_initial(node, 6, batch, hidden, directions),
-        direction=node.attribute("direction", "forward"),
+        direction="forward" if backwards else direction,
         output_sequence=True,
         **weights,
     )
+    out = mb.reverse(x=out, axes=np.array([0], np.int32)) if backwards else out
     split = reshaped(out, (steps, batch, directions, hidden))
     ends = [permuted(reshaped(each, (batch, directions, hidden)), (1, 0, 2)) for each in (last, cell)]
     return [permuted(split, (0, 2, 1, 3)), *ends][: len(node.outputs)]

@@ -98,12 +98,18 @@ def split(node: Node) -> Any:
         sizes = [min(part, length - at * part) for at in range(count)]
     if sum(sizes) != length or any(size < 0 for size in sizes):
         raise node.refused(f"parts of {sizes} do not make {length}", "correct the sizes")
-    if 0 in sizes:
-        raise node.refused("Core ML has no empty tensors, and one part is empty", "remove the empty part")
     starts = np.cumsum([0, *sizes])
     return [
-        sliced(x, axis, int(start), int(start) + size) for start, size in zip(starts, sizes, strict=False)
+        sliced(x, axis, int(start), int(start) + size) if size else _empty(node, x, axis)
+        for start, size in zip(starts, sizes, strict=False)
     ]
+
+
+def _empty(node: Node, x: Any, axis: int) -> Any:
+    """No values: a constant, since Core ML has no empty tensors; what joins it with others drops it."""
+    shape = [int(size) for size in x.shape]
+    shape[axis] = 0
+    return np.zeros(shape, node.dtype())
 
 
 def slice_(node: Node) -> Any:
@@ -115,9 +121,7 @@ def slice_(node: Node) -> Any:
     for first, last, axis, step in zip(starts, ends, axes, steps, strict=True):
         start, stop, stepped = slice(first, last, step).indices(int(x.shape[axis]))
         if len(range(start, stop, stepped)) == 0:
-            raise node.refused(
-                "Core ML has no empty tensors, and this slice is empty", "remove it from the model"
-            )
+            return _empty(node, x, axis)
         begin[axis], end[axis], stride[axis] = start, stop, stepped
         mask[axis] = stop < 0 or (stepped > 0 and stop == int(x.shape[axis]))
     return mb.slice_by_index(

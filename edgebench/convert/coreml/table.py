@@ -93,6 +93,7 @@ _FAMILIES = {
         "ReverseSequence": "reverse_sequence",
         "TensorScatter": "tensor_scatter",
         "EyeLike": "eye_like",
+        "Range": "range_",
         "Det": "determinant",
         "Col2Im": "column_to_image",
     },
