@@ -10,10 +10,15 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from subprocess import Popen
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from edgebench.errors import UserError, did_you_mean
 from edgebench.records import ModelInfo, Record
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Arrays = dict[str, NDArray[Any]]
 
 
 class Way(Record, frozen=True):
@@ -229,3 +234,36 @@ def says_out_of_memory(text: str) -> bool:
     """Whether an error or the log of a tool tells of a failed allocation."""
     lowered = text.lower()
     return any(sign in lowered for sign in _MEMORY_SIGNS)
+
+
+# --- arrays that go to another process and back ----------------------------------------------------
+
+
+def read_arrays(path: Path) -> Arrays:
+    """The arrays of an npz file by name; UserError when it is none, or holds Python objects."""
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f'"{path.name}" cannot be read as an npz file: {error}') from error
+
+
+def write_arrays(path: Path, arrays: Arrays) -> None:
+    """An npz file of the arrays, whole or not at all; UserError when it cannot be written."""
+    import zipfile
+
+    import numpy as np
+
+    part = path.with_name(path.name + ".part")
+    try:
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED, allowZip64=True) as file:
+            for name, array in arrays.items():
+                with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f'"{path.name}" cannot be written: {error}') from error

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgebench.convert.base import Answer
+from edgebench.convert.base import Answer, read_arrays, write_arrays
 from edgebench.errors import BugError, InfrastructureError, ModelError, UserError
 from edgebench.records import Artifact, decode
 
@@ -35,31 +35,34 @@ def evaluate(
     artifact: Artifact, folder: Path, samples: Sequence[Mapping[str, NDArray[Any]]], *, time_s: float
 ) -> list[Arrays]:
     """What the artifact computes for each sample, by ONNX name; ModelError when the interpreter cannot."""
-    return [_one(artifact, folder, sample, time_s) for sample in samples]
-
-
-def _one(artifact: Artifact, folder: Path, sample: Mapping[str, NDArray[Any]], time_s: float) -> Arrays:
-    import numpy as np
-
     with tempfile.TemporaryDirectory(prefix="edgebench-") as scratch:
-        given, made = Path(scratch) / "inputs.npz", Path(scratch) / "outputs.npz"
-        np.savez(
-            given, **{artifact.blobs.get(name, name): _handed_over(each) for name, each in sample.items()}
-        )
-        package = str(folder / artifact.entry["package"])
-        argv = [sys.executable, "-m", EVALUATORS[artifact.runtime], package, str(given), str(made)]
-        try:
-            done = subprocess.run(argv, capture_output=True, timeout=time_s, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise InfrastructureError(
-                f"evaluating {artifact.model} for {artifact.runtime} took more than {time_s:.0f} s",
-                hint="allow it more time (convert_timeout_s), or use a smaller model",
-            ) from error
-        if done.returncode != 0:
-            raise _failure(artifact, done)
-        with np.load(made, allow_pickle=False) as outputs:
-            named = {each.name: artifact.blobs.get(each.name, each.name) for each in artifact.outputs}
-            return {name: outputs[blob] for name, blob in named.items() if blob in outputs}
+        given = [Path(scratch) / f"inputs-{number}.npz" for number in range(len(samples))]
+        made = [Path(scratch) / f"outputs-{number}.npz" for number in range(len(samples))]
+        for path, sample in zip(given, samples, strict=True):
+            named = {artifact.blobs.get(name, name): _handed_over(each) for name, each in sample.items()}
+            write_arrays(path, named)
+        pairs = [str(path) for pair in zip(given, made, strict=True) for path in pair]
+        _interpret(artifact, [str(folder / artifact.entry["package"]), *pairs], time_s)
+        return [_read(artifact, path) for path in made]
+
+
+def _interpret(artifact: Artifact, words: list[str], time_s: float) -> None:
+    argv = [sys.executable, "-m", EVALUATORS[artifact.runtime], *words]
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=time_s, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise InfrastructureError(
+            f"evaluating {artifact.model} for {artifact.runtime} took more than {time_s:.0f} s",
+            hint="allow it more time (convert_timeout_s), or use a smaller model",
+        ) from error
+    if done.returncode != 0:
+        raise _failure(artifact, done)
+
+
+def _read(artifact: Artifact, path: Path) -> Arrays:
+    made = read_arrays(path)
+    named = {each.name: artifact.blobs.get(each.name, each.name) for each in artifact.outputs}
+    return {name: made[blob] for name, blob in named.items() if blob in made}
 
 
 def _handed_over(array: NDArray[Any]) -> NDArray[Any]:
