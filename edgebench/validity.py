@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgebench.records import Conditions, Launch, Limits, replace
+from edgebench.units import format_bytes
 
 
 def judged(launch: Launch, limits: Limits) -> Launch:
@@ -12,6 +13,7 @@ def judged(launch: Launch, limits: Limits) -> Launch:
         *_changed(launch.before, launch.after),
         *_swapped(launch.before, launch.after),
         *_hot(launch, limits),
+        *_large(launch, limits),
     )
     if not reasons:
         return launch
@@ -40,6 +42,13 @@ def _swapped(before: Conditions, after: Conditions) -> tuple[str, ...]:
         return ()
     pages = after.swapped_in_pages - before.swapped_in_pages
     return (f"{pages} pages were swapped in",) if pages > 0 else ()
+
+
+def _large(launch: Launch, limits: Limits) -> tuple[str, ...]:
+    peak_bytes = launch.memory.peak_bytes
+    if limits.memory_mib is None or peak_bytes is None or peak_bytes <= limits.memory_mib << 20:
+        return ()
+    return (f"{format_bytes(peak_bytes)} of memory are over the target's limit of {limits.memory_mib} MiB",)
 
 
 def _hot(launch: Launch, limits: Limits) -> tuple[str, ...]:

@@ -68,3 +68,10 @@ def test_a_board_that_was_throttled_before_it_began() -> None:
 def test_unknown_is_not_bad() -> None:
     assert judged(launch(Conditions()), LIMITS).valid
     assert judged(launch(temperature_c=99.0), Limits()).valid
+
+
+def test_a_launch_that_took_more_memory_than_the_target_allows() -> None:
+    large = replace(launch(), memory=MemoryLadder(method="VmHWM", peak_bytes=301 << 20))
+    assert "301 MiB of memory" in judged(large, Limits(memory_mib=300)).invalid_reason
+    assert judged(large, Limits(memory_mib=301)).valid
+    assert judged(launch(), Limits(memory_mib=1)).valid  # an unknown peak is not too large
