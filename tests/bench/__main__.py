@@ -219,6 +219,30 @@ def _bare_tool(bench: Bench, runtime: str, model: Path) -> list[str]:
     return [str(find_pnnx(bench.home)), str(copy), "fp16=0", "optlevel=2", shape]
 
 
+def preflight_against_loading(bench: Bench) -> Ratio:
+    """TensorRT's preflight of a 100 MB model over loading that model."""
+    from edgebench import model
+    from edgebench.convert.tensorrt.base import Board
+    from edgebench.convert.tensorrt.preflight import preflight
+    from tests.bench.networks import hundred_megabytes
+
+    path = bench.home / "wide.onnx"
+    model.prepare(hundred_megabytes(path), shapes={}, out=path)
+    loaded, board = model.load(path), Board((10, 3, 0), (8, 7))
+
+    def ours() -> float:
+        started = time.perf_counter()
+        preflight(loaded, board, "fp32")
+        return time.perf_counter() - started
+
+    def theirs() -> float:
+        started = time.perf_counter()
+        model.load(path)
+        return time.perf_counter() - started
+
+    return paired("TensorRT preflight of 100 MB / loading it", ours, theirs, pairs=9, limit=0.05)
+
+
 # --- pushing ------------------------------------------------------------------------------------
 
 
@@ -247,6 +271,7 @@ def lines() -> Iterator[Line]:
         yield controller_memory(bench)
         for runtime in ("ncnn", "openvino"):
             yield from conversion(bench, runtime, network)
+        yield preflight_against_loading(bench)
         yield unchanged_push(bench)
 
 

@@ -1,4 +1,4 @@
-"""A network of realistic size for benchmarks: ResNet-18's layers with seeded random weights."""
+"""Networks of realistic size for benchmarks, with seeded random weights: ResNet-18's layers, and 100 MB."""
 
 from __future__ import annotations
 
@@ -61,5 +61,19 @@ def resnet18(path: Path) -> Path:
     inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 224, 224])]
     outputs = [helper.make_tensor_value_info(x, TensorProto.FLOAT, [1, 1000])]
     made = helper.make_graph(graph.nodes, "resnet18", inputs, outputs, graph.weights)
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def hundred_megabytes(path: Path) -> Path:
+    """`path`, holding 44 residual convolutions of 256 channels: [1, 256, 14, 14], 104 MB."""
+    graph = _Graph()
+    x = "image"
+    for _ in range(22):
+        x = graph.block(x, (256, 256), 1)
+    shape = [1, 256, 14, 14]
+    inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)]
+    outputs = [helper.make_tensor_value_info(x, TensorProto.FLOAT, shape)]
+    made = helper.make_graph(graph.nodes, "wide", inputs, outputs, graph.weights)
     onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path
