@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgebench.convert.base import Answer, read_arrays, write_arrays
-from edgebench.convert.coreml.interpreter import interpret
-from edgebench.convert.coreml.interpreter.base import Precision
 from edgebench.errors import EdgebenchError, UserError
 from edgebench.records import encode
+
+if TYPE_CHECKING:
+    from edgebench.convert.coreml.interpreter.base import Precision
 
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "fp64")
 _USAGE = (
@@ -26,7 +28,10 @@ _USAGE = (
 def main() -> None:
     """Evaluate the package named on the command line; SystemExit with the class of the error."""
     stdout = os.dup(1)
-    os.dup2(2, 1)  # coremltools greets on stdout
+    os.dup2(2, 1)  # what a library prints is no answer
+    _leave_processors()
+    from edgebench.convert.coreml.interpreter import interpret
+
     try:
         package, samples, precision = _arguments(sys.argv[1:])
         for inputs, outputs in samples:
@@ -35,6 +40,15 @@ def main() -> None:
         answer = Answer(owner=error.owner, message=error.message, hint=error.hint, detail=error.detail)
         os.write(stdout, encode(answer) + b"\n")
         raise SystemExit(error.exit_code) from error
+
+
+def _leave_processors() -> None:
+    """Half of the processors for numpy's matrix products, said before numpy is imported.
+
+    Its threads wait for each other by spinning: with as many as there are processors, a busy machine makes
+    small products a hundred times slower.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))
 
 
 def _arguments(words: list[str]) -> tuple[Path, list[tuple[Path, Path]], Precision]:

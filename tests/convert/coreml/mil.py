@@ -48,8 +48,8 @@ def save(
 ) -> Path:
     """The package of the program `build(**inputs)`; its outputs are called out0, out1 ...
 
-    The first size of the input `flexible` is left open, 1 to 16. `half` lowers the program to float16. `image`
-    makes the only input an image with that scale and bias.
+    The first size of the input `flexible` is left open, 1 to 16. `half` lowers the program to float16.
+    `image` makes the only input an image with that scale and bias.
     """
     coremltools, mb = tools(), builder()
     from coremltools.converters.mil.mil import Function, Program, types

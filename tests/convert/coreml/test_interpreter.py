@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgebench.convert.base import read_arrays
 from edgebench.convert.coreml.interpreter import interpret, program
 from edgebench.convert.coreml.interpreter.base import ELEMENTS, unpack_bits
 from edgebench.convert.coreml.interpreter.blobs import BlobFile
@@ -609,8 +610,7 @@ def test_evaluate_says_what_is_wrong(package: Path, fed: Path, tmp_path: Path) -
 def test_evaluate_loads_no_python_objects(saved: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object))
     (tmp_path / "text.npz").write_text("no npz")
-    from edgebench.convert.coreml import evaluate
 
     for name in ("objects.npz", "text.npz", "missing.npz"):
         with pytest.raises(UserError, match="cannot be read as an npz file"):
-            evaluate.read_arrays(tmp_path / name)
+            read_arrays(tmp_path / name)
