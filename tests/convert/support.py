@@ -89,6 +89,7 @@ def run_artifact(
         "result": str(folder / "result.npz"),
     }
     script = str(Path(__file__).with_name("run_artifact.py"))
-    subprocess.run([sys.executable, script, json.dumps(task)], check=True, timeout=120, capture_output=True)
+    command = [sys.executable, "-P", script, json.dumps(task)]  # -P: the folder ncnn here is not the package
+    subprocess.run(command, check=True, timeout=120, capture_output=True)
     with np.load(folder / "result.npz") as result:
         return {name: result[name] for name in result.files}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +32,18 @@ LOST_DB = -200.0  # the SNR of a layer that computes nothing usable
 CAP_DB = 200.0
 
 
+class Settings(NamedTuple):
+    """How ncnn computes. `threads` 0: one for each core."""
+
+    threads: int = 0
+    winograd: bool = True
+    winograd43: bool = True
+
+
 class Net:
     """A network loaded in ncnn. Float arithmetic is float32; all blobs of a run can be had."""
 
-    def __init__(self, param: Path, weights: Path, *, winograd: bool = True, winograd43: bool = True) -> None:
+    def __init__(self, param: Path, weights: Path, settings: Settings = Settings()) -> None:  # noqa: B008
         import ncnn
 
         self._ncnn = ncnn
@@ -44,8 +52,10 @@ class Net:
         options.lightmode = False  # else blobs are gone once they are used
         options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = False
         options.use_bf16_packed = options.use_bf16_storage = False
-        options.use_winograd_convolution = winograd
-        options.use_winograd43_convolution = winograd43
+        options.use_winograd_convolution = settings.winograd
+        options.use_winograd43_convolution = settings.winograd43
+        if settings.threads:
+            options.num_threads = settings.threads
         for path, read in ((param, self._net.load_param), (weights, self._net.load_model)):
             if read(str(path)) != 0:
                 raise ModelError(f"ncnn does not load the {path.name} that edgebench wrote", hint=_HINT)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from edgebench import model
 from edgebench.convert.base import Request
 from edgebench.convert.ncnn import calibrate, param, quantize, transfer
-from edgebench.convert.ncnn.calibrate import Net, Sample
+from edgebench.convert.ncnn.calibrate import Net, Sample, Settings
 from edgebench.convert.ncnn.param import Layer, Network
 from edgebench.errors import BugError, ModelError, UserError
 from edgebench.records import decode
@@ -28,6 +28,7 @@ CHECKED = 8  # samples that SNRs and Winograd are looked at with, evenly chosen
 MIN_LAYER_DB = 20.0  # a hundredth of a layer's energy is noise
 MIN_OUTPUT_DB = 23.0  # parity asks for 20
 SEED = 5
+ONE_THREAD_MACS = 50_000_000  # below, threads wait for one another longer than they compute
 
 Thresholds = Mapping[str, float]
 
@@ -63,6 +64,11 @@ class _Bench(NamedTuple):
     samples: list[Sample]
     outputs: tuple[str, ...]
     work: Path
+    threads: int = 0
+
+    def net(self, files: Files, *, winograd: bool = True, winograd43: bool = True) -> Net:
+        """The network of these files in ncnn."""
+        return Net(*files, Settings(self.threads, winograd, winograd43))
 
     def checked(self) -> list[Sample]:
         """A few samples, evenly chosen."""
@@ -93,12 +99,15 @@ def make(request: Request, files: Files, work: Path, *, drops_batch: bool) -> Ma
 
 def _bench(request: Request, files: Files, work: Path, drops_batch: bool) -> _Bench:
     network = param.read(files.param.read_text("utf-8"), files.weights.read_bytes())
+    macs = request.info.macs
+    threads = 1 if macs is not None and macs < ONE_THREAD_MACS else 0
     return _Bench(
         network=network,
-        floats=Net(files.param, files.weights),
+        floats=Net(*files, Settings(threads)),
         samples=_samples(request, drops_batch),
         outputs=tuple(f"out{number}" for number in range(len(request.info.outputs))),
         work=work,
+        threads=threads,
     )
 
 
@@ -198,7 +207,7 @@ def choose(methods: Mapping[str, Thresholds], kept: Mapping[str, str], bench: _B
     }
     snr = {}
     for method, thresholds in usable.items():
-        net = Net(*bench.save(thresholds, method))
+        net = bench.net(bench.save(thresholds, method))
         snr[method] = calibrate.layer_snr(bench.floats, net, bench.layers(thresholds), bench.checked())
     choice = Choice({}, {}, {}, dict(kept))
     for name in dict.fromkeys(name for each in methods.values() for name in each):
@@ -222,7 +231,7 @@ def settle(choice: Choice, bench: _Bench) -> Choice:
     back = 0
     while back < len(order):
         left = {name: choice.thresholds[name] for name in choice.thresholds if name not in order[:back]}
-        net = Net(*bench.save(left, "whole"))
+        net = bench.net(bench.save(left, "whole"))
         snr_db = calibrate.output_snr(bench.floats, net, bench.outputs, bench.checked())
         if snr_db >= MIN_OUTPUT_DB:
             why = dict.fromkeys(order[:back], "the outputs need it")
@@ -243,14 +252,14 @@ def check_winograd(files: Files, choice: Choice, bench: _Bench) -> str:
     layers = [layer for layer in bench.layers(choice.thresholds) if quantize.winograd(layer)]
     if not layers:
         return ""
-    plain = Net(*files, winograd=False)
-    wrong = calibrate.unequal(plain, Net(*files, winograd43=False), layers, bench.checked())
+    plain = bench.net(files, winograd=False)
+    wrong = calibrate.unequal(plain, bench.net(files, winograd43=False), layers, bench.checked())
     if wrong:
         raise ModelError(
             f"ncnn computes {', '.join(wrong)} differently by Winograd than without: its integers overflow",
             hint="use fp16 with ncnn, or onnxruntime or openvino for int8",
         )
-    worse = calibrate.unequal(plain, Net(*files), layers, bench.checked())
+    worse = calibrate.unequal(plain, bench.net(files), layers, bench.checked())
     danger = f"with it {', '.join(worse)} computes wrong values" if worse else "its sums could overflow"
     return f"use_winograd43_convolution is off here and must be off in production: {danger}"
 
