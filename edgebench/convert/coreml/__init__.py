@@ -34,8 +34,6 @@ PACKAGE = "model.mlpackage"
 MAX_RANK = 5
 _NO_WAY = {
     "NonMaxSuppression": "cut it off the model and return its inputs (boxes and scores)",
-    "Loop": "export the network with the loop unrolled, or use onnxruntime or openvino",
-    "Scan": "export the network with the loop unrolled, or use onnxruntime or openvino",
 }
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 MAX_SHOWN = 12
+MAX_ROUNDS = 6
 MAX_FOLDED_ELEMENTS = 1 << 28
 _NEVER_FOLDED = (
     "RandomNormal",
@@ -71,8 +72,8 @@ _RESERVED = frozenset((*_TYPES, *_WORDS))
 _WAYS_OUT = {
     "NonMaxSuppression": "cut it off the model and return its inputs (boxes and scores)",
     "If": "export the network without branches, or fold its condition to a constant",
-    "Loop": "export the network with the loop unrolled",
-    "Scan": "export the network with the loop unrolled",
+    "Loop": "make its number of steps a constant, or export the network with the loop unrolled",
+    "Scan": "fix the sequence length, or export the network with the loop unrolled",
 }
 
 
@@ -123,20 +124,30 @@ def lower(model: ModelProto, target: Any, table: Mapping[str, str], **options: A
 
 
 def expanded(model: ModelProto, table: Mapping[str, str]) -> ModelProto:
-    """The model with those operators written out that ONNX defines as functions and that the table lacks."""
+    """The model without what the table lacks, as far as ONNX has it in simpler operators.
+
+    Operators that are functions are written out, loops of a known number of steps too.
+    """
+    from edgebench.convert.coreml.loops import unrolled
     from edgebench.model.expand import expand
 
-    if all(_key(node) in table for node in model.graph.node):
-        return model
-    return expand(model, frozenset(table))
+    for _ in range(MAX_ROUNDS):
+        missing = missing_operators(model, table)
+        if not missing:
+            return model
+        nodes = len(model.graph.node)
+        model = unrolled(expand(model, frozenset(table)))
+        if len(model.graph.node) == nodes:
+            return model
+    return model
 
 
 def _opset(model: ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in _DOMAINS), default=1)
 
 
-def check_operators(model: ModelProto, table: Mapping[str, str]) -> None:
-    """ModelError listing every operator without a lowering, with its nodes; constant parts are not asked."""
+def missing_operators(model: ModelProto, table: Mapping[str, str]) -> dict[str, list[str]]:
+    """Operator without a lowering -> its nodes; constant parts are not asked."""
     known = {tensor.name for tensor in model.graph.initializer} | {""}
     missing: dict[str, list[str]] = {}
     for node in model.graph.node:
@@ -144,6 +155,12 @@ def check_operators(model: ModelProto, table: Mapping[str, str]) -> None:
             known.update(node.output)
         elif _key(node) not in table:
             missing.setdefault(_key(node), []).append(node.name or node.output[0])
+    return missing
+
+
+def check_operators(model: ModelProto, table: Mapping[str, str]) -> None:
+    """ModelError listing every operator without a lowering, with its nodes."""
+    missing = missing_operators(model, table)
     if missing:
         listed = "; ".join(f"{op} ({_shortened(nodes)})" for op, nodes in sorted(missing.items()))
         hints = [_WAYS_OUT[op] for op in sorted(missing) if op in _WAYS_OUT]
