@@ -332,8 +332,8 @@ def _writes_out(way: Way, info: ModelInfo) -> bool:
 
 
 def written_out(cell: Cell, way: Way, variant: Artifact, bench: Workbench) -> Artifact:
-    """The variant in operators that the runtime has; itself where there is nothing to write out."""
-    if way.natively is None or not _writes_out(way, _info(variant, bench)):
+    """The variant in operators that the runtime has, its constants folded; itself where all may stay."""
+    if way.natively is None:
         return variant
     from edgebench.model.expand import expand
 

@@ -29,6 +29,7 @@ from edgebench.convert.base import (
     Produced,
     Refusal,
     Request,
+    Way,
     has_operator,
     refuse_precision,
     refuse_types,
@@ -65,15 +66,51 @@ _BATCH_INDEX = re.compile(r'ex\.input\("(in\d+)", ncnn\.Mat\(.*batch_index=(\d+)
 _TELLING = re.compile(r"not supported|unsupported|not exists|failed|error|ignore ", re.IGNORECASE)
 
 
+# What `direct` has of the operators that ONNX defines as functions; it writes what pnnx fails on.
+DIRECTLY = frozenset(
+    {
+        "Clip",
+        "Elu",
+        "Gelu",
+        "GreaterOrEqual",
+        "HardSigmoid",
+        "LayerNormalization",
+        "LeakyRelu",
+        "LessOrEqual",
+        "LogSoftmax",
+        "PRelu",
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "ReduceSumSquare",
+        "Relu",
+        "Selu",
+        "Softmax",
+        "Softplus",
+        "Softsign",
+    }
+)
+_DIRECT = Way(natively=DIRECTLY, options={"by": "edgebench"})
+
+
 class NcnnConverter:
     """ONNX -> ncnn. int8 comes from a float model with calibration inputs, or from a QDQ model."""
 
     runtime = "ncnn"
     revision = 2
     forms: ClassVar[Mapping[str, Form]] = {
-        "fp32": Form(options={"fp16": "0"}),
-        "fp16": Form(options={"fp16": "1"}),
-        "int8": Form(options={"fp16": "0", "ranges": "best"}, calibrates=True),
+        "fp32": Form(what="param and bin in float32, by pnnx", options={"fp16": "0"}, ways=(Way(), _DIRECT)),
+        "fp16": Form(
+            what="weights stored in float16; computed in float16 where the processor has it",
+            options={"fp16": "1"},
+        ),
+        "int8": Form(
+            what="requantised by edgebench from calibration, or with the scales of a QDQ file; layers that it hurts "
+            "stay float and are named",
+            options={"fp16": "0", "ranges": "best"},
+            calibrates=True,
+        ),
     }
 
     def __init__(self, home: Path | None = None) -> None:
@@ -93,7 +130,9 @@ class NcnnConverter:
         return {"pnnx": pnnx_version(self._home), "ncnn": package_version("ncnn", "ncnn")}
 
     def command(self, request: Request, work: Path) -> tuple[str, ...]:
-        """The command line of pnnx, with the model in `work`."""
+        """The command line of pnnx, with the model in `work`; none where it is left out."""
+        if request.options.get("by") == "edgebench":
+            return ()
         _place_model(request, work / "m.onnx")
         fp16 = request.options.get("fp16", "0")
         shapes = ",".join(_shape_argument(tensor) for tensor in request.info.inputs)
@@ -106,6 +145,8 @@ class NcnnConverter:
 
     def convert(self, request: Request, place: Place) -> Produced:
         """`model.param` and `model.bin`; ModelError when pnnx or the gate says no."""
+        if request.options.get("by") == "edgebench":
+            return _write_directly(request, place)
         ran = _wait_for_pnnx(place)
         started = time.perf_counter()
         _check_status(ran)
@@ -136,6 +177,28 @@ class NcnnConverter:
             tool_s=ran.seconds,
             check_s=check_s,
         )
+
+
+def _write_directly(request: Request, place: Place) -> Produced:
+    """The files without pnnx; they pass the same gate."""
+    from edgebench.convert.ncnn import direct
+
+    started = time.perf_counter()
+    param, weights = place.output / "model.param", place.output / "model.bin"
+    direct.write(Path(request.model_path), param, weights)
+    ran = _Ran(status=0, log="", seconds=time.perf_counter() - started)
+    _check_layers(param, ran)
+    net = _Net(request, "keep")
+    net.load(param, weights, ran)
+    net.check_outputs(ran)
+    return Produced(
+        entry={"param": "model.param", "bin": "model.bin"},
+        blobs=_blobs(request.info),
+        options={"fp16": "off", "batch_axis": "keep"},
+        notes=("written by edgebench itself, layer by layer: pnnx could not; slower than what it makes",),
+        tool_s=ran.seconds,
+        check_s=time.perf_counter() - started - ran.seconds,
+    )
 
 
 def _blobs(info: ModelInfo) -> dict[str, str]:
