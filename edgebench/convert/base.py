@@ -37,8 +37,11 @@ class Form(Record, frozen=True):
 
     `steps` are names of `edgebench.compress`, applied to a float32 model; a model that already has the wanted
     precision is taken as it is. `ways` are tried in this order until one is proven by parity.
-    `calibrates`: the converter itself finds ranges, on calibration inputs.
+    `calibrates`: the converter itself finds ranges, on calibration inputs. `what` happens, for people
+    (docs/runtimes.md).
     """
+
+    what: str
 
     steps: tuple[str, ...] = ()
     options: dict[str, str] = {}

@@ -29,10 +29,19 @@ class OnnxRuntimeConverter:
     runtime = "onnxruntime"
     revision = 1
     forms: ClassVar[Mapping[str, Form]] = {
-        "fp32": Form(),
-        "fp16": Form(steps=("fp16",)),
-        "int8": Form(steps=("int8-static",)),
-        "int8-dynamic": Form(steps=("int8-dynamic",)),
+        "fp32": Form(what="the canonical ONNX file as it is"),
+        "fp16": Form(
+            what="weights and values in float16, inputs and outputs as they were; CPUs compute in float32",
+            steps=("fp16",),
+        ),
+        "int8": Form(
+            what="static QDQ, per channel, ranges from calibration; uint8 activations on x86, int8 on ARM",
+            steps=("int8-static",),
+        ),
+        "int8-dynamic": Form(
+            what="int8 weights of linear layers, ranges of activations found at each inference",
+            steps=("int8-dynamic",),
+        ),
     }
 
     def __init__(self, home: Path | None = None) -> None:

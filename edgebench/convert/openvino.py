@@ -35,10 +35,17 @@ class OpenVinoConverter:
     runtime = "openvino"
     revision = 1
     forms: ClassVar[Mapping[str, Form]] = {
-        "fp32": Form(ways=_WAYS),
-        "fp16": Form(options={"compress_to_fp16": "yes"}, ways=_WAYS),
-        "int8": Form(steps=("int8-static",)),
-        "int8-dynamic": Form(steps=("int8-dynamic",)),
+        "fp32": Form(what="IR, computed in float32 (never silently in bfloat16)", ways=_WAYS),
+        "fp16": Form(
+            what="IR with float16 weights, computed in float32",
+            options={"compress_to_fp16": "yes"},
+            ways=_WAYS,
+        ),
+        "int8": Form(what="the same QDQ file as for onnxruntime, as IR", steps=("int8-static",)),
+        "int8-dynamic": Form(
+            what="the same dynamic file as for onnxruntime, as IR; computed at float32 speed",
+            steps=("int8-dynamic",),
+        ),
     }
 
     def __init__(self, home: Path | None = None) -> None:

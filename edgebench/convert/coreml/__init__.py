@@ -43,10 +43,13 @@ class CoreMlConverter:
     runtime = "coreml"
     revision = 1
     forms: ClassVar[Mapping[str, Form]] = {
-        "fp32": Form(),
-        "fp16": Form(options={"compute": "float16"}),
-        "int8": Form(steps=("int8-static",)),
-        "int8-dynamic": Form(steps=("int8-dynamic",)),
+        "fp32": Form(what="ML Program in float32, iOS 17 and macOS 14 or newer"),
+        "fp16": Form(what="ML Program computed in float16", options={"compute": "float16"}),
+        "int8": Form(what="int8 weights and activations (W8A8) from static QDQ", steps=("int8-static",)),
+        "int8-dynamic": Form(
+            what="weight-only int8: Core ML has no dynamic ranges, and the artifact says so",
+            steps=("int8-dynamic",),
+        ),
     }
 
     def __init__(self, home: Path | None = None) -> None:

@@ -51,9 +51,16 @@ class TensorRtConverter:
     runtime = "tensorrt"
     revision = 1
     forms: ClassVar[Mapping[str, Form]] = {
-        "fp32": Form(),
-        "fp16": Form(),  # a flag of the builder up to 10; from 11 on the file is written in float16
-        "int8": Form(steps=("int8-static:preset=tensorrt",)),
+        "fp32": Form(
+            what="a build plan: prepared ONNX and the exact trtexec arguments for the target's version"
+        ),
+        "fp16": Form(
+            what="a build plan in float16: a flag of the builder up to 10, from 11 on in the file itself"
+        ),
+        "int8": Form(
+            what="a build plan with symmetric int8 QDQ; refused on GPUs without int8",
+            steps=("int8-static:preset=tensorrt",),
+        ),
     }
 
     def __init__(self, home: Path | None = None) -> None:

@@ -1,0 +1,43 @@
+"""Pages of docs/ that are made from the code are as the code makes them. EDGEBENCH_UPDATE_DOCS=1 writes them anew."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgebench.convert.base import CONVERTERS, converter
+from edgebench.records import PRECISIONS
+from edgebench.targets import all_targets
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def runtimes_page() -> Iterator[str]:
+    """docs/runtimes.md, line by line."""
+    yield "# Runtimes: what happens to a model"
+    yield ""
+    yield "Made from the code (`EDGEBENCH_UPDATE_DOCS=1 .venv/bin/python -m pytest tests/test_docs.py`). Every artifact is compared with the"
+    yield "reference before it is given out; what cannot be proven is refused with the reason."
+    yield ""
+    yield "| runtime | " + " | ".join(PRECISIONS) + " |"
+    yield "|---" * (len(PRECISIONS) + 1) + "|"
+    for runtime in CONVERTERS:
+        forms = converter(runtime).forms
+        cells = [forms[each].what if each in forms else "refused" for each in PRECISIONS]
+        yield f"| {runtime} | " + " | ".join(cells) + " |"
+    yield ""
+    yield "## What each kind of device offers"
+    yield ""
+    yield "| target | " + " | ".join(CONVERTERS) + " |"
+    yield "|---" * (len(CONVERTERS) + 1) + "|"
+    for target in all_targets().values():
+        offers = [target.runtimes.get(runtime) for runtime in CONVERTERS]
+        yield f"| {target.name} | " + " | ".join(", ".join(o.precisions) if o else "" for o in offers) + " |"
+
+
+def test_the_page_of_runtimes_is_as_the_code_makes_it() -> None:
+    page, made = DOCS / "runtimes.md", "\n".join(runtimes_page()) + "\n"
+    if os.environ.get("EDGEBENCH_UPDATE_DOCS") == "1":
+        page.write_text(made, encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == made
