@@ -1,4 +1,4 @@
-"""Pages of docs/ that are made from the code are as the code makes them. EDGEBENCH_UPDATE_DOCS=1 writes them anew."""
+"""Pages of docs/ that are made from the code are as it makes them; EDGEBENCH_UPDATE_DOCS=1 writes them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ def runtimes_page() -> Iterator[str]:
     """docs/runtimes.md, line by line."""
     yield "# Runtimes: what happens to a model"
     yield ""
-    yield "Made from the code (`EDGEBENCH_UPDATE_DOCS=1 .venv/bin/python -m pytest tests/test_docs.py`). Every artifact is compared with the"
-    yield "reference before it is given out; what cannot be proven is refused with the reason."
+    yield "Made from the code: `EDGEBENCH_UPDATE_DOCS=1 .venv/bin/python -m pytest tests/test_docs.py`."
+    yield ""
+    yield "Every artifact is compared with the reference before it is given out; what cannot be proven is"
+    yield "refused with the reason."
     yield ""
     yield "| runtime | " + " | ".join(PRECISIONS) + " |"
     yield "|---" * (len(PRECISIONS) + 1) + "|"

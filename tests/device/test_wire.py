@@ -91,8 +91,7 @@ def test_what_is_sent_is_one_line() -> None:
 @given(st.lists(st.binary(max_size=200), max_size=20))
 def test_arbitrary_bytes_give_messages_or_device_errors(chunks: list[bytes]) -> None:
     link = Wire(Recorded(*chunks, b"\n"), "nano")
-    try:
+    with pytest.raises(DeviceError) as caught:
         while True:
             assert isinstance(link.receive(timeout_s=1), dict)
-    except DeviceError as error:
-        assert error.message.isprintable()
+    assert caught.value.message.isprintable()
