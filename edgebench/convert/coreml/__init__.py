@@ -90,13 +90,14 @@ class CoreMlConverter:
         started = time.perf_counter()
         if weightonly.applies(network):
             network = weightonly.rewritten(network)
-        lowered = frontend.lower(network, _target(), table.LOWERINGS)
-        made = _translated(lowered.program, half=request.options.get("compute") == "float16")
+        system = _system(network)
+        lowered = frontend.lower(network, _target(system), table.LOWERINGS)
+        made = _translated(lowered.program, system, half=request.options.get("compute") == "float16")
         package.save(made, place.output / PACKAGE, _metadata(request, network))
         return Produced(
             entry={"package": PACKAGE},
             blobs=lowered.names,
-            options={"minimum_target": "iOS17"},
+            options={"minimum_target": system},
             notes=_notes(request),
             tool_s=time.perf_counter() - started,
         )
@@ -106,13 +107,34 @@ def _quiet() -> None:
     logging.getLogger("coremltools").setLevel(logging.ERROR)
 
 
-def _target() -> Any:
+def _system(network: ModelProto) -> str:
+    """The oldest system that carries the model: weights of 4 bits, or with a scale per block, need iOS 18."""
+    from onnx import TensorProto
+
+    narrow = (TensorProto.INT4, TensorProto.UINT4)
+    by_blocks = any(
+        attribute.name == "block_size" and attribute.i
+        for node in network.graph.node
+        for attribute in node.attribute
+    )
+    constants = [
+        attribute.t.data_type
+        for node in network.graph.node
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.name == "value"
+    ]
+    kinds = {tensor.data_type for tensor in network.graph.initializer} | set(constants)
+    return "iOS18" if by_blocks or kinds & set(narrow) else "iOS17"
+
+
+def _target(system: str) -> Any:
     import coremltools
 
-    return coremltools.target.iOS17
+    return getattr(coremltools.target, system)
 
 
-def _translated(program: Any, *, half: bool) -> Any:
+def _translated(program: Any, system: str, *, half: bool) -> Any:
     """The model of coremltools for the program, its weights in a package of its own in a temporary folder."""
     import coremltools
 
@@ -123,7 +145,7 @@ def _translated(program: Any, *, half: bool) -> Any:
             source="milinternal",
             convert_to="mlprogram",
             compute_precision=precision,
-            minimum_deployment_target=_target(),
+            minimum_deployment_target=_target(system),
             skip_model_load=True,
         )
     except EdgebenchError:

@@ -30,12 +30,22 @@ MAX_STEPS = 1024  # time steps of a recurrence that is written out step by step
 
 @dataclass(frozen=True)
 class Quantized:
-    """The integers that a constant came from: (data - zero_point) * scale along `axis`, or of all."""
+    """The integers that a constant came from: (data - zero_point) * scale along `axis`, or of all.
+
+    With `blocks`, scale and zero point have the rank of the data, each entry stands for a block of it, and
+    the data may be of 4 bits: a form that Core ML has since iOS 18.
+    """
 
     data: Array
     scale: Array
     zero_point: Array
     axis: int
+    blocks: bool = False
+
+    def turned(self) -> Quantized:
+        """The same of a matrix whose axes are exchanged."""
+        scale, zero = (each.T if self.blocks else each for each in (self.scale, self.zero_point))
+        return Quantized(np.ascontiguousarray(self.data.T), scale, zero, 1 - self.axis, self.blocks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +77,18 @@ class Value:
         return sparse(self.const) if _is_sparse(self.const) else mb.const(val=stored(self.const))
 
 
+def _blockwise(quantized: Quantized) -> Var:
+    kind = types.type_mapping.string_to_nptype(quantized.data.dtype.name)
+    offset = {}
+    if np.any(quantized.zero_point.astype(np.int32)):
+        offset["offset"] = np.ascontiguousarray(quantized.zero_point.astype(np.int16).astype(kind))
+    return mb.constexpr_blockwise_shift_scale(
+        data=np.ascontiguousarray(quantized.data.astype(np.int16).astype(kind)),
+        scale=np.ascontiguousarray(quantized.scale.astype(np.float32)),
+        **offset,
+    )
+
+
 def _is_sparse(array: Array) -> bool:
     """Whether a weight is pruned so far that storing what is left, and one bit for each entry, is smaller."""
     if array.dtype.kind != "f" or array.ndim < 2 or array.size < MIN_SPARSE_ELEMENTS:
@@ -85,7 +107,9 @@ def sparse(array: Array) -> Var:
 
 
 def constexpr(quantized: Quantized) -> Var:
-    """The variable of a constant that is stored as 8-bit integers."""
+    """The variable of a constant that is stored as integers of 8 or 4 bits."""
+    if quantized.blocks:
+        return _blockwise(quantized)
     return mb.constexpr_affine_dequantize(
         quantized_data=quantized.data,
         zero_point=quantized.zero_point,

@@ -400,27 +400,37 @@ def _evaluated(graph: _Graph, proto: NodeProto, node: Node, feeds: dict[str, Any
 def _kept_integers(node: Node) -> Value | None:
     """A constant weight with the 8-bit integers it is stored as; None where it is no such weight."""
     data, scale = node.constant(0, "the data"), node.constant(1, "the scale")
-    if data.dtype not in (np.int8, np.uint8) or data.ndim < 2 or scale.ndim > 1 or data.size < 2:
-        return None
-    if node.attribute("block_size", 0):
+    if data.dtype.name in ("int4", "uint4") or node.attribute("block_size", 0):
+        return _kept_blocks(node, data, scale)
+    if data.dtype not in (np.int8, np.uint8) or data.ndim < 2 or scale.ndim > 1:
         return None
     zero = node.constant(2, "the zero point") if node.given(2) else np.zeros((), data.dtype)
-    axis = node.axis(data.ndim, 1) if scale.ndim == 1 and scale.size > 1 else 0
+    axis = node.axis(data.ndim, 1) if scale.size > 1 else 0
     scale = scale.reshape(()) if scale.size == 1 else scale
-    zero = zero.reshape(()) if zero.size == 1 else zero
-    if scale.ndim and zero.ndim == 0:
-        zero = np.full(scale.shape, zero, data.dtype)
-    if zero.ndim and scale.ndim == 0:
+    zero = zero.reshape(()) if scale.size == 1 else np.broadcast_to(zero, scale.shape).copy()
+    spread = [scale.size if at == axis and scale.ndim else 1 for at in range(data.ndim)]
+    const = (data.astype(np.float32) - zero.astype(np.float32).reshape(spread)) * scale.reshape(spread)
+    quantized = Quantized(data, scale.astype(np.float32), zero.astype(data.dtype), axis)
+    return Value(dtype=np.dtype(np.float32), const=const.astype(np.float32), quantized=quantized)
+
+
+def _kept_blocks(node: Node, data: NDArray[Any], scale: NDArray[Any]) -> Value | None:
+    """A constant weight of 4 bits, or one with a scale for every block; None of another kind."""
+    if data.dtype.name not in ("int4", "uint4", "int8", "uint8") or data.ndim < 1:
         return None
-    spread = [1] * data.ndim
-    if scale.ndim:
-        spread[axis] = scale.size
-    wide_scale = scale.astype(np.float32).reshape(spread if scale.ndim else ())
-    wide_zero = zero.astype(np.float32).reshape(spread if zero.ndim else ())
+    axis = node.axis(data.ndim, 1)
+    zero = node.constant(2, "the zero point") if node.given(2) else np.zeros(scale.shape, np.int8)
+    if scale.ndim != data.ndim:
+        spread = [scale.size if at == axis and scale.size > 1 else 1 for at in range(data.ndim)]
+        scale = scale.reshape(spread)
+    zero = np.broadcast_to(zero.astype(np.int16).reshape(-1), (scale.size,)).reshape(scale.shape)
+    wide_scale, wide_zero = scale.astype(np.float32), zero.astype(np.float32)
+    for at, (size, count) in enumerate(zip(data.shape, scale.shape, strict=True)):
+        if size % count:
+            raise node.refused(f"blocks of uneven length: {count} scales for {size} entries")
+        wide_scale, wide_zero = (np.repeat(each, size // count, axis=at) for each in (wide_scale, wide_zero))
     const = (data.astype(np.float32) - wide_zero) * wide_scale
-    quantized = Quantized(
-        data=data, scale=scale.astype(np.float32), zero_point=zero.astype(data.dtype), axis=axis
-    )
+    quantized = Quantized(data, scale.astype(np.float32), zero, axis, blocks=True)
     return Value(dtype=np.dtype(np.float32), const=const, quantized=quantized)
 
 

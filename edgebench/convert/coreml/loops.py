@@ -55,9 +55,8 @@ def unrolled(model: ModelProto) -> ModelProto:
 def _constants(model: ModelProto) -> dict[str, Any]:
     from onnx import numpy_helper
 
-    found = {
-        tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer if _small(tensor)
-    }
+    small = [tensor for tensor in model.graph.initializer if _small(tensor)]
+    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in small}
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value" and _small(node.attribute[0].t):
             found[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
@@ -120,10 +119,9 @@ def _scan_plan(node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> _Plan 
 def _loop_plan(node: NodeProto, known: Mapping[str, Any]) -> _Plan | None:
     body = node.attribute[0].g
     steps = known.get(node.input[0]) if node.input[0] else None
-    condition = (
-        known.get(node.input[1], np.array(False)) if len(node.input) > 1 and node.input[1] else np.array(True)
-    )
-    if steps is None or not bool(condition.reshape(-1)[0]) or not _goes_on(body):
+    given = len(node.input) > 1 and node.input[1]
+    begins = not given or bool(known.get(node.input[1], np.array(False)).reshape(-1)[0])
+    if steps is None or not begins or not _goes_on(body):
         return None
     states = list(node.input[2:])
     return _Plan(

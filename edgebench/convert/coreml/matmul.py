@@ -9,7 +9,6 @@ import numpy as np
 
 from edgebench.convert.coreml.base import (
     Node,
-    Quantized,
     Value,
     broadcast_to,
     constexpr,
@@ -35,9 +34,7 @@ def turned(value: Value) -> Any:
     """The variable of a constant matrix, its axes exchanged; one stored as integers stays so."""
     if value.quantized is None:
         return Value(dtype=value.dtype, const=np.ascontiguousarray(_known(value).T)).mil()
-    kept = value.quantized
-    data = np.ascontiguousarray(kept.data.T)
-    return constexpr(Quantized(data=data, scale=kept.scale, zero_point=kept.zero_point, axis=1 - kept.axis))
+    return constexpr(value.quantized.turned())
 
 
 def _known(value: Value) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgebench import model
 from edgebench.convert.base import Place, Request
@@ -211,6 +211,31 @@ def test_pruned_weights_are_stored_without_their_zeros(tmp_path):
     _, package = converted(net, tmp_path)
     assert "constexpr_sparse_to_dense" in operations(package)
     assert (package / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size < weight.nbytes * 0.5
+    assert_same(net, feeds)
+
+
+@pytest.mark.parametrize("blocks", [0, 16])
+@pytest.mark.parametrize("kind", ["int4", "uint4"])
+def test_weights_of_four_bits_need_ios_18(tmp_path, kind, blocks):
+    shape = (64 // blocks, 32) if blocks else (32,)
+    low, high = (-8, 8) if kind == "int4" else (0, 16)
+    number = getattr(TensorProto, kind.upper())
+    random = np.random.default_rng(3)
+    integers = random.integers(low, high, (64, 32))
+    zeros = random.integers(low, high, shape)
+    weights = {"s": (random.random(shape) * 0.1 + 0.01).astype(F)}
+    attributes = {"axis": 0, "block_size": blocks} if blocks else {"axis": 1}
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["w"], **attributes),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    feeds = {"x": values(2, 64)}
+    net = network(nodes, feeds, {"y": F}, weights)
+    for name, array in (("q", integers), ("z", zeros)):
+        net.graph.initializer.append(helper.make_tensor(name, number, array.shape, array.reshape(-1)))
+    produced, package = converted(net, tmp_path)
+    assert produced.options["minimum_target"] == "iOS18"
+    assert "constexpr_blockwise_shift_scale" in operations(package)
     assert_same(net, feeds)
 
 
