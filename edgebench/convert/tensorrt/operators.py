@@ -64,6 +64,7 @@ def findings(network: Network, board: Board, table: OperatorTable) -> Iterator[F
             yield from chain(
                 _doubtful(node, board, table),
                 _limits(node, network, board, table),
+                _unwritten(node, network),
                 _types(node, network, board, table),
             )
 
@@ -164,6 +165,15 @@ def _limits(node: NodeProto, network: Network, board: Board, table: OperatorTabl
             )
 
 
+def _unwritten(node: NodeProto, network: Network) -> Iterator[Finding]:
+    """Limits that no version documents; TensorRT RTX 1.7's parser refuses ONNX's own test cases for them."""
+    for operator, check, hint in UNWRITTEN:
+        broken = check(node, network) if operator == node.op_type else ""
+        if broken:
+            message = f"{broken}, which TensorRT's parser refuses"
+            yield finding("refusal", "unwritten-limit", node, message, f"{hint}, {OTHERS}")
+
+
 def _stored(*places: int) -> Check:
     """Whether the inputs at these places, where they are given, are constants."""
 
@@ -220,6 +230,11 @@ def _float_range(node: NodeProto, network: Network) -> str:
     if typed is not None and typed.kind.startswith(("INT", "UINT")):
         return ""
     return _stored(0, 1, 2)(node, network)
+
+
+def _given_float_range(node: NodeProto, network: Network) -> str:
+    given = [name for name in node.input if name in network.inputs]
+    return _float_range(node, network) if given else ""
 
 
 def _same_directions(node: NodeProto, network: Network) -> str:  # noqa: ARG001 - as above
@@ -290,6 +305,20 @@ def _always(reason: str) -> Check:
     return check
 
 
+def _no_model_input(place: int) -> Check:
+    def check(node: NodeProto, network: Network) -> str:
+        name = input_name(node, place)
+        return f'its input "{name}" is an input of the model' if name in network.inputs else ""
+
+    return check
+
+
+def _float_modulo(node: NodeProto, network: Network) -> str:
+    typed = network.typed(input_name(node, 0))
+    whole = typed is None or typed.kind.startswith(("INT", "UINT"))
+    return "" if whole or attributes(node).get("fmod", 0) else "its numbers are floating and its fmod is 0"
+
+
 _STORE = "make it a constant in the model"
 _RESIZE_MODES = ("half_pixel", "pytorch_half_pixel", "tf_half_pixel_for_nn", "asymmetric", "align_corners")
 _NEAREST = ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
@@ -349,6 +378,18 @@ LIMITS = (
     Limit("Input must be 4D input", _rank(4), "reshape its input"),
     Limit("input must have 1D or 2D spatial dimensions", _rank(3, 4), "reshape its input"),
     Limit("pads for the beginning and end", _deform_pads, "pad its input with a Pad node"),
+)
+UNWRITTEN: tuple[tuple[str, Check, str], ...] = (
+    ("BatchNormalization", _equals("training_mode", 0, 0), "export the network for inference"),
+    ("LpPool", _equals("p", 2, 1, 2), "use a p of 1 or 2"),
+    ("Mod", _float_modulo, "set fmod to 1"),
+    ("Range", _given_float_range, _STORE),
+    ("Resize", _stored(2), _STORE),
+    ("STFT", _stored(1), _STORE),
+    ("Squeeze", _no_model_input(1), _STORE),
+    ("TensorScatter", _equals("mode", "linear", "linear"), "use the mode linear"),
+    ("Unsqueeze", _no_model_input(1), _STORE),
+    ("Upsample", _stored(1), _STORE),
 )
 # sentences of ops.json that no check is for, and why
 UNCHECKED = {

@@ -73,3 +73,38 @@ def test_a_parser_that_gives_no_answer_is_a_warning(tmp_path):
     (told,) = parser.second_opinion(tmp_path / "missing.onnx", LATEST)
     assert not told.refuses
     assert "no answer" in told.message
+
+
+# ONNX's own cases that RTX refuses and the preflight lets pass: operators that RTX has no plugin for, and
+# what is known only while building
+ONLY_RTX = {"Celu", "DeformConv", "Loop", "MatMul", "RoiAlign", "ScatterElements", "TensorScatter"}
+
+
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.filterwarnings("ignore")  # the generators of ONNX's cases overflow on purpose
+def test_what_the_preflight_lets_pass_the_parser_takes(tmp_path):
+    from onnx.backend.test.case.node import collect_testcases
+
+    from edgebench import model
+    from edgebench.convert.tensorrt.preflight import preflight
+    from edgebench.errors import EdgebenchError
+
+    surprises = {}
+    for case in collect_testcases(None)[::61]:
+        path = generate.save(case.model, tmp_path / "case.onnx")
+        try:
+            model.prepare(path, shapes={}, out=path)
+            proto = model.load(path)
+        except EdgebenchError:
+            continue
+        operators = {node.op_type for node in proto.graph.node}
+        precision = "int8" if "DequantizeLinear" in operators or "QuantizeLinear" in operators else "fp32"
+        proto, _ = prepared(proto, LATEST, precision)
+        if not any(each.refuses for each in preflight(proto, LATEST, precision)) and not operators & ONLY_RTX:
+            base.sort(proto.graph, "case")
+            refused = [
+                each for each in parser.second_opinion(generate.save(proto, path), LATEST) if each.refuses
+            ]
+            if refused:
+                surprises[case.name] = refused[0].message
+    assert surprises == {}

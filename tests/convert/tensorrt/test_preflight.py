@@ -279,6 +279,37 @@ def test_limits(version, broken, kept):
     assert "limit" not in found(kept, version)
 
 
+@pytest.mark.parametrize(
+    ("broken", "kept"),
+    [
+        (
+            net(
+                "BatchNormalization",
+                *"abcd",
+                weights={k: np.ones(4, np.float32) for k in "abcd"},
+                opset=15,
+                training_mode=1,
+            ),
+            net("BatchNormalization", *"abcd", weights={k: np.ones(4, np.float32) for k in "abcd"}, opset=15),
+        ),
+        (net("LpPool", kernel_shape=[2, 2], p=3), net("LpPool", kernel_shape=[2, 2], p=1)),
+        (
+            net("Mod", "w", weights={"w": np.ones(8, np.float32)}),
+            net("Mod", "w", weights={"w": np.ones(8, np.float32)}, fmod=1),
+        ),
+        (net("Resize", "", "free_s"), net("Resize", "", "s", weights={"s": array([1, 1, 2, 2])})),
+        (net("Unsqueeze", "free_a"), net("Unsqueeze", "k", weights=ONE)),
+        (net("Range", "l", "d", shape=(), weights={"l": array(3), "d": array(1)}), net("Relu")),
+    ],
+)
+@pytest.mark.parametrize("version", ["8.5.2", "10.16.2"])
+def test_limits_that_only_the_parser_knows(version, broken, kept):
+    finding = found(broken, version)["unwritten-limit"]
+    assert finding.refuses
+    assert finding.hint
+    assert "unwritten-limit" not in found(kept, version)
+
+
 def test_a_padded_non_max_suppression_would_be_another_result():
     model = net(
         "NonMaxSuppression",
