@@ -10,6 +10,7 @@ go on.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -371,20 +372,30 @@ def _folded(graph: _Graph, proto: NodeProto, node: Node) -> list[Value | None] |
         name: value.const for name, value in zip(proto.input, node.inputs, strict=True) if value is not None
     }
     results = _evaluated(graph, proto, node, feeds)
-    return [_constant(np.asarray(result)) for result in results]
+    return [None if result is None else _constant(result) for result in results]
 
 
 def _evaluated(graph: _Graph, proto: NodeProto, node: Node, feeds: dict[str, Any]) -> list[Any]:
     """ONNX's own reference implementation on constants."""
+    from onnx import helper
     from onnx.reference import ReferenceEvaluator
 
     for shape in node.output_shapes:
         if shape is not None and elements(shape) > MAX_FOLDED_ELEMENTS:
             raise node.refused(f"its constant result has the absurd shape {list(shape)}")
+    inputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(each.dtype), each.shape)
+        for name, each in feeds.items()
+    ]
+    outputs = [
+        helper.make_value_info(name, helper.make_tensor_type_proto(1, None)) for name in proto.output if name
+    ]
+    opsets = [helper.make_opsetid("", graph.opset)]
+    single = helper.make_model(helper.make_graph([proto], "constant", inputs, outputs), opset_imports=opsets)
     try:
-        with np.errstate(all="ignore"):
-            evaluator = ReferenceEvaluator(proto, opsets={"": graph.opset})
-            return list(evaluator.run(None, feeds))
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            found = iter(ReferenceEvaluator(single).run(None, feeds))
     except (
         ValueError,
         TypeError,
@@ -395,6 +406,7 @@ def _evaluated(graph: _Graph, proto: NodeProto, node: Node, feeds: dict[str, Any
         AttributeError,
     ) as error:
         raise node.refused(f"its constant inputs cannot be computed with ({error})"[:300]) from error
+    return [np.asarray(next(found)) if name else None for name in proto.output]
 
 
 def _kept_integers(node: Node) -> Value | None:

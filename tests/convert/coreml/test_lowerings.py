@@ -301,6 +301,15 @@ def test_pads_and_bounds_as_attributes():
     assert_same(network(nodes, feeds, {"y": F}, opset=9), feeds)
 
 
+def test_constants_are_computed_by_the_rules_of_the_models_own_opset():
+    nodes = [
+        helper.make_node("Unsqueeze", ["scale"], ["wide"], axes=[1, 2]),
+        helper.make_node("Mul", ["x", "wide"], ["y"]),
+    ]
+    feeds = {"x": values(1, 3, 2, 2)}
+    assert_same(network(nodes, feeds, {"y": F}, {"scale": values(3)}, opset=9), feeds)
+
+
 # --- functions and shape arithmetic ---------------------------------------------------------------
 
 
