@@ -6,12 +6,13 @@ EDGEBENCH := $(BIN)/edgebench
 STAMP := $(VENV)/.installed
 TEST_WORKERS ?= 2
 
-.PHONY: help demo test check format bench pnnx clean
+.PHONY: help demo test check format bench conformance pnnx clean
 
 help:
 	@echo "make demo    create $(VENV), install, run the main job on real input, end with the path of the report"
 	@echo "make test    create $(VENV), install, lint, type-check and run the tests"
 	@echo "make bench   speed and memory, as ratios measured side by side (slow; writes docs/benchmarks.md)"
+	@echo "make conformance  ONNX's own cases through every runtime (hours; writes docs/conformance.md)"
 	@echo "make check   lint and types only"
 	@echo "make format  format the code"
 	@echo "make clean   remove $(VENV) and caches"
@@ -43,6 +44,9 @@ format: $(STAMP)
 
 bench: $(STAMP) pnnx
 	$(BIN)/python -m tests.bench
+
+conformance: $(STAMP) pnnx
+	$(BIN)/python -m tests.conformance
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

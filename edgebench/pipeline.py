@@ -60,7 +60,7 @@ BUILT_ON_DEVICE = (
 PARITY_SAMPLES = 4
 GENERATED_SEED = 20261123
 CANONICAL_REVISION = 2  # raised whenever the same file would give another canonical form
-WRITTEN_OUT_REVISION = 1  # raised whenever the same operators would be written out otherwise
+WRITTEN_OUT_REVISION = 2  # raised whenever the same operators would be written out otherwise
 
 Samples = list[dict[str, "np.ndarray"]]
 

@@ -15,6 +15,7 @@ from edgebench.convert.base import (
     Produced,
     Refusal,
     Request,
+    Way,
     refuse_precision,
     refuse_types,
 )
@@ -29,7 +30,10 @@ class OnnxRuntimeConverter:
     runtime = "onnxruntime"
     revision = 1
     forms: ClassVar[Mapping[str, Form]] = {
-        "fp32": Form(what="the canonical ONNX file as it is"),
+        "fp32": Form(
+            what="the canonical ONNX file as it is; operators that it has no kernel for are written out",
+            ways=(Way(), Way(natively=frozenset())),
+        ),
         "fp16": Form(
             what="weights and values in float16, inputs and outputs as they were; CPUs compute in float32",
             steps=("fp16",),
@@ -37,6 +41,7 @@ class OnnxRuntimeConverter:
         "int8": Form(
             what="static QDQ, per channel, ranges from calibration; uint8 activations on x86, int8 on ARM",
             steps=("int8-static",),
+            ways=(Way(), Way(natively=frozenset({"DynamicQuantizeLinear"}))),
         ),
         "int8-dynamic": Form(
             what="int8 weights of linear layers, ranges of activations found at each inference",

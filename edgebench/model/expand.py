@@ -23,6 +23,7 @@ from edgebench.model.base import (
     reads,
     sort,
     subgraphs,
+    type_name,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     Values = dict[str, NDArray[Any]]
 
-REVISION = 1  # raised whenever the same model would be written out otherwise
 MAX_DEPTH = 12
 MAX_NODES = 20_000
 MAX_CONSTANT_ELEMENTS = 1 << 20  # what is computed beforehand may not blow up the file
@@ -90,18 +90,58 @@ def _opset(model: ModelProto) -> int:
 
 
 def _lower_opset(model: ModelProto) -> None:
-    """The lowest opset in which every operator is the same as in the model's: tools know the older ones."""
-    from onnx import defs
-
+    """The lowest opset that means the same for every operator: tools know the older ones."""
     opset = _opset(model)
-    newest = _OLDEST_OPSET
-    for graph in graphs(model.graph):
-        for node in graph.node:
-            if node.domain in DEFAULT_DOMAINS:
-                newest = max(newest, int(defs.get_schema(node.op_type, opset, "").since_version))
+    types = {name: _type_text(kind) for name, kind in _types(model.graph).items()}
+    versions = [
+        _oldest_version(node, opset, types)
+        for graph in graphs(model.graph)
+        for node in graph.node
+        if node.domain in DEFAULT_DOMAINS
+    ]
     for entry in model.opset_import:
         if entry.domain in DEFAULT_DOMAINS:
-            entry.version = min(entry.version, newest)
+            entry.version = min(entry.version, max([_OLDEST_OPSET, *versions]))
+
+
+def _oldest_version(node: NodeProto, opset: int, types: dict[str, str]) -> int:
+    """The first version of an operator that takes this node, where later ones only added types or options."""
+    from onnx import defs
+
+    version = int(defs.get_schema(node.op_type, opset, "").since_version)
+    while version > _OLDEST_OPSET:
+        try:
+            older: Any = defs.get_schema(node.op_type, version - 1, "")
+        except defs.SchemaError:
+            return version
+        if not _takes(older, node, types):
+            return version
+        version = int(older.since_version)
+    return version
+
+
+def _takes(schema: Any, node: NodeProto, types: dict[str, str]) -> bool:
+    """Whether a version of an operator has the node's attributes and places, and takes its types."""
+    given = {attribute.name for attribute in node.attribute}
+    needed = {name for name, each in schema.attributes.items() if each.required}
+    if not (needed <= given <= set(schema.attributes)):
+        return False
+    if not schema.min_input <= len(node.input) <= schema.max_input or len(node.output) > schema.max_output:
+        return False
+    allowed = {each.type_param_str: set(each.allowed_type_strs) for each in schema.type_constraints}
+    for names, formal in ((node.input, schema.inputs), (node.output, schema.outputs)):
+        for place, name in enumerate(names):
+            kind = formal[min(place, len(formal) - 1)].type_str
+            if name and types.get(name, "") not in allowed.get(kind, {kind}):
+                return False
+    return True
+
+
+def _type_text(kind: TypeProto) -> str:
+    """The element type as schemas write it: tensor(float)."""
+    words = {"FLOAT": "float", "DOUBLE": "double"}
+    name = type_name(kind.tensor_type.elem_type)
+    return f"tensor({words.get(name, name.lower())})"
 
 
 # --- which ---------------------------------------------------------------------------------------

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import msgspec
 
-from edgebench.convert.base import CONVERTERS
+from edgebench.errors import InfrastructureError
+from edgebench.tools import find_pnnx, install_pnnx
 from tests.conformance import cases, table
 from tests.conformance.pool import Pool
 from tests.conformance.route import Outcome, threads_of_one
 
+RUNTIMES = ("onnxruntime", "openvino", "ncnn", "coreml")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "conformance.md"
 
 
@@ -43,6 +45,8 @@ def main() -> int:
 def judged(asked: argparse.Namespace) -> list[Outcome]:
     """The outcomes, in the order of runtimes, forms and cases."""
     made: list[Outcome] = []
+    if "ncnn" in asked.runtime:
+        _take_pnnx()
     with Pool(cases.cache_folder()) as pool:
         for form in asked.forms:
             chosen = [case for case in cases.cases(form, cases.cache_folder()) if _matches(case, asked.only)]
@@ -63,13 +67,20 @@ def judged(asked: argparse.Namespace) -> list[Outcome]:
     return made
 
 
+def _take_pnnx() -> None:
+    try:
+        find_pnnx(cases.cache_folder())
+    except InfrastructureError:
+        install_pnnx(cases.cache_folder())
+
+
 def _matches(case: cases.Case, pattern: str) -> bool:
     return not pattern or fnmatch.fnmatch(case.name, pattern) or case.operator == pattern
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
-    parser.add_argument("--runtime", action="append", choices=list(CONVERTERS))
+    parser.add_argument("--runtime", action="append", choices=list(RUNTIMES))
     parser.add_argument("--only", default="", help="a pattern of case names, or an operator")
     parser.add_argument("--live", dest="forms", action="append_const", const="live")
     parser.add_argument("--frozen", dest="forms", action="append_const", const="frozen")
@@ -80,7 +91,7 @@ def _arguments() -> argparse.Namespace:
     asked = parser.parse_args()
     everything = not (asked.runtime or asked.only or asked.sample or asked.forms)
     asked.write = asked.write or everything
-    asked.runtime = asked.runtime or list(CONVERTERS)
+    asked.runtime = asked.runtime or list(RUNTIMES)
     asked.forms = asked.forms or ["frozen", "live"]
     return asked
 

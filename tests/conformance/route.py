@@ -24,7 +24,8 @@ import numpy as np
 
 from edgebench import model, pipeline
 from edgebench.artifacts import ArtifactStore
-from edgebench.convert.base import Place, Request, Way, converter
+from edgebench.convert import evaluate as evaluation
+from edgebench.convert.base import Place, Request, Way, converter, read_arrays, write_arrays
 from edgebench.convert.evaluate import evaluates
 from edgebench.convert.run import Conversion, Limits
 from edgebench.device.session import InputSet, save_inputs
@@ -83,6 +84,15 @@ class QuickBench(pipeline.Workbench):
             raise ModelError(f"{type(error).__name__}: {str(error)[:400]}") from error
 
 
+def _interpreted(artifact: Artifact, words: list[str], time_s: float) -> None:
+    """The interpreter of Core ML packages in this process, with the same files."""
+    from edgebench.convert.coreml.interpreter import interpret
+
+    package, *files = map(Path, words)
+    for given, made in zip(files[::2], files[1::2], strict=True):
+        write_arrays(made, interpret(package, read_arrays(given)))
+
+
 def _feed(sample: Any, inputs: InputSet) -> dict[str, Any]:
     return {name: np.asarray(np.load(Path(inputs.folder) / path), order="C") for name, path in sample}
 
@@ -98,6 +108,7 @@ class Route:
         self._bench = kind(home, limits=limits)
         if not isolated:
             pipeline.convert_variant = quick_convert
+            evaluation._interpret = _interpreted
 
     def close(self) -> None:
         """End the controller's session."""
@@ -170,7 +181,9 @@ class Route:
             reference = self._bench.reference(variant, inputs)
         except ModelError:
             return
-        if all(np.isfinite(array).all() for array in reference.samples[0].values() if array.dtype.kind == "f"):
+        if all(
+            np.isfinite(array).all() for array in reference.samples[0].values() if array.dtype.kind == "f"
+        ):
             pipeline.prove(info, variant, conversion, inputs, "generated", self._bench)
 
 
