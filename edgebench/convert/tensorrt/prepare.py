@@ -9,6 +9,7 @@ from edgebench.convert.tensorrt.graph import Network
 from edgebench.convert.tensorrt.lowering import lower
 from edgebench.convert.tensorrt.rewriting import clamp_int64, rewrite_pairs
 from edgebench.convert.tensorrt.widening import widen
+from edgebench.errors import ModelError
 from edgebench.model.base import DEFAULT_DOMAINS, nodes, tensors
 
 if TYPE_CHECKING:
@@ -23,8 +24,10 @@ def prepared(model: ModelProto, board: Board, precision: str) -> tuple[ModelProt
     """The model for that version, and what was rewritten, in words; the model given is changed.
 
     What cannot be rewritten stays as it is: `preflight` names it. Only fp16 for TensorRT 11 and newer changes
-    values: there the file itself must be float16, its inputs and outputs excepted.
+    values: there the file itself must be float16, its inputs and outputs excepted. ModelError where a node is
+    not what ONNX says.
     """
+    _check(model)
     table = operator_table(board.version)
     notes = rewrite_pairs(Network(model))
     model, expanded = _written_out(model, table)
@@ -35,6 +38,20 @@ def prepared(model: ModelProto, board: Board, precision: str) -> tuple[ModelProt
     if precision == "fp16" and board.strongly_typed and _is_float(model):
         return _half(model), (*notes, f"written in float16: {board.name} takes precision from the file")
     return model, notes
+
+
+def _check(model: ModelProto) -> None:
+    """ModelError where a node has not the inputs and attributes of its operator; the rest relies on them."""
+    from onnx import checker
+
+    try:
+        checker.check_model(model)
+    except checker.ValidationError as error:
+        raise ModelError(
+            f"the model is not what ONNX says: {' '.join(str(error).split())[:500]}",
+            hint="export the network to ONNX again",
+            detail=str(error)[-4000:],
+        ) from error
 
 
 def _written_out(model: ModelProto, table: OperatorTable) -> tuple[ModelProto, tuple[str, ...]]:

@@ -5,14 +5,14 @@ The new axis has size 1.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgebench.convert.tensorrt.base import OperatorTable
 from edgebench.convert.tensorrt.graph import Network, attributes, input_name
 from edgebench.model.base import graphs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from onnx import GraphProto, NodeProto
 
@@ -50,8 +50,14 @@ def _is_narrow(node: NodeProto, network: Network, table: OperatorTable) -> bool:
     return (
         _WIDE in table.limits.get(node.op_type, "")
         and len([name for name in node.output if name]) == 1
-        and network.rank(node.input[0]) == 3
+        and network.rank(input_name(node, 0)) == 3
+        and _has_one_axis(attributes(node))
     )
+
+
+def _has_one_axis(given: Mapping[str, Any]) -> bool:
+    lengths = {"pads": 2} | dict.fromkeys(_NEW_AXIS, 1)
+    return all(len(given[name]) == length for name, length in lengths.items() if name in given)
 
 
 def _replace(graph: GraphProto, narrow: Sequence[NodeProto], network: Network) -> None:

@@ -8,12 +8,16 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper
 
+from edgebench import model
 from edgebench.convert.tensorrt.base import parse_version
 from edgebench.convert.tensorrt.preflight import preflight
 from edgebench.convert.tensorrt.prepare import prepared
+from edgebench.errors import ModelError, UserError
 from edgebench.model import base
 from tests.convert.tensorrt.nets import IMAGE, VERSIONS, array, board, net, quantized, refusals
 from tests.models import generate
@@ -310,3 +314,52 @@ def test_weights_that_others_read_too_keep_one_axis():
     made, _ = same(model, "8.2.1")
     assert refusals(made, "8.2.1") == {"limit"}
     assert refusals(made, "8.5.2") == set()
+
+
+# --- anything -------------------------------------------------------------------------------------
+
+_SOURCES = ("conv_net", "conv_net_qdq", "lstm_net", "if_net", "deconv_net", "matmul_net")
+_ATTRIBUTES = (
+    "axis",
+    "axes",
+    "pads",
+    "strides",
+    "dilations",
+    "mode",
+    "num_outputs",
+    "block_size",
+    "kernel_shape",
+)
+_VALUES = (-1, 0, 7, 2**40, [0], [1, 2, 3], [-(2**40)], 0.5, "wrap", [0.5])
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_what_passes_the_door_is_prepared_and_judged_without_a_crash(data, tmp_path):
+    net = generate.GENERATED[data.draw(st.sampled_from(_SOURCES))]()
+    for _ in range(data.draw(st.integers(1, 4))):
+        node = data.draw(st.sampled_from(list(net.graph.node)))
+        change = data.draw(st.integers(0, 3))
+        if change == 0:
+            node.op_type = data.draw(
+                st.sampled_from(["Conv", "MaxPool", "Split", "Pad", "ReduceMean", "Resize"])
+            )
+        elif change == 1 and node.input:
+            del node.input[data.draw(st.integers(0, len(node.input) - 1)) :]
+        elif change == 2:
+            name, value = data.draw(st.sampled_from(_ATTRIBUTES)), data.draw(st.sampled_from(_VALUES))
+            node.attribute.append(helper.make_attribute(name, value))
+        elif net.graph.initializer:
+            weight = data.draw(st.sampled_from(list(net.graph.initializer)))
+            weight.dims[:] = data.draw(st.lists(st.integers(0, 3), max_size=3))
+    net.opset_import[0].version = data.draw(st.sampled_from([11, 13, 17, 18, 20, 22]))
+    version, precision = data.draw(st.sampled_from(VERSIONS)), data.draw(st.sampled_from(["fp32", "int8"]))
+    path = generate.save(net, tmp_path / "net.onnx")
+    try:
+        model.prepare(path, shapes={}, out=path)
+        made, _ = prepared(model.load(path), board(version), precision)
+        model.write(made, path, name="net", variant="fp32", steps=[])
+    except (ModelError, UserError):
+        return
+    for each in preflight(model.load(path), board(version), precision):
+        assert each.message
