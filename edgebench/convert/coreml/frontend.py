@@ -366,8 +366,8 @@ def _folded(graph: _Graph, proto: NodeProto, node: Node) -> list[Value | None] |
         return None
     if not _foldable(proto, set(proto.input)):
         return None
-    if node.op == "DequantizeLinear" and (kept := _kept_integers(node)) is not None:
-        return [kept]
+    if node.op == "DequantizeLinear":
+        return [_kept_integers(node) or _constant(_dequantized(node))]
     feeds = {
         name: value.const for name, value in zip(proto.input, node.inputs, strict=True) if value is not None
     }
@@ -407,6 +407,19 @@ def _evaluated(graph: _Graph, proto: NodeProto, node: Node, feeds: dict[str, Any
     ) as error:
         raise node.refused(f"its constant inputs cannot be computed with ({error})"[:300]) from error
     return [np.asarray(next(found)) if name else None for name in proto.output]
+
+
+def _dequantized(node: Node) -> NDArray[Any]:
+    """A constant in floats: biases of 32 bits, say. ONNX's reference has no form of old opsets for it."""
+    data, scale = node.constant(0, "the data"), node.constant(1, "the scale")
+    zero = node.constant(2, "the zero point") if node.given(2) else np.zeros((), np.int32)
+    spread: list[int] = []
+    if scale.size > 1:
+        axis = node.axis(data.ndim, 1)
+        spread = [scale.size if at == axis else 1 for at in range(data.ndim)]
+    zero = zero.astype(np.float64).reshape(spread if zero.size > 1 else ())
+    floats = (data.astype(np.float64) - zero) * scale.astype(np.float64).reshape(spread)
+    return np.asarray(floats, np.float32)
 
 
 def _kept_integers(node: Node) -> Value | None:
