@@ -10,14 +10,14 @@ All sums are float64 and run over every batch; values are divided by the range f
 Reports travel as JSON, which has no infinity: SNR is kept within ±200 dB (identical outputs: 200) and the
 distances of an output that cannot be compared are the largest float.
 
-What proves little is said so, as a warning that begins with "weak": an output that is constant, near zero or
-empty.
+What proves little is said so, as a warning that begins with "weak": an output that is constant, near zero,
+empty, or partly NaN or infinite.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,8 +100,8 @@ def compare(reference: Batches, candidate: Batches, bound: ParityBound) -> tuple
     `reference` and `candidate` are one mapping of output name to array, or a sequence of them, one a batch;
     arrays of one name may differ in shape from batch to batch. Integer and boolean references are compared
     exactly (int64 as int32 is fine). A candidate that is missing, of another shape, NaN or infinite does not
-    pass, with the reason.
-    ModelError: the reference itself is NaN, infinite, or holds no numbers.
+    pass, with the reason; but where the reference has a NaN or an infinity, the candidate must have the same.
+    ModelError: half of the reference or more is NaN or infinite, or it holds no numbers.
     """
     return tuple(item.parity for item in _judge_outputs(reference, candidate, bound))
 
@@ -121,12 +121,16 @@ class _Judged(NamedTuple):
 
 
 class _Reference(NamedTuple):
-    """What the reference of one output says by itself, without any candidate; `spread` is (max - min) / 2."""
+    """What the reference of one output says by itself, without any candidate.
+
+    `range` and `spread`, (max - min) / 2, are those of its finite values; `broken` counts NaN and infinities.
+    """
 
     range: float
     spread: float
     size: int
     exact: bool
+    broken: int
 
 
 class _Distance(NamedTuple):
@@ -178,24 +182,27 @@ def _judge_output(name: str, wanted: list[Array], given: Sequence[Outputs], boun
 
 
 def _describe(name: str, wanted: list[Array]) -> _Reference:
-    """Range, spread and size of a reference; ModelError when it holds NaN, infinity or no numbers."""
-    lowest, highest, count = np.inf, -np.inf, 0
+    """Range, spread and size of a reference's finite values; ModelError where half are none."""
+    lowest, highest, count, finite = np.inf, -np.inf, 0, 0
     for array in wanted:
         _check_numbers(name, array)
         for values in _chunks(array):
-            broken = int(np.count_nonzero(~np.isfinite(values)))
-            if broken:
-                raise ModelError(
-                    f'output "{name}" of the reference is NaN or infinite ({broken} of {values.size} values)',
-                    hint="the model itself computes this on these inputs: check it, or give real inputs",
-                )
-            lowest, highest = min(lowest, float(values.min())), max(highest, float(values.max()))
             count += values.size
+            known = values[np.isfinite(values)]
+            if known.size:
+                lowest, highest = min(lowest, float(known.min())), max(highest, float(known.max()))
+                finite += known.size
+    broken = count - finite
+    if count and broken >= finite:
+        raise ModelError(
+            f'output "{name}" of the reference is NaN or infinite ({broken} of {count} values)',
+            hint="the model itself computes this on these inputs: check it, or give real inputs",
+        )
     if count == 0:
         lowest = highest = 0.0
     exact = bool(wanted) and all(array.dtype.kind in "biu" for array in wanted)
     largest = max(abs(lowest), abs(highest))
-    return _Reference(range=largest, spread=highest / 2 - lowest / 2, size=count, exact=exact)
+    return _Reference(range=largest, spread=highest / 2 - lowest / 2, size=count, exact=exact, broken=broken)
 
 
 def _check_numbers(name: str, array: Array) -> None:
@@ -228,6 +235,8 @@ def _weakness(name: str, about: _Reference) -> str:
         what = f"constant (range {about.range:.3g})"
     elif _is_near_zero(about):
         what = f"near zero (range {about.range:.3g})"
+    elif about.broken:
+        what = f"NaN or infinite in {about.broken} of {about.size} values"
     else:
         return ""
     return f'weak: output "{name}" is {what} on these inputs; it proves little'
@@ -251,14 +260,19 @@ def _pair(name: str, wanted: list[Array], given: Sequence[Outputs]) -> tuple[lis
         if fitted is None:
             return [], f"shape {_shape(got)}, where {_shape(expected)} was expected"
         pairs.append((expected, fitted))
-    broken = sum(_count(values, lambda part: ~np.isfinite(part)) for _, values in pairs)
+    broken = sum(map(_differently_broken, pairs))
     if broken:
         return [], f"{broken} of {sum(values.size for _, values in pairs)} values are NaN or infinite"
     return pairs, ""
 
 
-def _count(array: Array, test: Callable[[Floats], NDArray[np.bool_]]) -> int:
-    return sum(int(np.count_nonzero(test(values))) for values in _chunks(array))
+def _differently_broken(pair: tuple[Array, Array]) -> int:
+    """How many values are NaN or infinite where the other side has another value."""
+    count = 0
+    for r, c in zip(_chunks(pair[0]), _chunks(pair[1]), strict=True):
+        either = ~np.isfinite(r) | ~np.isfinite(c)
+        count += int(np.count_nonzero(either & ~((r == c) | (np.isnan(r) & np.isnan(c)))))
+    return count
 
 
 def _shape(array: Array) -> str:
@@ -272,7 +286,9 @@ def _measure(pairs: list[tuple[Array, Array]], about: _Reference) -> _Distance:
     differing = 0
     for expected, got in pairs:
         differing += _differing(expected, got) if about.exact else 0
-        for r, c in zip(_chunks(expected), _chunks(got), strict=True):
+        for r, c in zip(_finite_chunks(expected), _finite_chunks(got), strict=True):
+            if not r.size:
+                continue
             with np.errstate(
                 over="ignore", invalid="ignore"
             ):  # a candidate may be 1e308 beside a range of 1e-308
@@ -296,7 +312,7 @@ def _measure(pairs: list[tuple[Array, Array]], about: _Reference) -> _Distance:
 
 
 def _largest(array: Array) -> float:
-    return max((float(np.abs(values).max()) for values in _chunks(array)), default=0.0)
+    return max((float(np.abs(values).max()) for values in _finite_chunks(array) if values.size), default=0.0)
 
 
 def _differing(expected: Array, got: Array) -> int:
@@ -332,6 +348,13 @@ def _chunks(array: Array) -> Iterator[Floats]:
     flat = array.reshape(-1)
     for start in range(0, flat.size, CHUNK):
         yield flat[start : start + CHUNK].astype(np.float64)
+
+
+def _finite_chunks(array: Array) -> Iterator[Floats]:
+    """As `_chunks`, without NaN and infinities; both sides have these in the same places."""
+    for values in _chunks(array):
+        known = np.isfinite(values)
+        yield values if known.all() else values[known]
 
 
 # --- judging ------------------------------------------------------------------------------------

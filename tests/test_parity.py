@@ -177,6 +177,21 @@ def test_a_broken_reference_is_the_models_fault(bad):
     assert caught.value.owner == "model"
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_where_the_reference_is_broken_the_candidate_must_be_so_too(bad):
+    wanted = np.array([1.0, bad, 3.0, 4.0], np.float32)
+    report = judge({"y": wanted}, {"y": wanted})
+    assert report.passed
+    assert report.warnings == (
+        'weak: output "y" is NaN or infinite in 1 of 4 values on these inputs; it proves little',
+    )
+    assert not one(wanted, [1.0, 2.0, 3.0, 4.0]).passed
+    assert not one(wanted, [1.0, bad, 3.0, 5.0]).passed
+    assert not one(wanted, [bad, bad, 3.0, 4.0]).passed
+    other = -np.inf if bad > 0 else np.inf
+    assert not one(wanted, [1.0, other, 3.0, 4.0]).passed
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_broken_candidate_does_not_pass(bad):
     output = one([1.0, 2.0, 3.0], [1.0, bad, 3.0])
