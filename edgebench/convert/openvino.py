@@ -33,7 +33,7 @@ class OpenVinoConverter:
     """ONNX -> IR, run in float32: bfloat16, the silent default of many CPUs, is no precision of ours."""
 
     runtime = "openvino"
-    revision = 1
+    revision = 2
     forms: ClassVar[Mapping[str, Form]] = {
         "fp32": Form(what="IR, computed in float32 (never silently in bfloat16)", ways=_WAYS),
         "fp16": Form(
@@ -77,9 +77,11 @@ class OpenVinoConverter:
         started = time.perf_counter()
         model = _read(request.model_path)
         _check_tensors(model, request.info)
-        _save(model, place.output / "model.xml", to_fp16=request.options.get("compress_to_fp16") == "yes")
+        path = place.output / "model.xml"
+        _save(model, path, to_fp16=request.options.get("compress_to_fp16") == "yes")
         return Produced(
             entry={"model": "model.xml", "weights": "model.bin"},
+            blobs=_renamed(_read(str(path)), request.info),
             options={"inference_precision": "f32"},
             notes=_notes(request),
             tool_s=time.perf_counter() - started,
@@ -123,6 +125,8 @@ def _check_tensors(model: Any, info: ModelInfo) -> None:
     ):
         found = {name: port for port in ports for name in port.get_names()}
         for tensor in wanted:
+            if tensor.name not in found and len(ports) == len(wanted):
+                continue  # an input that is an output, too: one tensor; `_renamed` finds its names
             if tensor.name not in found:
                 raise ModelError(
                     f'OpenVINO lost the {side} "{tensor.name}"; it kept {", ".join(sorted(found)) or "none"}',
@@ -137,6 +141,25 @@ def _check_static(side: str, tensor: Tensor, shape: Any) -> None:
             f'the {side} "{tensor.name}" has the shape {shape}, which is not fixed',
             hint=f"give its shape: --shape {tensor.name}=1,3,224,224",
         )
+    known = all(isinstance(size, int) for size in tensor.shape)
+    if side == "output" and shape.is_static and known and tuple(shape.to_shape()) != tensor.shape:
+        raise ModelError(
+            f'OpenVINO gives the output "{tensor.name}" the shape {shape}, not {list(tensor.shape)}',
+            hint="use onnxruntime for this model",
+        )
+
+
+def _renamed(saved: Any, info: ModelInfo) -> dict[str, str]:
+    """ONNX's name -> a name in the saved IR, where that has lost ONNX's own; ports stay in order."""
+    names: dict[str, str] = {}
+    for wanted, ports in ((info.inputs, saved.inputs), (info.outputs, saved.outputs)):
+        if len(wanted) != len(ports):
+            continue
+        for tensor, port in zip(wanted, ports, strict=True):
+            kept = sorted(port.get_names())
+            if kept and tensor.name not in kept:
+                names[tensor.name] = kept[0]
+    return names
 
 
 def _notes(request: Request) -> tuple[str, ...]:

@@ -383,7 +383,7 @@ def save_inputs(samples: Sequence[Mapping[str, np.ndarray]], root: Path) -> Inpu
         row = []
         for name, array in sample.items():
             buffer = io.BytesIO()
-            np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+            np.save(buffer, np.asarray(array, order="C"), allow_pickle=False)  # a scalar stays one
             content = buffer.getvalue()
             digest = hashlib.sha256(content).hexdigest()
             path = f"{digest}.npy"

@@ -104,7 +104,7 @@ def load_arrays(files: Any) -> Dict[str, Any]:
     """{input name: array} out of `.npy` files, C-contiguous."""
     import numpy as np
 
-    return {each["name"]: np.ascontiguousarray(np.load(each["path"], allow_pickle=False)) for each in files}
+    return {each["name"]: np.asarray(np.load(each["path"], allow_pickle=False), order="C") for each in files}
 
 
 def _listed(options: Dict[str, Tuple[str, ...]]) -> str:
