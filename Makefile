@@ -6,13 +6,14 @@ EDGEBENCH := $(BIN)/edgebench
 STAMP := $(VENV)/.installed
 TEST_WORKERS ?= 2
 
-.PHONY: help demo test check format bench conformance pnnx clean
+.PHONY: help demo test check format bench conformance models pnnx clean
 
 help:
 	@echo "make demo    create $(VENV), install, run the main job on real input, end with the path of the report"
 	@echo "make test    create $(VENV), install, lint, type-check and run the tests"
 	@echo "make bench   speed and memory, as ratios measured side by side (slow; writes docs/benchmarks.md)"
 	@echo "make conformance  ONNX's own cases through every runtime (hours; writes docs/conformance.md)"
+	@echo "make models  networks of all kinds through every runtime (slow; writes docs/models.md)"
 	@echo "make check   lint and types only"
 	@echo "make format  format the code"
 	@echo "make clean   remove $(VENV) and caches"
@@ -47,6 +48,9 @@ bench: $(STAMP) pnnx
 
 conformance: $(STAMP) pnnx
 	$(BIN)/python -m tests.conformance
+
+models: $(STAMP) pnnx
+	$(BIN)/python -m tests.models.table
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,272 @@
+"""`make models`: deployed kinds of networks x runtimes x precisions through edgebench, and the table of it.
+
+    python -m tests.models.table [--only NAME]... [--runtime R]... [--precision P]... [--show]
+
+Each cell has a time limit, in a process that is replaced when it dies. Rows are kept in table.json beside
+this file as they come; docs/models.md is written from them at the end. Without --only: all networks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.convert.support import pnnx_home
+from tests.models.architectures import ARCHITECTURES
+from tests.models.cells import Row, Task, broken_or
+from tests.models.generate import save
+from tests.models.published import PUBLISHED, published
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "docs" / "models.md"
+KEPT = Path(__file__).with_name("table.json")
+RUNTIMES = ("onnxruntime", "openvino", "ncnn", "coreml")
+PRECISIONS = ("fp32", "fp16", "int8")
+CELL_LIMIT_S = 150.0
+BAD = ("WRONG", "BROKEN")
+OUTCOMES = ("pass", "refused", *BAD)
+PACKAGES = ("onnx", "onnxruntime", "openvino", "ncnn", "coremltools", "numpy")
+
+
+def main() -> int:
+    """Take what was asked for; the exit status says whether anything was wrong or broken."""
+    asked = _arguments()
+    rows = {_key(row): row for row in kept()}
+    if not asked.show:
+        for row in taken(asked):
+            rows[_key(row)] = row
+            KEPT.write_bytes(
+                msgspec.json.format(msgspec.json.encode(ordered(rows.values())), indent=1) + b"\n"
+            )
+    DOCUMENT.write_text(document(ordered(rows.values())), "utf-8")
+    bad = [row for row in rows.values() if row.outcome in BAD]
+    for row in bad:
+        print(f"{row.outcome}: {row.network} {row.precision} on {row.runtime}: {row.reason}")
+    return int(bool(bad))
+
+
+def kept() -> list[Row]:
+    """The rows of the last run, none where there was none."""
+    return msgspec.json.decode(KEPT.read_bytes(), type=list[Row]) if KEPT.is_file() else []
+
+
+def taken(asked: argparse.Namespace) -> Iterator[Row]:
+    """A row for every cell, as they come."""
+    with tempfile.TemporaryDirectory(prefix="edgebench-models-") as folder, _judge(Path(folder)) as judge:
+        for network in asked.only or (*ARCHITECTURES, *PUBLISHED):
+            try:
+                path, shapes = network_file(network, Path(folder))
+            except pytest.skip.Exception as skipped:
+                print(f"left out: {network}: {skipped}", file=sys.stderr)
+                continue
+            for runtime in asked.runtime or RUNTIMES:
+                for precision in asked.precision or PRECISIONS:
+                    row = judge.row(Task(network, str(path), shapes, runtime, precision))
+                    print(_line(row))
+                    sys.stdout.flush()
+                    yield row
+
+
+def _line(row: Row) -> str:
+    snr = "" if row.snr_db is None else f"{row.snr_db} / {row.float_snr_db} dB"
+    return (
+        f"{row.seconds:6.1f} {row.outcome:8} {row.network} {row.runtime} {row.precision} {snr} {row.reason}"
+    )
+
+
+def network_file(network: str, folder: Path) -> tuple[Path, dict[str, tuple[int, ...]]]:
+    """The ONNX file of a network, and the shapes that make it static."""
+    if network in ARCHITECTURES:
+        return save(ARCHITECTURES[network](), folder / f"{network}.onnx"), {}
+    return published(network), PUBLISHED[network].shapes
+
+
+class _Judge:
+    """A process that takes cells, started anew after one that died or was too slow."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._worker: subprocess.Popen[bytes] | None = None
+
+    def row(self, task: Task) -> Row:
+        """The row of a cell; BROKEN where there is no answer in time."""
+        if self._worker is None:
+            self._worker = self._start()
+        started = time.monotonic()
+        answer = _ask(self._worker, msgspec.json.encode(task) + b"\n")
+        if answer is not None:
+            return msgspec.json.decode(answer, type=Row)
+        self.end()
+        told = {
+            "outcome": "BROKEN",
+            "owner": "bug",
+            "reason": f"died, or no answer within {CELL_LIMIT_S:g} s",
+        }
+        return broken_or(task, time.monotonic() - started, told)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        home = self._folder / "home"
+        home.mkdir(exist_ok=True)
+        if not (home / "tools").exists():
+            (home / "tools").symlink_to(pnnx_home() / "tools")
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.models.cells", str(home)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            env=os.environ | {"EDGEBENCH_HOME": str(home), "TMPDIR": str(self._folder)},
+            start_new_session=True,
+        )
+
+    def end(self) -> None:
+        """Nothing is left running."""
+        if self._worker is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(self._worker.pid, signal.SIGKILL)
+        self._worker.wait()
+        self._worker = None
+
+
+@contextmanager
+def _judge(folder: Path) -> Iterator[_Judge]:
+    judge = _Judge(folder)
+    try:
+        yield judge
+    finally:
+        judge.end()
+
+
+def _ask(worker: subprocess.Popen[bytes], question: bytes) -> bytes | None:
+    """A worker's answer, or None when it died or was too slow."""
+    if worker.stdin is None or worker.stdout is None:
+        return None
+    try:
+        worker.stdin.write(question)
+        worker.stdin.flush()
+    except BrokenPipeError:
+        return None
+    received, deadline = bytearray(), time.monotonic() + CELL_LIMIT_S
+    with selectors.DefaultSelector() as selector:
+        selector.register(worker.stdout, selectors.EVENT_READ)
+        while not received.endswith(b"\n"):
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                return None
+            chunk = os.read(worker.stdout.fileno(), 1 << 16)
+            if not chunk:
+                return None
+            received += chunk
+    return bytes(received)
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+ABOUT = """\
+Each cell takes edgebench's own path: canonical form, compression, conversion, parity. A number is a **pass**:
+the signal-to-noise ratio in dB of the worst output against the same variant in ONNX Runtime with graph
+optimisations off. Every pass was proven again by other means: the file as it was given, in a plain ONNX
+Runtime session, against the artifact, on inputs that edgebench had not seen; the number behind the stroke is
+the worst output of that. In int8 it shows what quantization costs this network (the generated ones have
+random weights, and eight generated samples are all there is for calibration): a property of the network, not
+of the conversion. Core ML artifacts are computed by edgebench's interpreter from the saved package
+(reference-verified).
+
+**no** is a refusal: no artifact was given out, for the reason in the footnote, which names who must act.
+**WRONG** would be an artifact given out that the second proof contradicts, **BROKEN** our own fault."""
+
+
+def document(rows: Sequence[Row]) -> str:
+    """The page of these rows: Markdown."""
+    counts = Counter(row.outcome for row in rows)
+    reasons: dict[str, int] = {}
+    lines = [line for group in _groups(rows) for line in _section(group, rows, reasons)]
+    tools = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return "\n".join(
+        [
+            "# Networks through every runtime",
+            "",
+            f"Made by `make models` with {tools}.",
+            "",
+            ABOUT,
+            "",
+            f"{len(rows)} cells: {', '.join(f'{counts[each]} {each}' for each in OUTCOMES)}.",
+            "",
+            *lines,
+            "## Reasons",
+            "",
+            *(f"{number}. {reason}" for reason, number in reasons.items()),
+            "",
+        ]
+    )
+
+
+def _groups(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
+    networks = sorted({row.network for row in rows})
+    return [
+        ("Generated", [name for name in networks if name in ARCHITECTURES]),
+        ("Published", [name for name in networks if name not in ARCHITECTURES]),
+    ]
+
+
+def _section(group: tuple[str, list[str]], rows: Sequence[Row], reasons: dict[str, int]) -> list[str]:
+    title, networks = group
+    if not networks:
+        return []
+    cells = {_key(row): row for row in rows}
+    head = ["network", "precision", *RUNTIMES, "taken"]
+    lines = [f"## {title}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for network in networks:
+        for precision in PRECISIONS:
+            found = [cells.get((network, runtime, precision)) for runtime in RUNTIMES]
+            day = max((row.day for row in found if row), default="")
+            shown = [_cell(row, reasons) for row in found]
+            lines.append(f"| {network} | {precision} | {' | '.join(shown)} | {day} |")
+    return [*lines, ""]
+
+
+def _cell(row: Row | None, reasons: dict[str, int]) -> str:
+    if row is None:
+        return "not taken"
+    if row.outcome == "pass":
+        return f"{row.snr_db:.0f} / {row.float_snr_db:.0f}"
+    # the network's name stands in the line already; without it the same reason is one footnote
+    reason = f"{row.owner}: {row.reason.removeprefix(row.network).removeprefix(':').strip()}"
+    number = reasons.setdefault(reason, len(reasons) + 1)
+    return f"{'no' if row.outcome == 'refused' else row.outcome} ({number})"
+
+
+def ordered(rows: Iterator[Row] | Sequence[Row]) -> list[Row]:
+    """By network, runtime and precision, as the page has them."""
+    return sorted(rows, key=lambda row: (row.network, RUNTIMES.index(row.runtime), row.precision))
+
+
+def _key(row: Row) -> tuple[str, str, str]:
+    return row.network, row.runtime, row.precision
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.models.table", description=__doc__)
+    parser.add_argument("--only", action="append", choices=[*ARCHITECTURES, *PUBLISHED])
+    parser.add_argument("--runtime", action="append", choices=RUNTIMES)
+    parser.add_argument("--precision", action="append", choices=PRECISIONS)
+    parser.add_argument("--show", action="store_true", help="only write the page again from the rows kept")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
