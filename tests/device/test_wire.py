@@ -90,8 +90,11 @@ def test_what_is_sent_is_one_line() -> None:
 
 @given(st.lists(st.binary(max_size=200), max_size=20))
 def test_arbitrary_bytes_give_messages_or_device_errors(chunks: list[bytes]) -> None:
-    link = Wire(Recorded(*chunks, b"\n"), "nano")
     with pytest.raises(DeviceError) as caught:
-        while True:
-            assert isinstance(link.receive(timeout_s=1), dict)
+        _read_all(Wire(Recorded(*chunks, b"\n"), "nano"))
     assert caught.value.message.isprintable()
+
+
+def _read_all(link: Wire) -> None:
+    while True:
+        assert isinstance(link.receive(timeout_s=1), dict)
