@@ -433,7 +433,7 @@ def demand(report: ParityReport, artifact: Artifact) -> None:
         raise ParityError(
             f"{artifact.model} {artifact.precision} on {artifact.runtime} does not compute the same "
             f"on {report.where}: {_why(report)}",
-            hint="try another runtime or precision; edgebench verify --bisect names the first layer that departs",
+            hint="try another runtime or precision; edgebench verify --bisect names the layer that departs",
         )
 
 
@@ -603,7 +603,7 @@ def _by_definition(path: Path, inputs: InputSet, *, in_any_case: bool) -> Refere
     """What ONNX defines that a small file computes, if that can be had; else only for doubtful operators."""
     from edgebench.model import definition
 
-    if not in_any_case and not definition.is_doubtful(model.load(path)):
+    if not in_any_case and not definition.is_doubtful(path):
         return None
     macs = model.inspect(path).macs
     if macs is None or macs > definition.MAX_MACS:
