@@ -48,14 +48,29 @@ class Quantized:
         return Quantized(np.ascontiguousarray(self.data.T), scale, zero, 1 - self.axis, self.blocks)
 
 
+@dataclass(frozen=True)
+class Grid:
+    """The steps that a dequantized tensor lies on: quantizing it to the same ones again changes nothing."""
+
+    scale: float
+    zero_point: int
+    dtype: str
+
+
 @dataclass(frozen=True, eq=False)
 class Value:
-    """A tensor of the ONNX graph: `const` where it is known beforehand, else the MIL variable `var`."""
+    """A tensor of the ONNX graph: `const` where it is known beforehand, else the MIL variable `var`.
+
+    `quantized` are the integers of a constant. `grid` says that the values are dequantized ones. A quantized
+    tensor that was on that grid before has the floats it came from in `passed`, and no integers.
+    """
 
     dtype: np.dtype[Any]
     const: Array | None = None
     var: Var = None
     quantized: Quantized | None = None
+    grid: Grid | None = None
+    passed: Value | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -49,6 +49,9 @@ _NEVER_FOLDED = (
     "Multinomial",
 )
 _DOMAINS = ("", "ai.onnx")
+_MOVES = frozenset(
+    {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice"}
+)  # values stay what they are
 # words of MIL's own language: coremltools renames inputs and outputs that are called so
 _TYPES = (
     "bool",
@@ -481,6 +484,8 @@ def _checked(
         value = _constant(result if dtype is None else result.astype(dtype))
     else:
         value = Value(dtype=dtype or _by_var(result), var=result)
+    if node.op in _MOVES and value.const is None and value.grid is None and node.value(0).grid is not None:
+        value = Value(dtype=value.dtype, var=value.var, grid=node.value(0).grid)
     if value.const is None and (dtype or value.dtype).kind != value.dtype.kind:
         raise BugError(f"{node.title}: lowered to {value.dtype}, and ONNX says {dtype}")
     if shape is not None and value.shape != shape:

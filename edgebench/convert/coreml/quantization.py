@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgebench.convert.coreml.base import (
+    Grid,
     Node,
     Value,
     as_float,
@@ -30,10 +31,20 @@ def quantize_linear(node: Node) -> Any:
         raise node.refused("Core ML quantizes by tensor or by axis, not by blocks")
     x, scale = as_float(node.var(0)), node.value(1)
     zero = node.value(2) if node.given(2) else Value(dtype=wanted, const=np.zeros((), wanted))
+    grid = _grid(scale, zero, wanted)
+    if grid is not None and node.value(0).grid == grid and node.only_dequantized:
+        return Value(dtype=wanted, var=node.value(0).var, grid=grid, passed=node.value(0))
     if _is_native(node, scale, zero, wanted):
         return Value(dtype=wanted, var=_quantized(node, x, scale, zero, wanted))
     steps = mb.real_div(x=x, y=_along(node, scale.mil(), len(x.shape)))
     return _kept_within(_half_even(steps), _along(node, zero.mil(), len(x.shape)), wanted)
+
+
+def _grid(scale: Value, zero: Value, dtype: np.dtype[Any]) -> Grid | None:
+    """The steps of one known scale and zero point; None of several or computed ones."""
+    if scale.const is None or zero.const is None or scale.const.size != 1 or zero.const.size != 1:
+        return None
+    return Grid(float(scale.const.reshape(-1)[0]), int(zero.const.reshape(-1)[0]), str(dtype))
 
 
 def _is_native(node: Node, scale: Value, zero: Value, wanted: np.dtype[Any]) -> bool:
@@ -99,9 +110,15 @@ def dequantize_linear(node: Node) -> Any:
     if node.attribute("block_size", 0):
         raise node.refused("Core ML dequantizes computed values by tensor or by axis, not by blocks")
     zero = node.value(2) if node.given(2) else Value(dtype=x.dtype, const=np.zeros((), x.dtype))
+    grid = _grid(scale, zero, x.dtype)
+    if x.passed is not None:
+        if x.grid != grid:
+            raise node.refused("its scale is not the one that its input was quantized with")
+        return x.passed
     integers = x.const is None and x.var.dtype in (types.int8, types.uint8)
     if integers and scale.const is not None and zero.const is not None and scale.rank <= 1:
-        return mb.dequantize(input=x.var, **_parameters(node, scale, zero, x.rank, x.dtype))
+        floats = mb.dequantize(input=x.var, **_parameters(node, scale, zero, x.rank, x.dtype))
+        return Value(dtype=np.dtype(np.float32), var=floats, grid=grid)
     whole = mb.sub(x=x.mil(), y=_along(node, zero.mil(), x.rank))
     return mb.mul(x=as_float(whole), y=_along(node, as_float(scale.mil()), x.rank))
 

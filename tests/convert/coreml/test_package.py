@@ -194,6 +194,35 @@ def test_qdq_models_keep_integers_for_weights_and_activations(tmp_path):
     assert "dequantize" in found
 
 
+def test_quantizing_again_to_the_same_steps_is_left_out(tmp_path):
+    """Window attention moves quantized values through six axes, which Core ML allows between two moves only."""
+    weights = {
+        "s": F(0.05),
+        "z": np.array(128, np.uint8),
+        "wide": np.array([1, 2, 2, 2, 2, 3], np.int64),
+        "flat": np.array([4, 4, 3], np.int64),
+    }
+    pair = 0
+    nodes = []
+
+    def quantized(name: str) -> str:
+        nonlocal pair
+        pair += 1
+        nodes.append(helper.make_node("QuantizeLinear", [name, "s", "z"], [f"q{pair}"]))
+        nodes.append(helper.make_node("DequantizeLinear", [f"q{pair}", "s", "z"], [f"d{pair}"]))
+        return f"d{pair}"
+
+    nodes.append(helper.make_node("Reshape", [quantized("x"), "wide"], ["a"]))
+    nodes.append(helper.make_node("Transpose", [quantized("a")], ["b"], perm=[0, 1, 3, 2, 4, 5]))
+    nodes.append(helper.make_node("Reshape", [quantized("b"), "flat"], ["c"]))
+    nodes.append(helper.make_node("Relu", [quantized("c")], ["y"]))
+    feeds = {"x": values(1, 4, 4, 3)}
+    net = network(nodes, feeds, {"y": F}, weights)
+    _, package = converted(net, tmp_path)
+    assert operations(package).count("quantize") == 1
+    assert_same(net, feeds)
+
+
 def test_dynamic_int8_becomes_weight_only_and_says_so(tmp_path):
     path = generate.write(tmp_path, "conv_net_integer")
     _, produced = convert_file(path, "int8-dynamic", tmp_path)
