@@ -140,6 +140,22 @@ def test_a_tensor_of_six_axes_in_between(tmp_path: Path) -> None:
     _same(model, {"x": _numbers(1, 4, 6, 2)}, tmp_path)
 
 
+@given(order=st.permutations(range(6)))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_orders_of_six_axes(order: list[int], tmp_path: Path) -> None:
+    """Reshape and Transpose as window attention has them: more axes than a Mat."""
+    model = _model(
+        f"""g (float[6, 24] x) => (float[12, 12] y) {{
+            split = Constant <value = int64[6] {{2, 3, 2, 2, 3, 2}}> ()
+            joined = Constant <value = int64[2] {{12, 12}}> ()
+            a = Reshape(x, split)
+            b = Transpose <perm = {list(order)}> (a)
+            y = Reshape(b, joined)
+        }}"""
+    )
+    _same(model, {"x": _numbers(6, 24)}, tmp_path)
+
+
 def test_a_convolution_of_a_batch_with_weights_fed_at_run_time(tmp_path: Path) -> None:
     model = _model(
         """g (float[2, 4, 6, 5] x, float[6, 2, 3, 2] w) => (float[2, 6, 3, 5] y) {
@@ -147,6 +163,38 @@ def test_a_convolution_of_a_batch_with_weights_fed_at_run_time(tmp_path: Path) -
         }"""
     )
     _same(model, {"x": _numbers(2, 4, 6, 5), "w": _numbers(6, 2, 3, 2)}, tmp_path)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("states", [False, True])
+def test_recurrent_layers(kind: str, direction: str, states: bool, tmp_path: Path) -> None:
+    ways, gates = (2 if direction == "bidirectional" else 1), {"LSTM": 4, "GRU": 3, "RNN": 1}[kind]
+    weights = {"w": _numbers(ways, gates * 6, 5), "r": _numbers(ways, gates * 6, 6) / 2}
+    weights["b"] = _numbers(ways, 2 * gates * 6)
+    more = ["h0", "c0"][: 2 if kind == "LSTM" else 1] if states else []
+    outputs = ["y", "h", "c"][: 3 if kind == "LSTM" else 2]
+    linear = {"linear_before_reset": 1} if kind == "GRU" else {}
+    inputs = ["x", *weights, *(["", *more] if states else [])]
+    node = helper.make_node(kind, inputs, outputs, hidden_size=6, direction=direction, **linear)
+    shapes = {"x": [7, 1, 5], "y": [7, ways, 1, 6]}
+    model = _network([node], ["x", *more], outputs, {"other": [ways, 1, 6]} | shapes, weights)
+    _same(model, {name: _numbers(*shapes.get(name, [ways, 1, 6])) for name in ["x", *more]}, tmp_path)
+
+
+def _network(
+    nodes: list[onnx.NodeProto],
+    inputs: list[str],
+    outputs: list[str],
+    shapes: dict[str, list[int]],
+    weights: dict[str, np.ndarray],
+) -> ModelProto:
+    def typed(names: list[str]) -> list[onnx.ValueInfoProto]:
+        return [helper.make_tensor_value_info(name, 1, shapes.get(name, shapes["other"])) for name in names]
+
+    kept = [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "net", typed(inputs), typed(outputs), kept)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def test_a_blob_that_is_read_often_and_is_an_output(tmp_path: Path) -> None:
@@ -161,6 +209,12 @@ def test_a_blob_that_is_read_often_and_is_an_output(tmp_path: Path) -> None:
         ("g (int64[2] x) => (int64[2] y) { y = Add(x, x) }", "not float32"),
         ("g (float[1, 1, 1, 2, 3] x) => (float[1, 1, 1, 2, 3] y) { y = Tanh(x) }", "5 axes"),
         ("g (float[4] x, int64[2] i) => (float[2] y) { y = Gather(x, i) }", "not float32"),
+        (
+            """g (float[2, 1, 3] x) => (float[2, 1, 1, 1] y)
+            <float[1, 3, 3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9}, float[1, 3, 1] r = {1, 2, 3}>
+            { y = GRU <hidden_size = 1> (x, w, r) }""",
+            "linear_before_reset",
+        ),
     ],
 )
 def test_what_has_no_exact_form_is_refused(text: str, what: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgebench.convert.ncnn.direct import convolution, elementwise, movement, normalization
+from edgebench.convert.ncnn.direct import convolution, elementwise, movement, normalization, recurrent
 from edgebench.convert.ncnn.direct.base import Net, Node, Rule, Value, refused
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ _RULES: dict[str, Rule] = {
     **movement.RULES,
     **normalization.RULES,
     **convolution.RULES,
+    **recurrent.RULES,
 }
 OPERATORS = frozenset(_RULES)
 

@@ -151,13 +151,20 @@ class Net:
 
     def add(self, kind: str, inputs: Sequence[Mat], dims: Shape, **params: Any) -> Mat:
         """A layer's single output; `params` are p0=..., p1=... by ncnn's numbers."""
-        self._count += 1
+        return self.several(kind, inputs, [dims], **params)[0]
+
+    def several(self, kind: str, inputs: Sequence[Mat], dims: Sequence[Shape], **params: Any) -> list[Mat]:
+        """All outputs of a layer."""
+        made = []
+        for each in dims:
+            self._count += 1
+            made.append(Mat(f"b{self._count}", each, _bounded(each)))
         if self._count > MAX_LAYERS:
             raise refused("so large a network without pnnx")
-        name = f"b{self._count}"
         numbers = {int(key[1:]): value for key, value in params.items()}
-        self.layers.append(Layer(kind, tuple(each.name for each in inputs), (name,), numbers))
-        return Mat(name, dims, _bounded(dims))
+        names = tuple(each.name for each in inputs), tuple(each.name for each in made)
+        self.layers.append(Layer(kind, *names, numbers))
+        return made
 
     def mat(self, value: Value) -> Mat:
         """The value as a blob: constants become MemoryData."""
@@ -250,6 +257,8 @@ class Net:
                 runs.append([place])
         if len(runs) < 2:
             return self.reshape(mat, shape)
+        if len(runs) > MAX_RANK:
+            return self._transpose_in_two(mat, order)
         ranked = sorted(runs)
         source = self.with_dims(mat, tuple(math.prod(mat.shape[each] for each in run) for run in ranked))
         names = _AXES[len(runs)]
@@ -257,6 +266,13 @@ class Net:
         dims = tuple(math.prod(mat.shape[each] for each in run) for run in runs)
         made = self.add("Permute", [source], dims, p0=_ORDERS[len(runs)].index(wanted))
         return self.reshape(made, shape)
+
+    def _transpose_in_two(self, mat: Mat, order: Sequence[int]) -> Value:
+        """First the outermost axis that is not in its place: what moves are four groups; then the others."""
+        at = next(place for place, axis in enumerate(order) if axis != place)
+        others = [axis for axis in range(at, len(order)) if axis != order[at]]
+        first = [*range(at), order[at], *others]
+        return self.transpose(self.transpose(mat, first), [first.index(axis) for axis in order])
 
     def matmul(self, left: Value, right: Value) -> Value:
         """ONNX's MatMul for operands of rank 2 or more; all batches as one axis."""
