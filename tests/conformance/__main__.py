@@ -1,6 +1,6 @@
-"""`make conformance`: every in-scope case of ONNX's own suite through edgebench, and the table of what became of it.
+"""`make conformance`: ONNX's own cases through edgebench, and the table of what became of them.
 
-    python -m tests.conformance [--runtime R]... [--only PATTERN] [--live | --frozen] [--sample N] [--json FILE]
+    python -m tests.conformance [--runtime R]... [--only PATTERN] [--live | --frozen] [--sample N]
 
 Without --sample, --only or --runtime it takes everything and writes docs/conformance.md.
 """

@@ -41,6 +41,8 @@ DTYPES = (
 )
 REVISION = 5  # raised whenever the files would come out otherwise
 
+REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
+
 # Operator -> the places of those inputs that are parameters, not data.
 PARAMETERS: dict[str, tuple[int, ...]] = {
     "AffineGrid": (1,),
@@ -93,7 +95,7 @@ PARAMETERS: dict[str, tuple[int, ...]] = {
     "Trilu": (1,),
     "Unsqueeze": (1,),
     "Upsample": (1,),
-    **{f"Reduce{kind}": (1,) for kind in "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare".split()},
+    **{f"Reduce{kind}": (1,) for kind in REDUCTIONS},
 }
 
 

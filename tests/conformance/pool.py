@@ -1,7 +1,8 @@
-"""One worker process, replaced when it crashes or hangs: the case that did it is judged again in isolation."""
+"""One worker process, replaced when it crashes or hangs: its case is judged again in isolation."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import shutil
@@ -117,14 +118,10 @@ class Pool:
 
 
 def _kill(worker: subprocess.Popen[bytes]) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(worker.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     worker.wait()
     for pipe in (worker.stdin, worker.stdout):
         if pipe is not None:
-            try:
+            with contextlib.suppress(OSError):
                 pipe.close()
-            except OSError:
-                pass

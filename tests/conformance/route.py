@@ -2,9 +2,9 @@
 
     model.prepare -> choose form -> written out for the runtime -> convert -> parity -> outputs
 
-It uses the pipeline's own functions. Only the two doors to other processes are replaced: the converter is
-called here, and inference runs here through the probe's adapters. A crash ends this process; the pool sees that
-and asks for the case again with `isolated`, where converter and inference have processes of their own as always.
+It uses the pipeline's own functions. Only the doors to other processes are replaced: the converter is called
+here, and inference runs here through the probe's adapters. A crash ends this process; the pool sees that and
+asks for the case again with `isolated`, where converter and inference have their own processes as always.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from edgebench.records import Artifact, replace
 from tests.conformance.cases import Case, read
 
 RTOL, ATOL = 1e-3, 1e-5  # passed, for the cases' own outputs
-# Some cases expect 0 beside values in the hundreds (DFT, STFT): 1e-5 is then below a step of the float type. So
-# the absolute tolerance is never less than this many steps of the largest expected value.
+# Some cases expect 0 beside values in the hundreds (DFT, STFT): 1e-5 is then below a step of the float type.
+# So the absolute tolerance is never less than this many steps of the largest expected value.
 NOISE_STEPS = {"float64": 4 * 2.0**-23, "float32": 4 * 2.0**-23, "float16": 2.0**-10}
 TOOL_LIMIT_S = 50.0
 
@@ -268,8 +268,7 @@ def _precision(case: Case) -> str:
 def differs(expected: dict[str, Any], outputs: dict[str, Any]) -> str:
     """Why the outputs are not the expected ones, or "".
 
-    Rank 0 may come back as one element, int64 as int32: the rules of the measurement that edgebench is compared
-    with.
+    Rank 0 may come back as one element, int64 as int32.
     """
     for name, wanted in expected.items():
         if name not in outputs:

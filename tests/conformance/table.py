@@ -13,6 +13,24 @@ VERDICTS = ("passed", "refused", "wrong", "crashed")
 TOOLS = ("onnx", "onnxruntime", "openvino", "ncnn", "pnnx", "coremltools", "numpy")
 
 
+INTRODUCTION = """\
+The cases are those of `onnx.backend.test`, without strings, sequences, optionals, bfloat16, 8-bit floats,
+4-bit integers, training, the `ml` and `preview` domains, and random outputs. Frozen: inputs that are
+parameters by nature (axes, shapes, scales, weights ...) are constants of the model. Live: every input is fed
+at run time.
+
+Each case takes edgebench's own path: canonical form, functions written out where the runtime lacks them,
+conversion, parity on the case's own inputs and on generated ones. The reference is ONNX Runtime with graph
+optimisations off, and ONNX's own definition where that has no kernel or is known to err.
+
+- **Passed**: an artifact came out and gives the case's expected outputs: rtol 1e-3, atol 1e-5, and never less
+  than four float32 steps of the largest expected value (DFT and STFT expect 0 beside hundreds).
+- **Refused**: no artifact came out, with a reason. The crash of a tool is a refusal with its log.
+- **Wrong**: an artifact came out as passed and gives something else.
+- **Crashed**: edgebench itself failed.
+""".splitlines()
+
+
 def summary(outcomes: Sequence[Outcome]) -> str:
     """One line for each runtime and form."""
     lines = [
@@ -34,18 +52,9 @@ def document(outcomes: Sequence[Outcome], command: str) -> str:
             "# ONNX's own conformance cases through edgebench",
             "",
             f"Made on {datetime.now(UTC):%Y-%m-%d} by `{command}` with {_versions()}.",
+            *_sampled(outcomes),
             "",
-            "The cases are those of `onnx.backend.test`, without strings, sequences, optionals, bfloat16, 8-bit "
-            "floats, 4-bit integers, training, the `ml` and `preview` domains, and random outputs. Frozen: inputs "
-            "that are parameters by nature (axes, shapes, scales, weights ...) are constants of the model. Live: "
-            "every input is fed at run time.",
-            "",
-            "Each case takes edgebench's own path: canonical form, functions written out for the runtime, "
-            "conversion, parity against ONNX Runtime with graph optimisations off on the case's own inputs and on "
-            "generated ones. **Passed**: an artifact came out and gives the case's expected outputs (rtol 1e-3, "
-            "atol 1e-5). **Refused**: no artifact came out, with a reason. **Wrong**: an artifact came out as "
-            "passed and gives something else. **Crashed**: edgebench itself failed; the crash of a tool is a "
-            "refusal with its log.",
+            *INTRODUCTION,
             "",
             summary(outcomes),
             "",
@@ -59,6 +68,19 @@ def document(outcomes: Sequence[Outcome], command: str) -> str:
             *_reasons(outcomes),
         ]
     )
+
+
+def _sampled(outcomes: Sequence[Outcome], whole: int = 1600) -> list[str]:
+    """A word where not all cases were taken."""
+    smallest = min(
+        sum(1 for each in outcomes if (each.runtime, each.form) == group) for group in _groups(outcomes)
+    )
+    if smallest >= whole:
+        return []
+    return [
+        "",
+        "**A sample of the cases, the same ones each time; `make conformance` takes all of them (hours).**",
+    ]
 
 
 def _groups(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
@@ -80,8 +102,10 @@ def _wrong(outcomes: Sequence[Outcome]) -> list[str]:
     if not bad:
         return []
     lines = ["## Wrong or crashed", "", "| runtime | form | case | what |", "|---|---|---|---|"]
-    for each in bad:
-        lines.append(f"| {each.runtime} | {each.form} | {each.case} | {each.verdict}: {_cell(each.reason)} |")
+    lines += [
+        f"| {each.runtime} | {each.form} | {each.case} | {each.verdict}: {_cell(each.reason)} |"
+        for each in bad
+    ]
     return [*lines, ""]
 
 

@@ -1,4 +1,4 @@
-"""A fixed sample of ONNX's own cases through every runtime: they pass, or are refused, and none comes out wrong."""
+"""A fixed sample of ONNX's own cases through every runtime: passed or refused, and none comes out wrong."""
 
 from __future__ import annotations
 
