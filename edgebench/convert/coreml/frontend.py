@@ -40,6 +40,17 @@ if TYPE_CHECKING:
 MAX_SHOWN = 12
 MAX_ROUNDS = 6
 MAX_FOLDED_ELEMENTS = 1 << 28
+_TOOL_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
 _NEVER_FOLDED = (
     "RandomNormal",
     "RandomUniform",
@@ -302,6 +313,9 @@ def _step(graph: _Graph, proto: NodeProto, table: Mapping[str, str]) -> None:
         ):
             if name:
                 graph.values[name] = _checked(node, name, dtype, shape, result)
+        absent = [name for name in node.outputs if name and name not in graph.values]
+        if absent:
+            raise node.refused(f'its output "{absent[0]}" is not computed at inference')
     except ModelError as error:
         graph.refusals.append(error)
         if len(graph.refusals) > MAX_SHOWN or not _stand_in(graph, node):
@@ -399,15 +413,7 @@ def _evaluated(graph: _Graph, proto: NodeProto, node: Node, feeds: dict[str, Any
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             found = iter(ReferenceEvaluator(single).run(None, feeds))
-    except (
-        ValueError,
-        TypeError,
-        IndexError,
-        KeyError,
-        RuntimeError,
-        NotImplementedError,
-        AttributeError,
-    ) as error:
+    except _TOOL_ERRORS as error:
         raise node.refused(f"its constant inputs cannot be computed with ({error})"[:300]) from error
     return [np.asarray(next(found)) if name else None for name in proto.output]
 
@@ -467,7 +473,7 @@ def _lowered(node: Node, where: str) -> list[Any]:
     function = getattr(import_module(module), name)
     try:
         results = function(node)
-    except (ValueError, TypeError, IndexError, AssertionError, NotImplementedError, AttributeError) as error:
+    except _TOOL_ERRORS as error:
         raise node.refused(f"Core ML Tools does not take it: {str(error)[:300]}") from error
     return list(results) if isinstance(results, tuple | list) else [results]
 

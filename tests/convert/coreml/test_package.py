@@ -195,7 +195,7 @@ def test_qdq_models_keep_integers_for_weights_and_activations(tmp_path):
 
 
 def test_quantizing_again_to_the_same_steps_is_left_out(tmp_path):
-    """Window attention moves quantized values through six axes, which Core ML allows between two moves only."""
+    """Window attention moves quantized values through six axes, which Core ML allows between two moves."""
     weights = {
         "s": F(0.05),
         "z": np.array(128, np.uint8),
