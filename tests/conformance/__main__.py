@@ -2,7 +2,8 @@
 
     python -m tests.conformance [--runtime R]... [--only PATTERN] [--live | --frozen] [--sample N]
 
-Without --sample, --only or --runtime it takes everything and writes docs/conformance.md.
+Without --sample, --only or --runtime it takes everything and writes docs/conformance.md, and every outcome to
+docs/conformance.json (which is not kept in the repository).
 """
 
 from __future__ import annotations
@@ -91,6 +92,8 @@ def _arguments() -> argparse.Namespace:
     asked = parser.parse_args()
     everything = not (asked.runtime or asked.only or asked.sample or asked.forms)
     asked.write = asked.write or everything
+    if asked.write and asked.json is None:
+        asked.json = DOCUMENT.with_suffix(".json")
     asked.runtime = asked.runtime or list(RUNTIMES)
     asked.forms = asked.forms or ["frozen", "live"]
     return asked
