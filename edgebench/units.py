@@ -44,9 +44,7 @@ def parse_percent(text: str) -> float:
 def _parse(text: str, factors: dict[str, float] | dict[str, int], what: str) -> float:
     match = _QUANTITY.fullmatch(text)
     if match is None or match[2] not in factors:
-        raise UserError(
-            f'"{text}" is not {what}', hint=f"a number and a unit, one of: {', '.join(factors)}"
-        )
+        raise UserError(f'"{text}" is not {what}', hint=f"a number and a unit, one of: {', '.join(factors)}")
     return float(match[1]) * factors[match[2]]
 
 

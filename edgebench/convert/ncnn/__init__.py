@@ -106,8 +106,8 @@ class NcnnConverter:
             options={"fp16": "1"},
         ),
         "int8": Form(
-            what="requantised by edgebench from calibration, or with the scales of a QDQ file; layers that it hurts "
-            "stay float and are named",
+            what="requantised by edgebench from calibration, or with the scales of a QDQ file; "
+            "layers that it hurts stay float and are named",
             options={"fp16": "0", "ranges": "best"},
             calibrates=True,
         ),
