@@ -61,7 +61,7 @@ class Wanted(Record, frozen=True):
     """What is to be made, known without opening the model; all of it is part of the artifact's key.
 
     `model_digest` is that of the file the user gave; `ingredients` is everything else that the prepared model
-    depends on: shapes, recipe steps, the digest of calibration data ... `options` are those of the way chosen.
+    depends on: shapes, recipe steps, the digest of calibration data ... `options`: those of the way chosen.
     """
 
     runtime: str
