@@ -21,6 +21,7 @@ from edgebench.model.base import (
     graphs,
     inferred,
     reads,
+    skeleton,
     sort,
     subgraphs,
     type_name,
@@ -82,7 +83,10 @@ def expand(model: ModelProto, keep: frozenset[str], name: str = "model") -> Mode
 def _shape(model: ModelProto, name: str) -> None:
     sort(model.graph, name)
     del model.graph.value_info[:]
-    model.graph.CopyFrom(inferred(model, name).graph)
+    shaped = inferred(skeleton(model), name).graph
+    for kind in ("value_info", "output"):
+        model.graph.ClearField(kind)
+        getattr(model.graph, kind).extend(getattr(shaped, kind))
 
 
 def _opset(model: ModelProto) -> int:
@@ -494,11 +498,10 @@ def _store(graph: GraphProto, kept: list[NodeProto], known: Values, stored: set[
     made = {name for node in alive for name in node.output}
     for name in sorted((needed & set(known)) - stored - made):
         graph.initializer.append(numpy_helper.from_array(known[name], name))
-    weights = [tensor.SerializeToString() for tensor in graph.initializer if tensor.name in needed]
     _replace_nodes(graph, alive)
-    del graph.initializer[:]
-    for text in weights:
-        graph.initializer.add().ParseFromString(text)
+    for place in reversed(range(len(graph.initializer))):
+        if graph.initializer[place].name not in needed:
+            del graph.initializer[place]
 
 
 def _alive(nodes: list[NodeProto], ends: set[str]) -> list[NodeProto]:
