@@ -15,8 +15,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from edgebench.errors import ModelError
@@ -77,12 +76,24 @@ def read(param: str, weights: bytes) -> Network:
     """The network in the text of a param file and the bytes of its bin file; ModelError unless all fits."""
     cursor = _Cursor(weights)
     layers = tuple(layer._replace(blocks=tuple(_blocks(layer, cursor))) for layer in _layers(param))
-    twice = next((name for name, count in Counter(each.name for each in layers).items() if count > 1), "")
-    if twice:
-        raise _refused(f'two layers are called "{twice}"')
     if cursor.left():
         raise _refused(f"the bin file has {cursor.left()} bytes more than its layers take")
-    return Network(layers)
+    return Network(_named_apart(layers))
+
+
+def _named_apart(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """The layers, each with its own name: pnnx calls two of them `splitncnn_0`, and ncnn does not mind."""
+    taken = {layer.name for layer in layers}
+    seen: set[str] = set()
+    named = []
+    for layer in layers:
+        name, number = layer.name, 1
+        while name in seen or (number > 1 and name in taken):
+            number += 1
+            name = f"{layer.name}_{number}"
+        seen.add(name)
+        named.append(layer._replace(name=name))
+    return tuple(named)
 
 
 def write(network: Network) -> tuple[str, bytes]:

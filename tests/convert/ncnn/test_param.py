@@ -95,6 +95,16 @@ ONE = "7767517\n1 1\nConvolution conv 1 1 in0 out0 0=1 6=3\n"
 GOOD = struct.pack("<I3f", FLOAT32, 1, 2, 3)
 
 
+def test_layers_of_one_name_are_told_apart() -> None:
+    names = ("r", "r_2", "r", "r", "s")
+    lines = [f"ReLU {name} 1 1 b{place} b{place + 1}" for place, name in enumerate(names)]
+    network = param.read("\n".join(["7767517", "5 5", *lines]) + "\n", b"")
+    assert [layer.name for layer in network.layers] == ["r", "r_2", "r_3", "r_4", "s"]
+    assert [layer.inputs + layer.outputs for layer in network.layers] == [
+        (f"b{place}", f"b{place + 1}") for place in range(5)
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "weights", "told"),
     [
@@ -110,11 +120,6 @@ GOOD = struct.pack("<I3f", FLOAT32, 1, 2, 3)
         (ONE.replace("1 1\nConv", "2 1\nConv"), GOOD, "says 2 layers and has 1"),
         (ONE.replace("7767517", "7767516"), GOOD, "no ncnn param file"),
         (ONE + "\nConvolution conv 0 0\n", GOOD, "says 1 layers and has 2"),
-        (
-            "7767517\n2 2\nReLU r 1 1 a b\nReLU r 1 1 b c\n",
-            b"",
-            'two layers are called "r"',
-        ),
     ],
 )
 def test_files_that_do_not_fit_are_refused(text: str, weights: bytes, told: str) -> None:
