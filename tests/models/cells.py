@@ -24,21 +24,27 @@ from edgebench.convert.run import Limits
 from edgebench.device.session import save_inputs
 from edgebench.errors import BugError, EdgebenchError
 from edgebench.pipeline import Cell, Prepared, Workbench, prepare
+from edgebench.records import ModelInfo
 
 LIMITS = Limits(time_s=100.0, memory_bytes=6 << 30)
+PARITY_SEEDS = range(50, 52)
 CALIBRATION_SEEDS = range(100, 108)
-OTHER_SEED = 4711
+OTHER_SEEDS = range(4711, 4715)
 MAX_REASON = 260
 
 
 class Task(msgspec.Struct, frozen=True):
-    """One cell: a network (`path`, made static by `shapes`) for one runtime in one precision."""
+    """One cell: a network (`path`, made static by `shapes`) for one runtime in one precision.
+
+    `values` are inputs that have to be a certain number, such as a sample rate.
+    """
 
     network: str
     path: str
     shapes: dict[str, tuple[int, ...]]
     runtime: str
     precision: str
+    values: dict[str, int] = {}
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -122,8 +128,10 @@ def _through(task: Task, bench: Workbench) -> dict[str, Any]:
         name=task.network,
         shapes=tuple(task.shapes.items()),
     )
+    if task.values:
+        cell = msgspec.structs.replace(cell, inputs=str(_samples(task, bench.home, PARITY_SEEDS)))
     if task.precision == "int8":
-        cell = msgspec.structs.replace(cell, calibration=str(_calibration(task, bench.home)))
+        cell = msgspec.structs.replace(cell, calibration=str(_samples(task, bench.home, CALIBRATION_SEEDS)))
     prepared = prepare(cell, bench)
     snr_db = min(output.snr_db for output in prepared.parity.outputs)
     reason, float_snr_db = again(task, prepared, bench)
@@ -142,11 +150,11 @@ def again(task: Task, prepared: Prepared, bench: Workbench) -> tuple[str, float]
 
     The given file has to agree in float only: what int8 loses is the variant's.
     """
-    sample = model.random_inputs(prepared.info, OTHER_SEED)
-    inputs = save_inputs([sample], bench.home)
+    samples = [_sample(prepared.info, seed, task.values) for seed in OTHER_SEEDS]
+    inputs = save_inputs(samples, bench.home)
     artifact = prepared.artifact
     outputs = bench.infer(artifact, bench.artifacts.path(artifact.digest), inputs)
-    given = [_computed(Path(task.path), sample)]
+    given = _computed(Path(task.path), samples)
     bound = parity.bound_for(artifact.precision)
     how = {"where": "again", "reference_name": "ONNX Runtime"}
     to_given = parity.judge(given, outputs, bound, **how)
@@ -158,7 +166,7 @@ def again(task: Task, prepared: Prepared, bench: Workbench) -> tuple[str, float]
     return "; ".join(wrong), min(output.snr_db for output in to_given.outputs)
 
 
-def _computed(path: Path, sample: dict[str, Any]) -> dict[str, Any]:
+def _computed(path: Path, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the file computes in ONNX Runtime, without anything of edgebench."""
     import onnxruntime as ort
 
@@ -168,17 +176,22 @@ def _computed(path: Path, sample: dict[str, Any]) -> dict[str, Any]:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(None, sample), strict=True))
+    return [dict(zip(names, session.run(None, sample), strict=True)) for sample in samples]
 
 
-def _calibration(task: Task, home: Path) -> Path:
-    """Eight generated samples, one behind the other, as `edgebench convert --calibration` takes them."""
-    path = home / "calibration.npz"
+def _sample(info: ModelInfo, seed: int, values: dict[str, int]) -> dict[str, Any]:
+    made = model.random_inputs(info, seed)
+    return made | {name: np.full_like(made[name], value) for name, value in values.items()}
+
+
+def _samples(task: Task, home: Path, seeds: range) -> Path:
+    """Generated samples, one behind the other, as `edgebench convert --calibration` takes them."""
+    path = home / f"samples-{seeds.start}.npz"
     if not path.is_file():
-        out = home / "static.onnx"
-        info = model.prepare(Path(task.path), shapes=dict(task.shapes), out=out)
-        samples = [model.random_inputs(info, seed) for seed in CALIBRATION_SEEDS]
-        np.savez(path, **{name: np.stack([sample[name] for sample in samples]) for name in samples[0]})
+        info = model.prepare(Path(task.path), shapes=dict(task.shapes), out=home / "static.onnx")
+        made = [_sample(info, seed, task.values) for seed in seeds]
+        arrays: dict[str, Any] = {name: np.stack([each[name] for each in made]) for name in made[0]}
+        np.savez(path, **arrays)
     return path
 
 
