@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgebench.store import Store, sqlite_url
+from edgebench.tools import find_pnnx
 from tests.commands import (
     DIGITS,
     QUICK,
@@ -20,6 +21,7 @@ from tests.commands import (
     stored,
     wait_until,
 )
+from tests.convert.support import pnnx_home
 from tests.fleet.boards import (
     WORK,
     assert_clean,
@@ -32,6 +34,7 @@ from tests.fleet.boards import (
     write_inventory,
 )
 from tests.fleet.netns import Fleet, FleetDevice, MissingTool, Spec, make_key
+from tests.models.published import published
 
 pytestmark = pytest.mark.fleet
 
@@ -73,6 +76,32 @@ def test_two_boards_and_this_computer_in_one_table(cli: Cli, fleet: Fleet) -> No
     assert all(name in table for name in measured)
     for device in fleet.devices:
         assert_clean(device)
+
+
+@pytest.mark.models
+def test_a_published_network_beside_ours_on_two_boards_and_here(
+    cli: Cli, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = published("ppocr-cls")
+    monkeypatch.setenv("EDGEBENCH_PNNX", str(find_pnnx(pnnx_home())))
+    here = "  here: {transport: local}"
+    write_inventory(cli, *(entry(f"board-0{n}", each) for n, each in enumerate(fleet.devices, 1)), here)
+    words = (
+        "run",
+        DIGITS,
+        str(network),
+        "--to",
+        "onnxruntime,ncnn",
+        "--shape",
+        "x=1,3,48,192",
+        *QUICK,
+        "--json",
+    )
+    document = cli(*words).document
+    assert document["failures"] == []
+    cells = {(each["model"], each["runtime"], each["device"]) for each in document["measurements"]}
+    assert len(cells) == len(document["measurements"]) == 2 * 2 * 3
+    assert all(each["parity"]["device"]["passed"] for each in document["measurements"])
 
 
 def test_what_is_there_is_not_pushed_again(cli: Cli, board: FleetDevice) -> None:
