@@ -32,7 +32,7 @@ from edgebench.convert.coreml.base import (
     reshaped,
     types,
 )
-from edgebench.errors import BugError, ModelError
+from edgebench.errors import ModelError
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -84,6 +84,7 @@ _WORDS = (
     "block",
 )
 _RESERVED = frozenset((*_TYPES, *_WORDS))
+_HINT_FALSE = "the model tells a false type or shape: export the network to ONNX again"
 _WAYS_OUT = {
     "NonMaxSuppression": "cut it off the model and return its inputs (boxes and scores)",
     "If": "export the network without branches, or fold its condition to a constant",
@@ -384,7 +385,10 @@ def _folded(graph: _Graph, proto: NodeProto, node: Node) -> list[Value | None] |
     if not _foldable(proto, set(proto.input)):
         return None
     if node.op == "DequantizeLinear":
-        return [_kept_integers(node) or _constant(_dequantized(node))]
+        try:
+            return [_kept_integers(node) or _constant(_dequantized(node))]
+        except _TOOL_ERRORS as error:
+            raise node.refused(f"its scale or zero point does not fit its data ({error})") from error
     feeds = {
         name: value.const for name, value in zip(proto.input, node.inputs, strict=True) if value is not None
     }
@@ -493,11 +497,10 @@ def _checked(
     if node.op in _MOVES and value.const is None and value.grid is None and node.value(0).grid is not None:
         value = Value(dtype=value.dtype, var=value.var, grid=node.value(0).grid)
     if value.const is None and (dtype or value.dtype).kind != value.dtype.kind:
-        raise BugError(f"{node.title}: lowered to {value.dtype}, and ONNX says {dtype}")
+        raise node.refused(f'"{name}" becomes {value.dtype}, and the model says {dtype}', _HINT_FALSE)
     if shape is not None and value.shape != shape:
-        raise BugError(
-            f'{node.title}: "{name}" was lowered to {list(value.shape)}, and ONNX says {list(shape)}'
-        )
+        became, said = list(value.shape), list(shape)
+        raise node.refused(f'"{name}" becomes {became}, and the model says {said}', _HINT_FALSE)
     return value
 
 
