@@ -12,7 +12,7 @@ help:
 	@echo "make demo    create $(VENV), install, run the main job on real input, end with the path of the report"
 	@echo "make test    create $(VENV), install, lint, type-check and run the tests"
 	@echo "make bench   speed and memory, as ratios measured side by side (slow; writes docs/benchmarks.md)"
-	@echo "make conformance  ONNX's own cases through every runtime (hours; writes docs/conformance.md)"
+	@echo "make conformance  ONNX's own cases through every runtime (an hour or two; writes docs/conformance.md)"
 	@echo "make models  networks of all kinds through every runtime (slow; writes docs/models.md)"
 	@echo "make check   lint and types only"
 	@echo "make format  format the code"
