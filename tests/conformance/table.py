@@ -79,7 +79,7 @@ def _sampled(outcomes: Sequence[Outcome], whole: int = 1600) -> list[str]:
         return []
     return [
         "",
-        "**A sample of the cases, the same ones each time; `make conformance` takes all of them (an hour or two).**",
+        "**A sample, the same cases each time; `make conformance` takes all of them (an hour or two).**",
     ]
 
 
