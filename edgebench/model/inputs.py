@@ -159,7 +159,7 @@ def batches(arrays: Mapping[str, Array], info: ModelInfo) -> Iterator[Arrays]:
             elif array.ndim == len(shape):
                 feed[tensor.name] = array[sample * shape[0] : (sample + 1) * shape[0]]
             else:
-                feed[tensor.name] = array[sample]
+                feed[tensor.name] = np.asarray(array[sample])  # a scalar of numpy is no array
         yield feed
 
 

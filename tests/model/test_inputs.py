@@ -276,3 +276,13 @@ def test_generated_inputs_run_every_generated_network(tmp_path: Path) -> None:
         path = generate.write(tmp_path, name)
         outputs = run(path, model.random_inputs(model.inspect(path), 0))
         assert all(np.isfinite(values).all() for values in outputs.values())
+
+
+def test_samples_of_a_scalar_input_stay_arrays(tmp_path: Path) -> None:
+    """ONNX Runtime takes no numpy scalar, as indexing gives one: silero's sample rate has no axes."""
+    path = generate.write(tmp_path, "rank0_input")
+    info = model.inspect(path)
+    arrays = {"x": np.zeros((3, 1, 4), np.float32), "rate": np.array([1, 2, 3])}
+    rates = [sample["rate"] for sample in model.batches(arrays, info)]
+    assert [type(rate) for rate in rates] == [np.ndarray] * 3
+    assert [int(rate) for rate in rates] == [1, 2, 3]
