@@ -607,8 +607,7 @@ def _by_definition(path: Path, inputs: InputSet, *, in_any_case: bool) -> Refere
 
     if not in_any_case and not definition.is_doubtful(path):
         return None
-    macs = model.inspect(path).macs
-    if macs is None or macs > definition.MAX_MACS:
+    if not definition.is_small(model.inspect(path)):
         return None
     try:
         return Reference(definition.outputs(model.load(path), read_samples(inputs)), DEFINITION)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from edgebench.errors import ModelError
 from edgebench.model.base import nodes, real_inputs
+from edgebench.records import ModelInfo
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,10 +21,19 @@ if TYPE_CHECKING:
     Arrays = dict[str, NDArray[Any]]
 
 MAX_MACS = 50_000_000  # it is numpy and Python loops: some seconds
+MAX_BYTES = 1 << 20  # of the file and its inputs, where operations cannot be counted
 
 # Operators that ONNX Runtime (seen with 1.32) computes otherwise than ONNX defines, with some attributes:
 # Resize with align_corners, MaxUnpool with output_shape, the masked scores that Attention can return.
 DOUBTFUL = ("Attention", "MaxUnpool", "Resize")
+
+
+def is_small(info: ModelInfo) -> bool:
+    """Whether numpy computes the model in seconds."""
+    if info.macs is not None:
+        return info.macs <= MAX_MACS
+    fed = sum(math.prod(each for each in tensor.shape if isinstance(each, int)) for tensor in info.inputs)
+    return info.size_bytes + 4 * fed <= MAX_BYTES
 
 
 def is_doubtful(path: Path) -> bool:
