@@ -49,6 +49,11 @@ BOUNDS: dict[str, ParityBound] = {
     ),
 }
 
+# What a compressed model must keep of the one it was made from. Below 6 dB the error is half the signal: QDQ
+# that went wrong, no cost of eight bits (good int8 lies above 25 dB; without real calibration 17 was seen).
+RUIN = ParityBound(precision="int8", max_abs_share=2.0, min_snr_db=6.0, min_cosine=0.85)
+NOTABLE_LOSS_DB = 20.0
+
 SNR_CAP_DB = 200.0
 WORST = sys.float_info.max
 REL_FLOOR_SHARE = 1e-3  # max_rel looks at reference values above this share of the range; below, it is noise
@@ -70,6 +75,11 @@ def bound_for(precision: str) -> ParityBound:
     if precision not in BOUNDS:
         raise UserError(f'no parity bound for precision "{precision}"', hint=did_you_mean(precision, BOUNDS))
     return BOUNDS[precision]
+
+
+def compression_bound(precision: str) -> ParityBound:
+    """The bound of a variant (a precision of `ModelInfo`) against the model that it was compressed from."""
+    return BOUNDS[precision] if precision in ("fp32", "fp16") else RUIN
 
 
 def judge(

@@ -213,7 +213,10 @@ def prepare(cell: Cell, bench: Workbench) -> Prepared:
     form = choose_form(cell, info, bench)
     variant = make_variant(cell, form, canonical, bench)
     inputs, kind = parity_inputs(cell, info, bench)
-    return first_proven(cell, form.ways, variant, Proof(info, inputs, kind), bench)
+    proof = Proof(info, inputs, kind)
+    lost = prove_compression(canonical, variant, proof, bench)
+    made = first_proven(cell, form.ways, variant, proof, bench)
+    return made._replace(parity=replace(made.parity, warnings=(*made.parity.warnings, *lost)))
 
 
 class Proof(NamedTuple):
@@ -222,6 +225,45 @@ class Proof(NamedTuple):
     info: ModelInfo
     inputs: InputSet
     kind: str
+
+
+def prove_compression(
+    canonical: Artifact, variant: Artifact, proof: Proof, bench: Workbench
+) -> tuple[str, ...]:
+    """What compression cost, as warnings; ParityError where the variant is not the same network any more.
+
+    Parity of the artifact is against the variant, so a step that breaks the network must be found here.
+    float16 must hold its bound; of int8 only ruin is refused, since its cost is a matter of accuracy.
+    """
+    if variant.digest == canonical.digest:
+        return ()
+    bound = parity.compression_bound(variant.precision)
+    asked = hashlib.sha256(
+        _key("compression", proof.inputs.digest, canonical.digest, bound).encode()
+    ).hexdigest()
+    report = bench.artifacts.recall_parity(variant.digest, asked)
+    if report is None:
+        wanted, got = bench.reference(canonical, proof.inputs), bench.reference(variant, proof.inputs)
+        report = parity.judge(
+            wanted.samples,
+            got.samples,
+            bound,
+            where=CONTROLLER,
+            reference_name=f"{canonical.variant} in {wanted.name}",
+            inputs=proof.kind,
+        )
+        bench.artifacts.remember_parity(variant.digest, report, asked)
+    if not report.passed:
+        raise ParityError(
+            f"{variant.model} as {variant.variant} is not the same network any more: {_why(report)}",
+            hint="take another precision, or calibrate with typical samples and give real --inputs",
+        )
+    return tuple(
+        f"{variant.variant} itself is {output.snr_db:.0f} dB from {canonical.variant} on these inputs: "
+        "measure its accuracy"
+        for output in report.outputs
+        if output.snr_db < parity.NOTABLE_LOSS_DB
+    )
 
 
 def first_proven(

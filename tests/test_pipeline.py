@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from edgebench.convert.run import Limits
 from edgebench.device.session import Lease
-from edgebench.errors import DeviceBusy, DeviceError, ModelError, UserError
+from edgebench.errors import DeviceBusy, DeviceError, ModelError, ParityError, UserError
 from edgebench.pipeline import (
     Cell,
     Prepared,
@@ -234,3 +236,31 @@ def test_a_device_that_is_not_its_target_is_refused_and_freed(
     with pytest.raises(DeviceError, match="is not what its target raspberry-pi-5 says"):
         opened(bench, all_targets()["raspberry-pi-5"], store)
     opened(bench, target, store).session.close()
+
+
+def test_a_compression_that_breaks_the_network_is_refused(bench: Workbench, tmp_path: Path) -> None:
+    """A weight beyond float16 is clamped: the fp16 file and its artifact would agree with each other."""
+    weight = numpy_helper.from_array(np.full((4, 4), 1e6, dtype=np.float32), "w")
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["big"], name="beyond_float16"),
+        helper.make_node("Mul", ["big", "small"], ["y"], name="back"),
+    ]
+    small = numpy_helper.from_array(np.array(1e-6, dtype=np.float32), "small")
+    tensor = helper.make_tensor_value_info
+    ends = ([tensor("x", TensorProto.FLOAT, [1, 4])], [tensor("y", TensorProto.FLOAT, [1, 4])])
+    made = helper.make_model(
+        helper.make_graph(nodes, "g", *ends, [weight, small]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    onnx.save(made, tmp_path / "overflow.onnx")
+    np.savez(tmp_path / "inputs.npz", x=np.array([[5.0, 6.0, 7.0, 8.0]], dtype=np.float32))
+    wanted = Cell(
+        model_path=str(tmp_path / "overflow.onnx"),
+        runtime="onnxruntime",
+        precision="fp16",
+        inputs=str(tmp_path / "inputs.npz"),
+    )
+    with pytest.raises(ParityError, match="is not the same network any more"):
+        prepare(wanted, bench)
+    assert prepare(replace(wanted, precision="fp32"), bench).parity.passed
