@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgebench import tools
+from edgebench.convert.base import CONVERTERS
 from edgebench.convert.tools import available
 from edgebench.errors import InfrastructureError
 
@@ -105,12 +106,12 @@ def test_a_chosen_pnnx_is_named_by_its_contents(tmp_path, monkeypatch):
 
 def test_runtimes_are_listed_with_what_is_missing(tmp_path):
     by_name = {status.runtime: status for status in available(tmp_path)}
-    assert list(by_name) == ["onnxruntime", "ncnn", "openvino", "coreml"]
+    assert list(by_name) == list(CONVERTERS)
     assert by_name["onnxruntime"].ready
     assert by_name["onnxruntime"].versions["onnxruntime"]
     assert not by_name["ncnn"].ready
     assert by_name["ncnn"].missing == "edgebench runtimes install pnnx"
-    assert by_name["ncnn"].precisions == ("fp32", "fp16")
+    assert by_name["ncnn"].precisions == ("fp32", "fp16", "int8")
 
 
 def test_listing_imports_no_sdk(tmp_path):
