@@ -200,7 +200,7 @@ def _scratch(home: Path | None) -> Iterator[Path]:
     except OSError as error:
         raise InfrastructureError(
             f"the conversion cannot use its temporary folder: {error.strerror or error}",
-            hint="make room, or set EDGEBENCH_HOME to a folder on another disk",
+            hint="make room, or set EDGEBENCH_HOME (or TMPDIR) to a folder on another disk",
             detail=str(error),
         ) from error
 

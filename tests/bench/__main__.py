@@ -261,6 +261,7 @@ def unchanged_push(bench: Bench) -> Figure:
 
 def lines() -> Iterator[Line]:
     """Every benchmark, one after the other."""
+    from tests.bench.calibration import calibration_against_inference
     from tests.bench.networks import resnet18
 
     with opened() as bench:
@@ -271,6 +272,7 @@ def lines() -> Iterator[Line]:
         yield controller_memory(bench)
         for runtime in ("ncnn", "openvino"):
             yield from conversion(bench, runtime, network)
+        yield calibration_against_inference(bench.home, network)
         yield preflight_against_loading(bench)
         yield unchanged_push(bench)
 

@@ -33,7 +33,6 @@ PASSES = {
         "test_attention_4d_gqa_causal",
         "test_averagepool_2d_pads_count_include_pad",
         "test_Conv2d_groups",  # a batch
-        "test_operator_permute2",
         "test_convtranspose_pads",
         "test_gemm_all_attributes",
         "test_group_normalization_epsilon",

@@ -146,7 +146,7 @@ def test_a_launch_dies_when_stdin_ends(probe: Probe) -> None:
     assert probe.process.stdin
     probe.process.stdin.close()
     assert probe.process.wait(DEADLINE_S) == 0
-    assert not running(child)
+    eventually(lambda: not running(child), "a killed launch is gone")
     assert run_folders(probe) == []
 
 
@@ -155,7 +155,7 @@ def test_a_launch_dies_in_silence(open_probe: Open) -> None:
     probe.lease()
     child = hanging_launch(probe)
     assert probe.process.wait(DEADLINE_S) == 124
-    assert not running(child)
+    eventually(lambda: not running(child), "a killed launch is gone")
     assert run_folders(probe) == []
 
 
