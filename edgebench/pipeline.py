@@ -477,7 +477,7 @@ def demand(report: ParityReport, artifact: Artifact) -> None:
         raise ParityError(
             f"{artifact.model} {artifact.precision} on {artifact.runtime} does not compute the same "
             f"on {report.where}: {_why(report)}",
-            hint="try another runtime or precision; edgebench verify --bisect names the layer that departs",
+            hint=_way_out(report),
         )
 
 
@@ -630,6 +630,12 @@ def _judge(reference: Reference, outputs: Samples, precision: str, where: str, k
     return parity.judge(
         reference.samples, outputs, bound, where=where, reference_name=reference.name, inputs=kind
     )
+
+
+def _way_out(report: ParityReport) -> str:
+    if report.inputs == "generated":
+        return "generated inputs may say little of this model: give typical ones with --inputs FILE.npz"
+    return "try another runtime or precision; edgebench verify --bisect names the layer that departs"
 
 
 def _why(report: ParityReport) -> str:
