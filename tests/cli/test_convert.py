@@ -74,6 +74,19 @@ def test_ncnn_goes_through_pnnx(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> No
     assert made["parity"]["passed"]
 
 
+def test_ncnn_in_int8_wants_samples_and_says_whose_int8_it_is(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEBENCH_PNNX", str(find_pnnx(pnnx_home())))
+    wanted = ("convert", DIGITS, "--to", "ncnn", "--precision", "int8")
+    assert "--calibration" in cli.fails(2, "user", *wanted)
+    assert "nothing.npz" in cli.fails(2, "user", *wanted, "--calibration", "nothing.npz")
+    samples = ("--calibration", DEMO / "digits-calibration.npz", "--inputs", DEMO / "digits-test.npz")
+    (made,) = cli.json(*wanted, *samples)["artifacts"]
+    assert made["parity"]["passed"]
+    assert made["artifact"]["notes"][0].startswith("requantised-by-edgebench")
+
+
 def test_without_pnnx_ncnn_says_what_to_type(cli: Cli) -> None:
     assert "edgebench runtimes install pnnx" in cli.fails(
         4, "infrastructure", "convert", DIGITS, "--to", "ncnn"
