@@ -117,6 +117,11 @@ class BugError(EdgebenchError):
     """edgebench broke its own rules."""
 
 
+def printable(text: str, *, lines: bool = False) -> str:
+    """The text with "?" for control characters (terminal escapes among them); line ends stay when `lines`."""
+    return "".join(c if c.isprintable() or (lines and c == "\n") else "?" for c in text)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`did you mean "x"?`, or the list of what is known; for the hint of an unknown name."""
     names = sorted(known)

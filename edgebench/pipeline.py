@@ -23,7 +23,6 @@ from edgebench.convert.base import Form, Way, converter
 from edgebench.convert.evaluate import evaluate, evaluates
 from edgebench.convert.run import Conversion, Limits, Wanted, convert
 from edgebench.convert.run import Prepared as Ready
-from edgebench.device.bundle import sha256
 from edgebench.device.session import InputSet, Lease, Placed, Session, open_session, read_samples, save_inputs
 from edgebench.errors import BugError, DeviceError, ModelError, ParityError, UserError
 from edgebench.records import (
@@ -44,6 +43,7 @@ from edgebench.records import (
 )
 from edgebench.store import Store
 from edgebench.targets import mismatches
+from edgebench.tools import sha256
 from edgebench.validity import judged
 
 if TYPE_CHECKING:

@@ -96,7 +96,7 @@ def install_pnnx(home: Path) -> Tool:
         tool = Tool(
             name="pnnx",
             version=PNNX_VERSION,
-            sha256=_sha256(binary),
+            sha256=sha256(binary),
             size_bytes=binary.stat().st_size,
             path=str(folder / "pnnx"),
         )
@@ -202,7 +202,8 @@ def _mark(path: Path) -> str:
     return f"chosen-{hasher.hexdigest()[:16]}"
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The sha256 of a file, 64 hex digits."""
     import hashlib
 
     with path.open("rb") as file:

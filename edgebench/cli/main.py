@@ -20,6 +20,7 @@ from edgebench.errors import (
     EdgebenchError,
     Interrupted,
     did_you_mean,
+    printable,
 )
 
 # Verb -> where it lives, and its line in the help. Modules are imported on use, so help is instant.
@@ -129,7 +130,7 @@ def _flush() -> None:
 
 def _say_error(error: EdgebenchError, *, as_json: bool) -> None:
     if error.detail and not as_json:
-        click.echo(_clean(error.detail.rstrip()), err=True)
+        click.echo(printable(error.detail.rstrip(), lines=True), err=True)
     _say(error.message, error.hint, error.owner, error.exit_code, as_json=as_json, detail=error.detail)
 
 
@@ -147,7 +148,7 @@ def _say_bug(error: Exception, *, as_json: bool) -> int:
     trace = "".join(traceback.format_exception(error))
     hint = f"please report it with the lines above (edgebench {__version__}, Python {sys.version.split()[0]})"
     if not as_json:
-        click.echo(_clean(trace.rstrip()), err=True)
+        click.echo(printable(trace.rstrip(), lines=True), err=True)
     message = f"edgebench met a case it does not know: {type(error).__name__}: {error}"
     _say(message, hint, "bug", EXIT_BUG, as_json=as_json, detail=trace)
     return EXIT_BUG
@@ -160,11 +161,6 @@ def _say(message: str, hint: str, owner: str, code: int, *, as_json: bool, detai
         said: dict[str, Any] = {"message": message, "hint": hint, "owner": owner, "exit_code": code}
         click.echo(json.dumps({"error": {**said, "detail": detail}}))
         return
-    click.echo(f"error ({owner}): {_clean(message)}", err=True)
+    click.echo(f"error ({owner}): {printable(message, lines=True)}", err=True)
     if hint:
-        click.echo(f"  next: {_clean(hint)}", err=True)
-
-
-def _clean(text: str) -> str:
-    """The text without control characters: what a device or a file says must not steer a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+        click.echo(f"  next: {printable(hint, lines=True)}", err=True)

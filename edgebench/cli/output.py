@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
+from edgebench.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -47,7 +49,7 @@ def _wrapped(line: str) -> list[str]:
 
 def clean(text: str) -> str:
     """The text without control characters, so that nothing from outside steers the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+    return printable(text, lines=True)
 
 
 def terminal_width() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgebench.errors import DeviceError
+from edgebench.errors import DeviceError, printable
 from edgebench.records import Device, Record, prepared
 from edgebench.transport.base import Completed, Transport
 
@@ -109,7 +109,7 @@ def _check_silent(device: Device, greeting: bytes) -> None:
     """A login that prints before each command damages every file that is carried: SFTP and `cat` alike."""
     text = greeting.strip()[:80].decode("utf-8", "replace")
     if text:
-        shown = "".join(c if c.isprintable() else "?" for c in text)
+        shown = printable(text)
         raise DeviceError(
             f'{device.name}: its login prints "{shown}" before each command, which damages files',
             hint="make it silent where no terminal is, for example as the first line of ~/.bashrc there: "

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from edgebench.errors import DeviceError, InfrastructureError
 from edgebench.records import ArtifactFile, Facts, Record
+from edgebench.tools import sha256
 
 PIP_TIMEOUT_S = 900
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # a fixed date makes the archive's digest depend on its contents alone
@@ -63,12 +64,6 @@ def probe_archive(home: Path) -> tuple[Path, str]:
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), content, zipfile.ZIP_DEFLATED)
-
-
-def sha256(path: Path) -> str:
-    """The sha256 of a file, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def resolve(runtime: str, facts: Facts, home: Path) -> Bundle:

@@ -18,7 +18,7 @@ import msgspec
 from edgebench.device.bootstrap import install_probe
 from edgebench.device.bundle import Bundle, probe_archive, resolve
 from edgebench.device.wire import Wire
-from edgebench.errors import BugError, DeviceBusy, DeviceError, EdgebenchError, ModelError
+from edgebench.errors import BugError, DeviceBusy, DeviceError, EdgebenchError, ModelError, printable
 from edgebench.records import (
     Artifact,
     ArtifactFile,
@@ -407,11 +407,6 @@ def read_samples(inputs: InputSet) -> list[dict[str, np.ndarray]]:
         {name: np.load(folder / path, allow_pickle=False) for name, path in sample}
         for sample in inputs.samples
     ]
-
-
-def printable(text: str, *, lines: bool = False) -> str:
-    """The text without control characters (terminal escapes among them); line ends stay when `lines`."""
-    return "".join(c if c.isprintable() or (lines and c == "\n") else "?" for c in text)
 
 
 def _offset(partial: object, digest: str) -> int:

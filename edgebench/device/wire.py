@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from edgebench.errors import DeviceError
+from edgebench.errors import DeviceError, printable
 from edgebench.transport.base import Channel
 
 MAX_LINE_BYTES = 16 << 20
@@ -98,5 +98,4 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 def _excerpt(line: bytes) -> str:
     text = line[:80].decode("utf-8", "replace")
-    clean = "".join(c if c.isprintable() else "?" for c in text)
-    return f'"{clean}"'
+    return f'"{printable(text)}"'

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
-from edgebench.errors import ModelError
+from edgebench.errors import ModelError, printable
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
@@ -81,7 +81,7 @@ def type_name(kind: int) -> str:
 
 def short(text: str, limit: int = 80) -> str:
     """Text from a file, fit for a message: printable and cut."""
-    clean = "".join(letter if letter.isprintable() else "?" for letter in text[: limit + 1])
+    clean = printable(text[: limit + 1])
     return clean if len(clean) <= limit else f"{clean[: limit - 1]}…"
 
 
