@@ -203,6 +203,8 @@ def _yaml_tree(text: str, source: str) -> _Node:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         problem = error.problem or error.context or "the text cannot be read"
+        if "nesting depth" in problem:  # PyYAML 6.0.4 and newer find out before our own count does
+            raise ConfigError(source, line, _TOO_DEEP) from error
         raise ConfigError(source, line, f"this is not YAML: {problem}", hint=_YAML_HINT) from error
     except yaml.reader.ReaderError as error:
         where = error.position if isinstance(error.position, int) else 0
@@ -213,6 +215,7 @@ def _yaml_tree(text: str, source: str) -> _Node:
     return builder.root
 
 
+_TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
 _YAML_HINT = "look at this line and the one above: indentation, a missing colon, quote or bracket"
 
 
@@ -270,7 +273,7 @@ class _Builder:
     def _descend(self, node: _Mapping | _Sequence) -> None:
         at = self._add(node)
         if len(self._open) >= MAX_DEPTH:
-            raise self._error(node.line, f"is nested deeper than {MAX_DEPTH} levels", "")
+            raise self._error(node.line, _TOO_DEEP, "")
         self._open.append(_Open(node, at, []))
 
     def _add(self, node: _Node) -> At:

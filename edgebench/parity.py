@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebench.errors import BugError, ModelError, UserError, did_you_mean
-from edgebench.records import OutputParity, ParityBound, ParityReport
+from edgebench.records import OutputParity, ParityBound, ParityReport, replace
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -54,6 +54,14 @@ BOUNDS: dict[str, ParityBound] = {
 RUIN = ParityBound(precision="int8", max_abs_share=2.0, min_snr_db=6.0, min_cosine=0.85)
 NOTABLE_LOSS_DB = 20.0
 
+# A bound over a quantized model's own noise floor. The floor is its SNR when every value lands on one of its
+# two neighbouring steps at random (edgebench.model.dither), the worst of some runs. Right conversions of 12
+# networks in 4 forms lay 0 to 20 dB above it where a runtime computes with integers of its own, at 130 dB and
+# more where it does not; OpenVINO's wrong ones (signed activations) 12 to 26 dB below.
+NOISE_MAX_ABS = 3.0  # times the largest error of those runs
+MAX_SNR_DEMANDED_DB = 78.0  # values that no rounding reaches: as float32
+MIN_SNR_DEMANDED_DB = RUIN.min_snr_db  # below, right and wrong cannot be told apart
+
 SNR_CAP_DB = 200.0
 WORST = sys.float_info.max
 REL_FLOOR_SHARE = 1e-3  # max_rel looks at reference values above this share of the range; below, it is noise
@@ -82,6 +90,39 @@ def compression_bound(precision: str) -> ParityBound:
     return BOUNDS[precision] if precision in ("fp32", "fp16") else RUIN
 
 
+def bounds_over_noise(
+    precision: str, reference: Batches, rounded: Sequence[Batches], margin_db: float
+) -> dict[str, ParityBound]:
+    """The bound of each float output over the model's noise floor.
+
+    `rounded` are some runs of the reference that round at random; `margin_db` is what an output may lie below
+    the worst of them. Outputs that cannot be compared (half NaN, another shape) get none.
+    """
+    loose = replace(RUIN, precision=precision)
+    runs = [compare(reference, run, loose) for run in rounded]
+    floats = {name for name, array in _as_batches(reference)[0].items() if array.dtype.kind == "f"}
+    return {
+        outputs[0].name: _over_noise(precision, outputs, margin_db)
+        for outputs in zip(*runs, strict=True)
+        if outputs[0].name in floats and all(output.max_abs < WORST for output in outputs)
+    }
+
+
+def _over_noise(precision: str, runs: Sequence[OutputParity], margin_db: float) -> ParityBound:
+    """The bound that the worst of the runs gives."""
+    noise_db = min(run.snr_db for run in runs)
+    share = max(run.max_abs / run.reference_range if run.reference_range else 0.0 for run in runs)
+    tightest = BOUNDS["fp32"]
+    snr_db = min(max(noise_db - margin_db, MIN_SNR_DEMANDED_DB), MAX_SNR_DEMANDED_DB)
+    return ParityBound(
+        precision=precision,
+        max_abs_share=min(max(NOISE_MAX_ABS * share, tightest.max_abs_share), RUIN.max_abs_share),
+        min_snr_db=snr_db,
+        min_cosine=max(RUIN.min_cosine, 1.0 - 10.0 ** (-snr_db / 10.0)),
+        noise_db=noise_db,
+    )
+
+
 def judge(
     reference: Batches,
     candidate: Batches,
@@ -90,9 +131,13 @@ def judge(
     where: str,
     reference_name: str,
     inputs: str = "generated",
+    own_bounds: Mapping[str, ParityBound] | None = None,
 ) -> ParityReport:
-    """The report of all outputs; it passes when every output passes. Errors: as `compare`."""
-    judged = _judge_outputs(reference, candidate, bound)
+    """The report of all outputs; it passes when every output passes. Errors: as `compare`.
+
+    `own_bounds`: what `bounds_over_noise` says of outputs, in place of `bound`.
+    """
+    judged = _judge_outputs(reference, candidate, bound, own_bounds or {})
     return ParityReport(
         where=where,
         reference=reference_name,
@@ -113,7 +158,7 @@ def compare(reference: Batches, candidate: Batches, bound: ParityBound) -> tuple
     pass, with the reason; but where the reference has a NaN or an infinity, the candidate must have the same.
     ModelError: half of the reference or more is NaN or infinite, or it holds no numbers.
     """
-    return tuple(item.parity for item in _judge_outputs(reference, candidate, bound))
+    return tuple(item.parity for item in _judge_outputs(reference, candidate, bound, {}))
 
 
 def align(candidate: Array, shape: tuple[int, ...]) -> Array | None:
@@ -153,14 +198,21 @@ class _Distance(NamedTuple):
     differing: int
 
 
-def _judge_outputs(reference: Batches, candidate: Batches, bound: ParityBound) -> list[_Judged]:
+def _judge_outputs(
+    reference: Batches, candidate: Batches, bound: ParityBound, own_bounds: Mapping[str, ParityBound]
+) -> list[_Judged]:
     wanted, given = _as_batches(reference), _as_batches(candidate)
     names = list(wanted[0]) if wanted else []
     if not names:
         raise BugError("parity was asked for without any reference output")
     if any(list(batch) != names for batch in wanted):
         raise BugError("the batches of the reference do not hold the same outputs")
-    return [_judge_output(name, [batch[name] for batch in wanted], given, bound) for name in names]
+    judged = []
+    for name in names:
+        own = own_bounds.get(name)
+        one = _judge_output(name, [batch[name] for batch in wanted], given, own or bound)
+        judged.append(one._replace(parity=replace(one.parity, bound=own)))
+    return judged
 
 
 def _as_batches(outputs: Batches) -> Sequence[Outputs]:
@@ -174,6 +226,7 @@ def _judge_output(name: str, wanted: list[Array], given: Sequence[Outputs], boun
     if reason:
         return _Judged(_incomparable(name, about, reason), weakness)
     distance = _measure(pairs, about)
+    weakness = weakness or _drowned(name, bound)
     reason = _judge_exact(distance, about) if about.exact else _judge_float(distance, about, bound)
     parity = OutputParity(
         name=name,
@@ -250,6 +303,16 @@ def _weakness(name: str, about: _Reference) -> str:
     else:
         return ""
     return f'weak: output "{name}" is {what} on these inputs; it proves little'
+
+
+def _drowned(name: str, bound: ParityBound) -> str:
+    """A warning where the model's own rounding leaves little to compare."""
+    if bound.noise_db is None or bound.noise_db >= NOTABLE_LOSS_DB:
+        return ""
+    return (
+        f'weak: rounding alone moves output "{name}" by {bound.noise_db:.0f} dB on these inputs; '
+        "it proves little: give typical inputs"
+    )
 
 
 # --- the candidate beside it --------------------------------------------------------------------

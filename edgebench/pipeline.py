@@ -33,6 +33,7 @@ from edgebench.records import (
     Launch,
     Measurement,
     ModelInfo,
+    ParityBound,
     ParityReport,
     Record,
     Target,
@@ -48,6 +49,7 @@ from edgebench.validity import judged
 
 if TYPE_CHECKING:
     import numpy as np
+    from onnx import ModelProto
 
 CONTROLLER = "controller"
 REFERENCE = "ONNX Runtime, graph optimisations off"
@@ -57,10 +59,14 @@ INFO_FILE = "info.json"
 BUILT_ON_DEVICE = (
     "tensorrt",
 )  # their artifact is an ONNX file and a plan: here the reference runs that file
+QUANTIZED = ("int8", "int8-dynamic")
 PARITY_SAMPLES = 4
 GENERATED_SEED = 20261123
 CANONICAL_REVISION = 2  # raised whenever the same file would give another canonical form
 WRITTEN_OUT_REVISION = 2  # raised whenever the same operators would be written out otherwise
+NOISE_REVISION = 1  # raised whenever a noise floor would come out otherwise
+NOISE_RUNS = 3
+NOISE_SEEDS = 10_000  # set aside for one run: more than a network has quantizers
 
 Samples = list[dict[str, "np.ndarray"]]
 
@@ -70,6 +76,13 @@ class Reference(NamedTuple):
 
     samples: Samples
     name: str
+
+
+class Bounds(NamedTuple):
+    """What outputs must keep: by precision, and of a quantized model each output over its noise floor."""
+
+    general: ParityBound
+    own: Mapping[str, ParityBound]
 
 
 class Cell(Record, frozen=True):
@@ -144,6 +157,7 @@ class Workbench:
         self.artifacts = artifacts or ArtifactStore(home / "artifacts")
         self._controller: Session | None = None
         self._references: dict[tuple[str, str], Reference] = {}
+        self._bounds: dict[tuple[str, str, str, str], Bounds] = {}
         self._lock = threading.RLock()
 
     @contextmanager
@@ -173,6 +187,14 @@ class Workbench:
                 folder = self.artifacts.path(variant.digest)
                 self._references[key] = self.computed(variant, folder, inputs)
             return self._references[key]
+
+    def bounds(self, variant: Artifact, inputs: InputSet, runtime: str, precision: str) -> Bounds:
+        """What a runtime's outputs must keep of the variant's on these inputs; measured once."""
+        key = (variant.digest, inputs.digest, runtime, precision)
+        with self._lock:
+            if key not in self._bounds:
+                self._bounds[key] = _bounds(variant, inputs, runtime, precision, self)
+            return self._bounds[key]
 
     def computed(self, variant: Artifact, folder: Path, inputs: InputSet) -> Reference:
         """What an ONNX file computes in ONNX Runtime; by ONNX's definition where that cannot, or errs."""
@@ -316,7 +338,8 @@ def _prove_canonical(cell: Cell, folder: Path, info: ModelInfo, bench: Workbench
     with bench.scratch() as original:
         (original / MODEL_FILE).write_bytes(model.load(path).SerializeToString())
         wanted = bench.computed(draft, original, inputs)
-    report = _judge(wanted, bench.computed(draft, folder, inputs).samples, "fp32", CONTROLLER, kind)
+    bounds = Bounds(parity.bound_for("fp32"), {})
+    report = _judge(wanted, bench.computed(draft, folder, inputs).samples, bounds, CONTROLLER, kind)
     if not report.passed:
         raise BugError(f"the canonical form of {path.name} computes something else: {_why(report)}")
 
@@ -458,7 +481,8 @@ def prove(
 def _question(artifact: Artifact, variant: Artifact, inputs: InputSet) -> str:
     """What a parity report answers: these inputs, that reference, this bound."""
     bound = parity.bound_for(artifact.precision)
-    return hashlib.sha256(_key(inputs.digest, variant.digest, bound).encode()).hexdigest()
+    noise = NOISE_REVISION, _noise_margin_db(artifact.runtime, artifact.precision)
+    return hashlib.sha256(_key(inputs.digest, variant.digest, bound, noise).encode()).hexdigest()
 
 
 def check(
@@ -466,7 +490,8 @@ def check(
 ) -> ParityReport:
     """The artifact's outputs on this computer against the reference's."""
     outputs = bench.infer(artifact, bench.artifacts.path(artifact.digest), inputs)
-    report = _judge(bench.reference(variant, inputs), outputs, artifact.precision, CONTROLLER, kind)
+    bounds = bench.bounds(variant, inputs, artifact.runtime, artifact.precision)
+    report = _judge(bench.reference(variant, inputs), outputs, bounds, CONTROLLER, kind)
     here = not (evaluates(artifact.runtime) or artifact.runtime in BUILT_ON_DEVICE)
     return replace(report, computed_by="runtime" if here else "interpreter")
 
@@ -495,11 +520,12 @@ def verify_artifact(
     _check_interface(info, artifact)
     inputs, kind = parity_inputs(cell, info, bench)
     reference = bench.reference(canonical, inputs)
+    bounds = bench.bounds(canonical, inputs, artifact.runtime, cell.precision)
     if session is None or facts is None:
-        return _judge(reference, bench.infer(artifact, folder, inputs), cell.precision, CONTROLLER, kind)
+        return _judge(reference, bench.infer(artifact, folder, inputs), bounds, CONTROLLER, kind)
     placed = session.place(artifact, folder, inputs, facts)
     outputs = session.infer(artifact, placed, inputs)
-    return _judge(reference, outputs, cell.precision, session.device.name, kind)
+    return _judge(reference, outputs, bounds, session.device.name, kind)
 
 
 def _check_interface(info: ModelInfo, artifact: Artifact) -> None:
@@ -571,7 +597,8 @@ def check_on_device(
     bench.announce(Step("parity", job.device, title(job)))
     outputs = site.session.infer(prepared.artifact, placed, prepared.inputs, job.workload.threads)
     reference = bench.reference(prepared.variant, prepared.inputs)
-    report = _judge(reference, outputs, job.precision, job.device, prepared.inputs_kind)
+    bounds = bench.bounds(prepared.variant, prepared.inputs, job.runtime, job.precision)
+    report = _judge(reference, outputs, bounds, job.device, prepared.inputs_kind)
     demand(report, prepared.artifact)
     return report
 
@@ -625,11 +652,55 @@ def finish(measurement: Measurement, site: Site) -> Measurement:
 # --- helpers ------------------------------------------------------------------------------------
 
 
-def _judge(reference: Reference, outputs: Samples, precision: str, where: str, kind: str) -> ParityReport:
-    bound = parity.bound_for(precision)
+def _judge(reference: Reference, outputs: Samples, bounds: Bounds, where: str, kind: str) -> ParityReport:
     return parity.judge(
-        reference.samples, outputs, bound, where=where, reference_name=reference.name, inputs=kind
+        reference.samples,
+        outputs,
+        bounds.general,
+        where=where,
+        reference_name=reference.name,
+        inputs=kind,
+        own_bounds=bounds.own,
     )
+
+
+def _bounds(variant: Artifact, inputs: InputSet, runtime: str, precision: str, bench: Workbench) -> Bounds:
+    """The bounds of a variant's outputs: over its measured noise floor where it is quantized."""
+    general = parity.bound_for(precision)
+    rounded = _rounded_at_random(variant, inputs, bench) if precision in QUANTIZED else []
+    if not rounded:
+        return Bounds(general, {})
+    reference = bench.reference(variant, inputs).samples
+    margin_db = _noise_margin_db(runtime, precision)
+    return Bounds(general, parity.bounds_over_noise(precision, reference, rounded, margin_db))
+
+
+def _rounded_at_random(variant: Artifact, inputs: InputSet, bench: Workbench) -> list[Samples]:
+    """What the variant computes when its values are rounded up or down at random.
+
+    [] of a float model, and where ONNX Runtime cannot run it: the reference is ONNX's definition then.
+    """
+    from edgebench.model.dither import dithered
+
+    network = model.load(bench.artifacts.path(variant.digest) / MODEL_FILE)
+    seeds = [number * NOISE_SEEDS for number in range(NOISE_RUNS)]
+    made = [each for each in (dithered(network, seed) for seed in seeds) if each is not None]
+    try:
+        return [_run_here(each, variant, inputs, bench) for each in made]
+    except ModelError:
+        return []
+
+
+def _run_here(network: ModelProto, variant: Artifact, inputs: InputSet, bench: Workbench) -> Samples:
+    """What a network with the variant's inputs and outputs computes in the reference."""
+    with bench.scratch() as folder:
+        (folder / MODEL_FILE).write_bytes(network.SerializeToString())
+        return bench.infer(_as_reference(variant), folder, inputs)
+
+
+def _noise_margin_db(runtime: str, precision: str) -> float:
+    form = converter(runtime).forms.get(precision)
+    return Form(what="").noise_margin_db if form is None else form.noise_margin_db
 
 
 def _way_out(report: ParityReport) -> str:

@@ -109,17 +109,22 @@ class ParityBound(Record, frozen=True):
     """What a converted output must keep, relative to the largest absolute reference value.
 
     An output passes when max_abs <= max_abs_share * reference range **and** snr_db >= min_snr_db **and**
-    cosine >= min_cosine. Cosine alone never passes.
+    cosine >= min_cosine. Cosine alone never passes. `noise_db` is the measured noise floor of the model that
+    the bound stands on; None for a fixed bound.
     """
 
     precision: str
     max_abs_share: float
     min_snr_db: float
     min_cosine: float
+    noise_db: float | None = None
 
 
 class OutputParity(Record, frozen=True):
-    """One output compared with its reference; `reference_range` is the largest absolute reference value."""
+    """One output compared with its reference; `reference_range` is the largest absolute reference value.
+
+    `bound` is the output's own, where the model's noise floor was measured; else the report's holds.
+    """
 
     name: str
     max_abs: float
@@ -129,6 +134,7 @@ class OutputParity(Record, frozen=True):
     reference_range: float
     passed: bool
     reason: str = ""
+    bound: ParityBound | None = None
 
 
 class ParityReport(Record, frozen=True):

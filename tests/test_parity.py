@@ -338,3 +338,69 @@ def test_bounds_grow_looser_with_the_precision():
     order = [parity.BOUNDS[name] for name in ("fp32", "fp16", "int8-dynamic", "int8")]
     assert [b.max_abs_share for b in order] == sorted(b.max_abs_share for b in order)
     assert [b.min_snr_db for b in order] == sorted((b.min_snr_db for b in order), reverse=True)
+
+
+# --- over the noise floor of a quantized model --------------------------------------------------
+
+
+def _noisy_bound(step):
+    """Values rounded to the nearest step, and the bound over three runs that round them at random."""
+    exact = np.linspace(-1, 1, 2000) / step
+    shaken = [np.random.default_rng(seed).uniform(-0.5, 0.5, exact.shape) for seed in range(3)]
+    runs = [{"y": np.round(exact + noise) * step} for noise in shaken]
+    wanted = np.round(exact) * step
+    return wanted, parity.bounds_over_noise("int8", {"y": wanted}, runs, 3.0)["y"]
+
+
+def test_the_bound_follows_the_floor():
+    _, fine = _noisy_bound(step=1 / 128)
+    _, coarse = _noisy_bound(step=1 / 16)
+    assert fine.noise_db == pytest.approx(coarse.noise_db + 20 * math.log10(8), abs=0.5)
+    assert fine.min_snr_db == pytest.approx(fine.noise_db - 3)
+    assert fine.max_abs_share < coarse.max_abs_share
+
+
+def test_what_the_fixed_bound_lets_pass_the_floor_finds():
+    wanted, bound = _noisy_bound(step=1 / 128)
+    wrong = {"y": wanted * 1.05}  # a scale that is 5 % off: 26 dB
+    report = parity.judge({"y": wanted}, wrong, INT8, where="controller", reference_name="r")
+    assert report.passed
+    judged = parity.judge(
+        {"y": wanted}, wrong, INT8, where="controller", reference_name="r", own_bounds={"y": bound}
+    )
+    assert not judged.passed
+    assert judged.outputs[0].reason.startswith("max abs error 0.05 is above 0.02")
+    assert judged.outputs[0].snr_db == pytest.approx(26, abs=0.1)
+    assert judged.outputs[0].bound == bound
+
+
+def test_one_more_rounding_passes():
+    wanted, bound = _noisy_bound(step=1 / 128)
+    other = {"y": wanted + np.where(np.arange(2000) % 4 == 0, 1 / 128, 0.0)}
+    assert parity.judge(
+        {"y": wanted}, other, INT8, where="controller", reference_name="r", own_bounds={"y": bound}
+    ).passed
+
+
+@pytest.mark.parametrize(("error", "demanded"), [(0.0, 78.0), (1e-9, 78.0), (0.9, 6.0)])
+def test_what_is_demanded_has_two_ends(error, demanded):
+    wanted = np.linspace(-1, 1, 2000)
+    runs = [{"y": wanted + error * np.where(np.arange(2000) % 2, 1, -1)}]
+    bound = parity.bounds_over_noise("int8", {"y": wanted}, runs, 3.0)["y"]
+    assert bound.min_snr_db == demanded
+
+
+def test_a_floor_that_drowns_the_output_is_said():
+    wanted = np.linspace(-1, 1, 2000)
+    runs = [{"y": wanted + 0.2 * np.where(np.arange(2000) % 2, 1, -1)}]
+    bounds = parity.bounds_over_noise("int8", {"y": wanted}, runs, 3.0)
+    report = parity.judge(
+        {"y": wanted}, {"y": wanted}, INT8, where="c", reference_name="r", own_bounds=bounds
+    )
+    assert report.passed
+    assert 'rounding alone moves output "y"' in report.warnings[0]
+
+
+def test_integer_outputs_are_exact_whatever_the_noise():
+    wanted = {"y": np.arange(10), "z": np.linspace(-1, 1, 10)}
+    assert list(parity.bounds_over_noise("int8", wanted, [wanted], 3.0)) == ["z"]

@@ -90,7 +90,7 @@ def _show(report: ParityReport, departure: Departure | None, artifact: Artifact,
 
 def _show_outputs(report: ParityReport) -> None:
     print_table(
-        ["output", "parity", "max abs", "max rel", "cosine", "SNR", "reference range", "reason"],
+        ["output", "parity", "max abs", "max rel", "cosine", "SNR", "needs", "reference range", "reason"],
         [
             (
                 output.name,
@@ -99,22 +99,35 @@ def _show_outputs(report: ParityReport) -> None:
                 f"{output.max_rel:.3g}",
                 f"{output.cosine:.7f}",
                 f"{significant(output.snr_db)} dB",
+                f"{significant((output.bound or report.bound).min_snr_db)} dB",
                 f"{output.reference_range:.4g}",
                 output.reason,
             )
             for output in report.outputs
         ],
-        right=(2, 3, 4, 5, 6),
+        right=(2, 3, 4, 5, 6, 7),
     )
-    bound = report.bound
     click.echo(
         f"{'pass' if report.passed else 'FAIL'} on {report.where}, against {report.reference}; "
-        f"inputs: {report.inputs}; "
-        f"bound {bound.precision}: max abs {bound.max_abs_share:g} of the range, "
-        f"SNR {bound.min_snr_db:g} dB, cosine {bound.min_cosine:g}"
+        f"inputs: {report.inputs}; {_bounds(report)}"
     )
     for warning in report.warnings:
         warn(warning)
+
+
+def _bounds(report: ParityReport) -> str:
+    """What the outputs had to keep, in words."""
+    noise = [output.bound.noise_db for output in report.outputs if output.bound and output.bound.noise_db]
+    if noise:
+        return (
+            f"bound {report.bound.precision}: over the model's own noise floor, "
+            f"{significant(min(noise))} dB when its values are rounded up or down at random"
+        )
+    bound = report.bound
+    return (
+        f"bound {bound.precision}: max abs {bound.max_abs_share:g} of the range, "
+        f"SNR {bound.min_snr_db:g} dB, cosine {bound.min_cosine:g}"
+    )
 
 
 def _show_departure(found: Departure) -> None:

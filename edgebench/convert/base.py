@@ -38,7 +38,7 @@ class Form(Record, frozen=True):
     `steps` are names of `edgebench.compress`, applied to a float32 model; a model that already has the wanted
     precision is taken as it is. `ways` are tried in this order until one is proven by parity.
     `calibrates`: the converter itself finds ranges, on calibration inputs. `what` happens, for people
-    (docs/runtimes.md).
+    (docs/runtimes.md). `noise_margin_db`: how far a quantized model's outputs may lie below its noise floor.
     """
 
     what: str
@@ -47,6 +47,7 @@ class Form(Record, frozen=True):
     options: dict[str, str] = {}
     ways: tuple[Way, ...] = (Way(),)
     calibrates: bool = False
+    noise_margin_db: float = 3.0
 
 
 class Request(Record, frozen=True):

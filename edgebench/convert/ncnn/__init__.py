@@ -110,6 +110,8 @@ class NcnnConverter:
             "layers that it hurts stay float and are named",
             options={"fp16": "0", "ranges": "best"},
             calibrates=True,
+            # its steps are symmetric, and weights that Winograd takes have 6 bits: a bit less than QDQ
+            noise_margin_db=9.0,
         ),
     }
 
