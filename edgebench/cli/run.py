@@ -156,11 +156,11 @@ def _models(
     if not models:
         raise UserError("no model was named", hint="edgebench run MODEL.onnx --to ncnn, or --plan plan.yaml")
     fixed = dict(model.parse_shape(shape) for shape in shapes)
-    known = {path: {each.name for each in model.inspect(Path(path)).inputs} for path in models}
+    known = {path: _names_and_sizes(path) for path in models}
     for name in fixed:
-        if not any(name in inputs_of for inputs_of in known.values()):
+        if not any(name in names for names in known.values()):
             every = sorted(set().union(*known.values()))
-            raise UserError(f'no model has an input "{name}"', hint=did_you_mean(name, every))
+            raise UserError(f'no model has an input or open size "{name}"', hint=did_you_mean(name, every))
     return tuple(
         PlannedModel(
             path=path,
@@ -170,6 +170,14 @@ def _models(
         )
         for path in models
     )
+
+
+def _names_and_sizes(path: str) -> set[str]:
+    """What --shape may name: the inputs of a model, and their open sizes that have names."""
+    inputs = model.inspect(Path(path)).inputs
+    return {each.name for each in inputs} | {
+        size for each in inputs for size in each.shape if isinstance(size, str)
+    }
 
 
 def _seconds(text: str | None) -> float | None:

@@ -30,7 +30,11 @@ inventory_option = click.option(
     help="The fleet; default: ./inventory.yaml, else this computer.",
 )
 shape_option = click.option(
-    "--shape", "shapes", multiple=True, metavar="NAME=1,3,224,224", help="Fix an input whose shape is open."
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="NAME=1,3,224,224",
+    help="Fix an input whose shape is open, or an open size by its name: H=224.",
 )
 inputs_option = click.option(
     "--inputs", type=click.Path(), metavar="FILE.npz", help="Real inputs for parity, an array for each input."

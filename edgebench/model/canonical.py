@@ -39,12 +39,11 @@ def freeze(model: ModelProto, shapes: Mapping[str, Shape], batch: int) -> Frozen
     _drop_weight_inputs(model)
     graph = model.graph
     inputs = {value.name: value for value in real_inputs(graph)}
-    for name in shapes:
-        if name not in inputs:
-            raise UserError(f'the model has no input "{name}"', hint=did_you_mean(name, inputs))
     frozen = Frozen()
+    frozen.symbols.update(_symbol_sizes(shapes, inputs))
     for name, shape in shapes.items():
-        _apply_shape(inputs[name], shape, frozen)
+        if name in inputs:
+            _apply_shape(inputs[name], shape, frozen)
     for value in inputs.values():
         _apply_symbols(value, frozen)
     for value in inputs.values():
@@ -52,9 +51,34 @@ def freeze(model: ModelProto, shapes: Mapping[str, Shape], batch: int) -> Frozen
     for value in inputs.values():
         _apply_symbols(value, frozen)
     _refuse_unknown(list(inputs.values()))
+    _refuse_absurd(list(inputs.values()))
     _refuse_batch(list(inputs.values()), batch)
     _spread_symbols(graph, frozen)
     return frozen
+
+
+def _symbol_sizes(shapes: Mapping[str, Shape], inputs: Mapping[str, ValueInfoProto]) -> dict[str, int]:
+    """Those of `shapes` that name an unknown size of the inputs ("H"), not an input; an input's name wins.
+
+    UserError for a name that is neither, and for more than one size.
+    """
+    symbols = dict.fromkeys(_symbol(dim) for value in inputs.values() for dim in _dims(value) if _symbol(dim))
+    found: dict[str, int] = {}
+    for name, shape in shapes.items():
+        if name in inputs:
+            continue
+        if name not in symbols:
+            raise UserError(
+                f'the model has no input "{name}" and no unknown size of that name',
+                hint=did_you_mean(name, [*inputs, *symbols]),
+            )
+        if len(shape) != 1:
+            raise UserError(
+                f'"{name}" is one size of the model, not an input of shape {list(shape)}',
+                hint=f"--shape {name}=224",
+            )
+        found[name] = shape[0]
+    return found
 
 
 def _known(dim: TensorShapeProto.Dimension) -> bool:
@@ -140,8 +164,27 @@ def _refuse_unknown(inputs: list[ValueInfoProto]) -> None:
         shown = ", ".join(f'"{short(value.name)}" {shape_text(value)}' for value in open_inputs[:8])
         raise UserError(
             f"the model's shape is not fixed: {shown}",
-            hint=" ".join(suggestion(value) for value in open_inputs[:8]),
+            hint=" ".join(suggestion(value) for value in open_inputs[:8]) + _by_name(open_inputs),
         )
+
+
+def _refuse_absurd(inputs: list[ValueInfoProto]) -> None:
+    for value in inputs:
+        sizes = [dim.dim_value for dim in _dims(value)]
+        if math.prod(sizes) > MAX_ELEMENTS:
+            raise UserError(
+                f'the input "{short(value.name)}" would be {sizes}: no shape that a device could hold',
+                hint="give smaller sizes with --shape",
+            )
+
+
+def _by_name(values: list[ValueInfoProto]) -> str:
+    """How to fix the unknown sizes that have names, or ""."""
+    dims = [dim for value in values for dim in _dims(value) if not _known(dim)]
+    if not dims or not all(_symbol(dim) for dim in dims) or len(dims) > 8:
+        return ""
+    names = dict.fromkeys(_symbol(dim) for dim in dims)
+    return ", or by their names: " + " ".join(f"--shape {short(name)}=SIZE" for name in names)
 
 
 def _refuse_batch(inputs: list[ValueInfoProto], batch: int) -> None:

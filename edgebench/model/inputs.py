@@ -30,7 +30,10 @@ _WAVES = 4
 
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """Name and sizes of "image=1,3,224,224" (names may hold "=" and ":"); UserError for other texts."""
+    """Name and sizes of "image=1,3,224,224" or "H=224" (names may hold "=" and ":").
+
+    UserError for other texts.
+    """
     name, separator, sizes = text.rpartition("=")
     parts = [part.strip() for part in re.split(r"[,x]", sizes)]
     if not separator or not name.strip() or not all(re.fullmatch("[0-9]{1,10}", part) for part in parts):

@@ -110,15 +110,36 @@ def test_an_unknown_size_asks_for_the_option_to_type(tmp_path: Path) -> None:
     path = generate.write(tmp_path, "conv_net_dynamic_size")
     with pytest.raises(UserError, match=r'"image" \[N, 3, H, W\]') as caught:
         _prepare(path)
-    assert caught.value.hint == "--shape image=1,3,224,224"
-    name, shape = model.parse_shape(caught.value.hint.removeprefix("--shape "))
+    first, _, second = caught.value.hint.partition(", or by their names: ")
+    assert (first, second) == (
+        "--shape image=1,3,224,224",
+        "--shape N=SIZE --shape H=SIZE --shape W=SIZE",
+    )
+    name, shape = model.parse_shape(first.removeprefix("--shape "))
     assert _prepare(path, {name: shape}).inputs[0].shape == shape
+
+
+def test_open_sizes_are_fixed_by_their_names(tmp_path: Path) -> None:
+    info = _prepare(
+        generate.write(tmp_path, "conv_net_dynamic_size"), {"N": (2,), "H": (16,), "W": (24,)}, batch=2
+    )
+    assert (info.inputs[0].shape, info.outputs[0].shape) == ((2, 3, 16, 24), (2, 10))
+    assert info.lineage[-1].startswith("freeze image=2x3x16x24 from sha256:")
+
+
+def test_the_batch_is_one_where_only_the_other_sizes_are_named(tmp_path: Path) -> None:
+    info = _prepare(generate.write(tmp_path, "conv_net_dynamic_size"), {"H": (16,), "W": (24,)})
+    assert info.inputs[0].shape == (1, 3, 16, 24)
 
 
 @pytest.mark.parametrize(
     ("shapes", "told"),
     [
         ({"picture": (1, 3, 8, 8)}, 'no input "picture"'),
+        ({"HH": (8,)}, "no unknown size of that name"),
+        ({"H": (8, 8), "W": (8,)}, "is one size of the model"),
+        ({"image": (1, 3, 8, 8), "H": (16,)}, 'share the size "H"'),
+        ({"N": (1,), "H": (1 << 20,), "W": (1 << 20,)}, "no shape that a device could hold"),
         ({"image": (1, 4, 8, 8)}, "does not fit"),
         ({"image": (3, 8, 8)}, "does not fit"),
         ({"image": (1, 3, 1 << 20, 1 << 20)}, "no shape that a device could hold"),
