@@ -81,7 +81,8 @@ class CoreMlConverter:
     def convert(self, request: Request, place: Place) -> Produced:
         """`model.mlpackage`; ModelError naming every node that Core ML cannot express exactly."""
         from edgebench import model
-        from edgebench.convert.coreml import frontend, package, table, weightonly
+        from edgebench.convert.coreml import frontend, package, table
+        from edgebench.model import weightonly
 
         _quiet()
         network = model.load(Path(request.model_path))

@@ -1,8 +1,9 @@
-"""Dynamic int8 as int8 weights alone: Core ML quantizes no activation by the range it has at run time.
+"""Dynamic int8 as int8 weights alone, for runtimes that find no ranges of activations at run time.
 
     DynamicQuantizeLinear -> ConvInteger or MatMulInteger -> Cast -> Mul(a_scale * w_scale)
 
-becomes a float Conv or MatMul whose weight is dequantized; what is changed is said in the artifact's notes.
+becomes a float Conv or MatMul whose weight is dequantized, com.microsoft's DynamicQuantizeLSTM an LSTM with
+such weights; what is changed is said in the artifact's notes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 _FLOAT = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
 _MADE = "edgebench.weight_only."  # prefix of names that are new
+_LSTM = "DynamicQuantizeLSTM"
+_LSTM_WEIGHTS = {1: (8, 9), 2: (10, 11)}  # place of quantized weights -> of their scale and zero point
+_LSTM_INPUTS = 8  # of a float LSTM
 
 
 class _Chain(NamedTuple):
@@ -31,8 +35,8 @@ class _Chain(NamedTuple):
 
 
 def applies(model: ModelProto) -> bool:
-    """Whether the model has integer products of activations quantized at run time."""
-    return any(node.op_type == "DynamicQuantizeLinear" for node in model.graph.node)
+    """Whether the model quantizes activations by the range that they have at run time."""
+    return any(node.op_type in ("DynamicQuantizeLinear", _LSTM) for node in model.graph.node)
 
 
 def rewritten(model: ModelProto) -> ModelProto:
@@ -47,11 +51,13 @@ def rewritten(model: ModelProto) -> ModelProto:
     replaced = {chain.result: chain for chain in chains}
     nodes: list[NodeProto] = []
     for node in made.graph.node:
-        if node.output[0] in replaced:
+        if node.op_type == _LSTM:
+            nodes += _float_lstm(made, node)
+        elif node.output[0] in replaced:
             nodes += _float_nodes(replaced[node.output[0]])
         elif not set(node.output) & dropped:
             nodes.append(node)
-    texts = [node.SerializeToString() for node in nodes if not _is_idle(node, nodes, made)]
+    texts = [node.SerializeToString() for node in _without_idle(nodes, made)]
     del made.graph.node[:]
     for text in texts:
         made.graph.node.add().ParseFromString(text)
@@ -59,12 +65,20 @@ def rewritten(model: ModelProto) -> ModelProto:
     return made
 
 
-def _is_idle(node: NodeProto, nodes: list[NodeProto], model: ModelProto) -> bool:
-    """Whether a quantization of activations, or a product of scales, is read by nobody any more."""
-    if node.op_type not in ("DynamicQuantizeLinear", "Mul"):
-        return False
-    read = {name for each in nodes for name in each.input} | {value.name for value in model.graph.output}
-    return not set(node.output) & read
+def _without_idle(nodes: list[NodeProto], model: ModelProto) -> list[NodeProto]:
+    """The nodes without quantizations of activations and products of scales that nobody reads any more."""
+    leaving = {value.name for value in model.graph.output}
+    kept = nodes
+    while True:
+        read = {name for node in kept for name in node.input} | leaving
+        idle = [
+            node
+            for node in kept
+            if node.op_type in ("DynamicQuantizeLinear", "Mul") and not set(node.output) & read
+        ]
+        if not idle:
+            return kept
+        kept = [node for node in kept if not any(node is each for each in idle)]
 
 
 def _chain(model: ModelProto, product: NodeProto) -> _Chain:
@@ -135,3 +149,46 @@ def _float_nodes(chain: _Chain) -> list[NodeProto]:
     operator = helper.make_node(_FLOAT[product.op_type], [chain.source, weight], [chain.result], name=name)
     operator.attribute.extend(product.attribute)
     return [*nodes, operator]
+
+
+def _float_lstm(model: ModelProto, node: NodeProto) -> list[NodeProto]:
+    """The dequantized weights of a quantized LSTM, in ONNX's order of axes, and the float LSTM on them."""
+    from onnx import helper
+
+    inputs = list(node.input)
+    nodes = []
+    for place, (scale, zero_point) in _LSTM_WEIGHTS.items():
+        dequantize = _lstm_weight(model, node, inputs[place], inputs[scale], inputs[zero_point])
+        inputs[place] = dequantize.output[0]
+        nodes.append(dequantize)
+    lstm = helper.make_node(
+        "LSTM", inputs[:_LSTM_INPUTS], list(node.output), name=node.name or node.output[0]
+    )
+    lstm.attribute.extend(node.attribute)
+    return [*nodes, lstm]
+
+
+def _lstm_weight(model: ModelProto, node: NodeProto, name: str, scale: str, zero_point: str) -> NodeProto:
+    """The dequantization of a weight [directions, inputs, 4 * hidden], whose scale is one or one a direction.
+
+    The steps of ONNX Runtime's quantizer; ModelError for others.
+    """
+    from onnx import helper, numpy_helper
+
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    if not {name, scale, zero_point} <= set(stored):
+        raise _refused(node, "its weights are computed")
+    weight, steps, zeros = (numpy_helper.to_array(stored[each]) for each in (name, scale, zero_point))
+    if steps.size not in (1, weight.shape[0]) or zeros.size != steps.size:
+        raise _refused(node, "its weights have a scale for each channel")
+    made = f"{_MADE}{name}.{node.output[0] or node.output[1]}"
+    one = steps.size == 1
+    for suffix, values in (
+        ("", np.ascontiguousarray(weight.transpose(0, 2, 1))),
+        (".scale", steps.reshape(() if one else -1)),
+        (".zero", zeros.reshape(() if one else -1)),
+    ):
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(values), made + suffix))
+    return helper.make_node(
+        "DequantizeLinear", [made, f"{made}.scale", f"{made}.zero"], [f"{made}.float"], axis=0
+    )
