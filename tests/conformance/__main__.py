@@ -133,7 +133,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def _command() -> str:
-    return " ".join(["python -m tests.conformance", *sys.argv[1:]])
+    """What was typed, with the names of files alone."""
+    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    return " ".join(["python -m tests.conformance", *words])
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ INTRODUCTION = """\
 The cases are those of `onnx.backend.test`, without strings, sequences, optionals, bfloat16, 8-bit floats,
 4-bit integers, training, the `ml` and `preview` domains, and random outputs. Frozen: inputs that are
 parameters by nature (axes, shapes, scales, weights ...) are constants of the model. Live: every input is fed
-at run time.
+at run time. The counts that edgebench's goals come from had 1,701 cases, and by their list of operators
+neither ReverseSequence (2) nor TfIdfVectorizer (7). Both take tensors of numbers, so they are here.
 
 Each case takes edgebench's own path: canonical form, functions written out where the runtime lacks them,
 conversion, parity on the case's own inputs and on generated ones. The reference is ONNX Runtime with graph
@@ -43,7 +44,8 @@ their process died or took longer than 60 seconds.
 
 BOUNDARY = """\
 Some cases no package of Core ML and no network of ncnn can take, whatever is in between: their inputs or
-outputs have element types or ranks that do not exist there. Of the frozen cases, counted by what they meet:
+outputs have element types or ranks that do not exist there. Of the frozen cases, counted by what they meet
+(where the goals come from, other inputs were frozen: 1,461 cases within Core ML's boundary, 997 in ncnn's):
 """.splitlines()
 
 
