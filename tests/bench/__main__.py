@@ -25,6 +25,7 @@ from edgebench.errors import InfrastructureError
 from edgebench.pipeline import Cell, Prepared, Workbench, prepare
 from edgebench.records import Device, Workload
 from edgebench.tools import find_pnnx, install_pnnx
+from tests.bench.coreml import interpreter_against_inference, onnx2coreml
 from tests.bench.measure import Figure, Line, Ratio, paired, peak_bytes, python, run, wall_s
 
 HERE = Path(__file__).parent
@@ -33,6 +34,8 @@ DOCUMENT = HERE.parent.parent / "docs" / "benchmarks.md"
 SAMPLES = 3000
 LOOP_PAIRS = 9
 CONVERT_PAIRS = 5
+CONVERT_LIMITS = {"ncnn": 1.25, "openvino": 1.25, "coreml": 1.5}
+BARE_TOOLS = {"coreml": "onnx2coreml"}  # where it is not the runtime's own
 
 
 class Bench(SimpleNamespace):
@@ -183,11 +186,11 @@ def conversion(bench: Bench, runtime: str, model: Path) -> list[Line]:
         return made.conversion.total_s - made.conversion.check_s  # loading and running it is parity's share
 
     line = paired(
-        f"convert / bare tool, {runtime}",
+        f"convert / {BARE_TOOLS.get(runtime, 'bare tool')}, {runtime}",
         ours,
         lambda: wall_s(tool),
         pairs=CONVERT_PAIRS,
-        limit=1.25,
+        limit=CONVERT_LIMITS[runtime],
     )
     line = line._replace(remark=f"{model.stem}; parity apart: {statistics.median(parity):.2f} s")
     shares = [later / earlier for earlier, later in zip(first, again, strict=True)]
@@ -213,6 +216,8 @@ def _bare_tool(bench: Bench, runtime: str, model: Path) -> list[str]:
     folder = Path(tempfile.mkdtemp(dir=bench.home))
     copy = folder / model.name
     shutil.copy(model, copy)
+    if runtime == "coreml":
+        return onnx2coreml(copy, folder)
     if runtime == "openvino":
         return python("-c", OPENVINO, str(copy), str(folder))
     shape = "inputshape=[1,3,224,224]f32"
@@ -270,8 +275,9 @@ def lines() -> Iterator[Line]:
         yield probe_against_bare_loop(bench, "ncnn")
         yield help_against_click()
         yield controller_memory(bench)
-        for runtime in ("ncnn", "openvino"):
+        for runtime in CONVERT_LIMITS:
             yield from conversion(bench, runtime, network)
+        yield interpreter_against_inference(bench.bench, network)
         yield calibration_against_inference(bench.home, network)
         yield preflight_against_loading(bench)
         yield unchanged_push(bench)

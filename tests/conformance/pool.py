@@ -1,40 +1,41 @@
-"""One worker process, replaced when it crashes or hangs: its case is judged again in isolation."""
+"""Worker processes, replaced when they crash or hang. A case of ours is then judged again in isolation."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import selectors
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 
 import msgspec
 
+from tests.conformance import others
 from tests.conformance.cases import Case
+from tests.conformance.child import Child
 from tests.conformance.route import Outcome
 from tests.conformance.worker import Task
 
 LIMIT_S = 60.0
 ISOLATED_LIMIT_S = 180.0
-ROOT = Path(__file__).parents[2]
 
 
 class Pool:
-    """Judges cases in a worker; `tools` is a home folder with pnnx."""
+    """Judges one case at a time; `cache` is the folder with pnnx and the other makers' environment."""
 
-    def __init__(self, tools: Path) -> None:
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
         self._folder = tempfile.TemporaryDirectory(prefix="edgebench-conformance-")
         self._home = Path(self._folder.name) / "home"
         self._home.mkdir()
-        if (tools / "tools").is_dir():
-            (self._home / "tools").symlink_to(tools / "tools")
-        self._worker: subprocess.Popen[bytes] | None = None
+        if (cache / "tools").is_dir():
+            (self._home / "tools").symlink_to(cache / "tools")
+        self._worker: Child | None = None
+        self._others: dict[str, others.OtherRoute] = {}
         self.deaths = 0
 
     def __enter__(self) -> Pool:
@@ -44,16 +45,20 @@ class Pool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end()
+        for route in self._others.values():
+            route.end()
         self._folder.cleanup()
 
     def judge(self, case: Case, runtime: str) -> Outcome:
         """The outcome of a case; a worker that dies or hangs over it makes way for the isolated route."""
+        if runtime in others.ROUTES:
+            return self._other(runtime).judge(case)
         task = Task(case.name, case.operator, case.form, str(case.folder), runtime)
         if self._worker is None:
             self._worker = self._start("quick")
-        outcome = self._ask(self._worker, task, LIMIT_S)
+        outcome = self._worker.ask(msgspec.json.encode(task), LIMIT_S)
         if outcome is not None:
-            return outcome
+            return msgspec.json.decode(outcome, type=Outcome)
         self.deaths += 1
         self._end()
         return self._in_isolation(task)
@@ -62,66 +67,57 @@ class Pool:
         """The same case as `edgebench convert` does it: every tool in a process of its own."""
         worker = self._start("isolated")
         try:
-            outcome = self._ask(worker, task, ISOLATED_LIMIT_S)
+            outcome = worker.ask(msgspec.json.encode(task), ISOLATED_LIMIT_S)
         finally:
-            _kill(worker)
+            worker.end()
         if outcome is not None:
-            return outcome
+            return msgspec.json.decode(outcome, type=Outcome)
         return Outcome(
             case=task.name,
             operator=task.operator,
             form=task.form,
             runtime=task.runtime,
             verdict="crashed",
-            reason="edgebench itself died or hung",
+            reason=f"edgebench itself {worker.fate}",
         )
 
-    def _start(self, mode: str) -> subprocess.Popen[bytes]:
+    def _start(self, mode: str) -> Child:
         for name in ("artifacts", "inputs", "tmp"):
             shutil.rmtree(self._home / name, ignore_errors=True)
-        return subprocess.Popen(
+        return Child(
             [sys.executable, "-m", "tests.conformance.worker", str(self._home), mode],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=ROOT,
-            env=os.environ | {"EDGEBENCH_HOME": str(self._home), "TMPDIR": self._folder.name},
-            start_new_session=True,
+            {"EDGEBENCH_HOME": str(self._home), "TMPDIR": self._folder.name},
         )
 
-    def _ask(self, worker: subprocess.Popen[bytes], task: Task, limit_s: float) -> Outcome | None:
-        """The worker's answer, or None when it died or was too slow."""
-        if worker.stdin is None or worker.stdout is None:
-            return None
-        try:
-            worker.stdin.write(msgspec.json.encode(task) + b"\n")
-            worker.stdin.flush()
-        except BrokenPipeError:
-            return None
-        received = bytearray()
-        deadline = time.monotonic() + limit_s
-        with selectors.DefaultSelector() as selector:
-            selector.register(worker.stdout, selectors.EVENT_READ)
-            while not received.endswith(b"\n"):
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    return None
-                chunk = os.read(worker.stdout.fileno(), 1 << 16)
-                if not chunk:
-                    return None
-                received += chunk
-        return msgspec.json.decode(received, type=Outcome)
+    def _other(self, runtime: str) -> others.OtherRoute:
+        if runtime not in self._others:
+            python = others.environment(self._cache)
+            self._others[runtime] = others.OtherRoute(runtime, python, Path(self._folder.name))
+        return self._others[runtime]
 
     def _end(self) -> None:
         if self._worker is not None:
-            _kill(self._worker)
+            self._worker.end()
             self._worker = None
 
 
-def _kill(worker: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(worker.pid, signal.SIGKILL)
-    worker.wait()
-    for pipe in (worker.stdin, worker.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()
+def judged(pools: Sequence[Pool], work: Iterable[tuple[Case, str]]) -> Iterator[Outcome]:
+    """The outcomes in the order of the work, however many pools share it."""
+    free: SimpleQueue[Pool] = SimpleQueue()
+    for pool in pools:
+        free.put(pool)
+
+    def one(item: tuple[Case, str]) -> Outcome:
+        pool = free.get()
+        try:
+            return pool.judge(*item)
+        finally:
+            free.put(pool)
+
+    with ThreadPoolExecutor(len(pools)) as threads:
+        yield from threads.map(one, work)
+
+
+def processors() -> int:
+    """How many cases can be judged at a time without waiting for each other."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
