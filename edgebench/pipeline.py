@@ -77,6 +77,7 @@ class Cell(Record, frozen=True):
 
     `as_is` takes the model as it comes; otherwise it is compressed to `precision` where need be.
     `inputs` and `calibration` are `.npz` files. `options` are the converter's, of a target that is built for.
+    `cut_nms`: the model ends before its NonMaxSuppression.
     """
 
     model_path: str
@@ -87,6 +88,7 @@ class Cell(Record, frozen=True):
     arch: str = "x86_64"
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     batch: int = 1
+    cut_nms: bool = False
     inputs: str | None = None
     calibration: str | None = None
     options: tuple[tuple[str, str], ...] = ()
@@ -291,14 +293,21 @@ def first_proven(
 def canonical_form(cell: Cell, bench: Workbench) -> tuple[ModelInfo, Artifact]:
     """The model with static shapes and sorted nodes, proven equal to the file given; made once."""
     path = Path(cell.model_path)
-    key = _key("canonical", model.digest(path), cell.shapes, cell.batch, cell.name, CANONICAL_REVISION)
+    shaped = (cell.shapes, cell.batch, cell.cut_nms)
+    key = _key("canonical", model.digest(path), shaped, cell.name, CANONICAL_REVISION)
     made = bench.artifacts.lookup(key) or _make_canonical(cell, path, key, bench)
     return _info(made, bench), made
 
 
 def _make_canonical(cell: Cell, path: Path, key: str, bench: Workbench) -> Artifact:
     with bench.scratch() as folder:
-        info = model.prepare(path, shapes=dict(cell.shapes), batch=cell.batch, out=folder / MODEL_FILE)
+        info = model.prepare(
+            path,
+            shapes=dict(cell.shapes),
+            batch=cell.batch,
+            cut_nms=cell.cut_nms,
+            out=folder / MODEL_FILE,
+        )
         info = replace(info, name=cell.name or info.name)
         _prove_canonical(cell, folder, info, bench)
         return _keep_onnx(folder, info, key, bench)
@@ -313,8 +322,9 @@ def _prove_canonical(cell: Cell, folder: Path, info: ModelInfo, bench: Workbench
     path = Path(cell.model_path)
     inputs, kind = parity_inputs(cell, info, bench)
     draft = _onnx_artifact(info, "")
+    given = model.without_nms(model.load(path)) if cell.cut_nms else model.load(path)
     with bench.scratch() as original:
-        (original / MODEL_FILE).write_bytes(model.load(path).SerializeToString())
+        (original / MODEL_FILE).write_bytes(given.SerializeToString())
         wanted = bench.computed(draft, original, inputs)
     report = _judge(wanted, bench.computed(draft, folder, inputs).samples, "fp32", CONTROLLER, kind)
     if not report.passed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from edgebench import model
@@ -60,6 +62,7 @@ def verify(
             runtime=artifact.runtime,
             precision=artifact.precision,
             shapes=tuple(model.parse_shape(shape) for shape in shapes),
+            cut_nms=_ends_before_nms(model_path, artifact),
             inputs=inputs,
         )
         if device_name is None:
@@ -76,6 +79,12 @@ def verify(
             departure = first_departure(replace(cell, as_is=True, arch=this_arch()), bench)
     _show(report, departure, artifact, as_json=as_json)
     return EXIT_OK if report.passed else EXIT_ERROR
+
+
+def _ends_before_nms(model_path: str, artifact: Artifact) -> bool:
+    """Whether the artifact's model was cut before NonMaxSuppression, and the one named here was not."""
+    was_cut = any(step.split(" ", 1)[0] == model.CUT_NMS_STEP for step in artifact.lineage)
+    return was_cut and "NonMaxSuppression" in model.inspect(Path(model_path)).operators
 
 
 def _show(report: ParityReport, departure: Departure | None, artifact: Artifact, *, as_json: bool) -> None:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, NDArray[Any]]
 
+CUT_NMS_STEP = "cut-nms"  # its name in the lineage
+
 __all__ = [
+    "CUT_NMS_STEP",
     "batches",
     "digest",
     "fp16_to_fp32",
@@ -31,6 +34,7 @@ __all__ = [
     "random_inputs",
     "read_inputs",
     "tidied",
+    "without_nms",
     "write",
 ]
 
@@ -63,20 +67,31 @@ def inspect(path: Path) -> ModelInfo:
     return _described(model, Path(path).stem, named, size_bytes)
 
 
-def prepare(path: Path, *, shapes: Mapping[str, tuple[int, ...]], batch: int = 1, out: Path) -> ModelInfo:
+def prepare(
+    path: Path,
+    *,
+    shapes: Mapping[str, tuple[int, ...]],
+    batch: int = 1,
+    cut_nms: bool = False,
+    out: Path,
+) -> ModelInfo:
     """The canonical model, written to `out`: static, sorted, with all shapes and without exporters' notes.
 
     An opset that is too old for runtimes is raised (its lineage says so). A leading dimension that is its
     input's only unknown one becomes `batch` (its lineage says so); every
-    other unknown one must be given in `shapes`, else a UserError shows the option to type. Values do not
-    change, and the same input gives the same bytes. Errors as for `load`.
+    other unknown one must be given in `shapes`, else a UserError shows the option to type. `cut_nms`: it ends
+    before NonMaxSuppression, as `without_nms` says. Values do not change, and the same input gives the same
+    bytes. Errors as for `load`.
     """
     from edgebench.model import base, canonical, info, opset
 
     model, named, _ = _loaded(path)
     made = base.inlined(model)
-    frozen = canonical.freeze(made, shapes, batch)
     steps = info.lineage(made)
+    if cut_nms:
+        made = without_nms(made)
+        steps.append({"step": CUT_NMS_STEP, "settings": {}, "input": named})
+    frozen = canonical.freeze(made, shapes, batch)
     newer = opset.raised(made)
     if newer is not None:
         made = newer
@@ -86,6 +101,16 @@ def prepare(path: Path, *, shapes: Mapping[str, tuple[int, ...]], batch: int = 1
         steps.append({"step": "freeze", "settings": settings, "input": named})
     name, variant = info.names(made, Path(path).stem)
     return write(made, out, name=name, variant=variant, steps=steps)
+
+
+def without_nms(model: ModelProto) -> ModelProto:
+    """A new model that ends before its NonMaxSuppression and returns the boxes and scores it would take.
+
+    Outputs that do not depend on it stay. UserError when the model has none.
+    """
+    from edgebench.model import cut
+
+    return cut.without_nms(model)
 
 
 def tidied(model: ModelProto, name: str) -> ModelInfo:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PACKAGE = "model.mlpackage"
 MAX_RANK = 5
 _NO_WAY = {
-    "NonMaxSuppression": "cut it off the model and return its inputs (boxes and scores)",
+    "NonMaxSuppression": "--cut-nms ends the model before it and returns its boxes and scores",
 }
 
 

@@ -86,7 +86,7 @@ _WORDS = (
 _RESERVED = frozenset((*_TYPES, *_WORDS))
 _HINT_FALSE = "the model tells a false type or shape: export the network to ONNX again"
 _WAYS_OUT = {
-    "NonMaxSuppression": "cut it off the model and return its inputs (boxes and scores)",
+    "NonMaxSuppression": "--cut-nms ends the model before it and returns its boxes and scores",
     "If": "export the network without branches, or fold its condition to a constant",
     "Loop": "make its number of steps a constant, or export the network with the loop unrolled",
     "Scan": "fix the sequence length, or export the network with the loop unrolled",
