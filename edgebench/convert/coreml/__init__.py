@@ -81,7 +81,7 @@ class CoreMlConverter:
     def convert(self, request: Request, place: Place) -> Produced:
         """`model.mlpackage`; ModelError naming every node that Core ML cannot express exactly."""
         from edgebench import model
-        from edgebench.convert.coreml import frontend, package, table, weightonly
+        from edgebench.convert.coreml import boundary, frontend, package, table, weightonly
 
         _quiet()
         network = model.load(Path(request.model_path))
@@ -91,14 +91,21 @@ class CoreMlConverter:
         if weightonly.applies(network):
             network = weightonly.rewritten(network)
         system = _system(network)
-        lowered = frontend.lower(network, _target(system), table.LOWERINGS)
-        made = _translated(lowered.program, system, half=request.options.get("compute") == "float16")
+        ends = boundary.read(network, request.options)
+        lowered = frontend.lower(network, _target(system), table.LOWERINGS, ends.symbols)
+        fed = [tensor.name for tensor in request.info.inputs]
+        made = _translated(
+            lowered.program,
+            system,
+            boundary.input_types(network, ends, lowered.names, fed),
+            half=request.options.get("compute") == "float16",
+        )
         package.save(made, place.output / PACKAGE, _metadata(request, network))
         return Produced(
             entry={"package": PACKAGE},
             blobs=lowered.names,
-            options={"minimum_target": system},
-            notes=_notes(request),
+            options={"minimum_target": system} | ends.options,
+            notes=(*_notes(request), *ends.notes),
             tool_s=time.perf_counter() - started,
         )
 
@@ -134,7 +141,7 @@ def _target(system: str) -> Any:
     return getattr(coremltools.target, system)
 
 
-def _translated(program: Any, system: str, *, half: bool) -> Any:
+def _translated(program: Any, system: str, inputs: list[Any] | None, *, half: bool) -> Any:
     """The model of coremltools for the program, its weights in a package of its own in a temporary folder."""
     import coremltools
 
@@ -145,6 +152,7 @@ def _translated(program: Any, system: str, *, half: bool) -> Any:
             source="milinternal",
             convert_to="mlprogram",
             compute_precision=precision,
+            inputs=inputs,
             minimum_deployment_target=_target(system),
             skip_model_load=True,
         )

@@ -68,15 +68,15 @@ def _crops(
     """What is cut off the full result before and after each axis, and what is missing behind it."""
     axes = len(strides)
     behind = spread(node, "output_padding", axes, 0)
-    full = [
-        stride * (int(size) - 1) + dilation * (k - 1) + 1
-        for size, k, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True)
-    ]
     wanted = _wanted_shape(node, sizes, strides)
     if wanted is None:
         given = [int(size) for size in node.attribute("pads", [0] * (2 * axes))]
         pairs = list(zip(given[:axes], given[axes:], strict=True))
     else:
+        full = [
+            stride * (int(size) - 1) + dilation * (k - 1) + 1
+            for size, k, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True)
+        ]
         pairs = []
         for length, more, size in zip(full, behind, wanted, strict=True):
             total = max(length + more - size, 0)
