@@ -113,6 +113,7 @@ def prepare(
     if frozen.inputs:
         settings = {name: list(shape) for name, shape in sorted(frozen.inputs.items())}
         steps.append({"step": "freeze", "settings": settings, "input": named})
+    info.set_metadata(made, {info.KEY_SOURCE: info.metadata(made).get(info.KEY_SOURCE, named)})
     name, variant = info.names(made, Path(path).stem)
     return write(made, out, name=name, variant=variant, steps=steps)
 

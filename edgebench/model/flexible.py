@@ -153,9 +153,19 @@ def open_up(model: ModelProto, wanted: Sequence[OpenInput]) -> dict[str, Range]:
                     f'the inputs share the size "{short(name)}", and --flexible gives it two ranges',
                     hint=f'give "{each.name}" the range that the other input has there',
                 )
+    _spread_fixed(model, {name: low for name, (low, high) in limits.items() if low == high})
+    limits = {name: (low, high) for name, (low, high) in limits.items() if low < high}
     if any(each.shapes for each in wanted):
         _refuse_shared(inputs, names[0], limits)
     return limits
+
+
+def _spread_fixed(model: ModelProto, sizes: Mapping[str, int]) -> None:
+    """Write the sizes that are given as one number wherever the model calls them by the same name."""
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in sizes:
+                dim.dim_value = sizes[dim.dim_param]
 
 
 def _opened(value: ValueInfoProto, wanted: OpenInput) -> Iterator[tuple[str, Range]]:
@@ -167,8 +177,6 @@ def _opened(value: ValueInfoProto, wanted: OpenInput) -> Iterator[tuple[str, Ran
     for axis, (dim, (low, high)) in enumerate(zip(dims, wanted.ranges, strict=True)):
         if dim.dim_value > 0:
             _demand_fixed(wanted, axis, dim, (low, high))
-        elif low == high:
-            dim.dim_value = low
         else:
             if dim.dim_param in _NAMELESS:
                 dim.dim_param = f"{wanted.name}_{axis}"

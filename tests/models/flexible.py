@@ -70,6 +70,11 @@ def convolutional() -> onnx.ModelProto:
         node("Conv", ["c", "w2"], ["d"], pads=[1, 1, 1, 1]),
         node("Add", ["c", "d"], ["e"]),
         node("Conv", ["e", "w3"], ["dw"], group=8, pads=[1, 1, 1, 1]),
+        node("Conv", ["c", "w2"], ["odd"], strides=[2, 2], auto_pad="SAME_UPPER"),
+        node("MaxPool", ["odd"], ["odd_max"], kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"),
+        node(
+            "AveragePool", ["odd_max"], ["padded"], kernel_shape=[2, 2], strides=[2, 2], auto_pad="SAME_LOWER"
+        ),
         node("MaxPool", ["dw"], ["mp"], kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1]),
         node("AveragePool", ["dw"], ["ap"], kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1]),
         node("Concat", ["mp", "ap"], ["cat"], axis=1),
@@ -89,7 +94,7 @@ def convolutional() -> onnx.ModelProto:
     ]
     weights["w5t"] = filters(8, 4, 2, 2)
     del weights["w5"]
-    return made(nodes, {"x": ["N", 3, "H", "W"]}, ["mask", "wide", "classes", "scores"], weights)
+    return made(nodes, {"x": ["N", 3, "H", "W"]}, ["mask", "wide", "classes", "scores", "padded"], weights)
 
 
 def attention() -> onnx.ModelProto:

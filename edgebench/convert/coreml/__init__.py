@@ -170,21 +170,32 @@ def _has_half(info: ModelInfo) -> bool:
 
 
 def _metadata(request: Request, network: ModelProto) -> dict[str, str]:
-    """What the package says of its origin, and the author and licence that the ONNX file names."""
+    """What the package says of its origin, and the author, licence and version that the ONNX file names."""
     from edgebench import __version__
+    from edgebench.model.info import KEY_SOURCE, metadata
 
-    told = {entry.key.lower(): entry.value for entry in network.metadata_props}
+    told = {key.lower(): value for key, value in metadata(network).items()}
     known = {
         "author": told.get("author", ""),
         "license": told.get("license", told.get("licence", "")),
+        "version": told.get("version", str(network.model_version or "")),
         "edgebench.lineage": " -> ".join(request.info.lineage),
+        "edgebench.inputs": "; ".join(f"{key}={text}" for key, text in _of_inputs(request)),
     }
     return {key: value for key, value in known.items() if value} | {
         "edgebench.version": __version__,
         "edgebench.model": request.info.name,
+        "edgebench.variant": request.info.variant,
         "edgebench.precision": request.precision,
-        "edgebench.source_sha256": request.info.digest,
+        "edgebench.source_sha256": told.get(KEY_SOURCE, request.info.digest),
+        "edgebench.onnx_sha256": request.info.digest,
     }
+
+
+def _of_inputs(request: Request) -> list[tuple[str, str]]:
+    from edgebench.model import flexible, images
+
+    return [(k, v) for k, v in request.options.items() if k.startswith((flexible.OPTION, images.OPTION))]
 
 
 def _notes(request: Request) -> tuple[str, ...]:

@@ -257,6 +257,13 @@ class Node:
             raise self.refused(f"Core ML has it for floats only, not for {self.dtype(place)}")
 
 
+def open_same(node: Node, x: Var) -> dict[str, str]:
+    """Core ML's own word for ONNX's `auto_pad`, where the sizes it depends on are left open; else nothing."""
+    kinds = {"SAME_UPPER": "same", "SAME_LOWER": "same_lower"}
+    kind = kinds.get(str(node.attribute("auto_pad", "")))
+    return {"pad_type": kind} if kind and any(is_symbolic(size) for size in x.shape[2:]) else {}
+
+
 # --- small pieces of MIL ------------------------------------------------------------------------
 
 
