@@ -349,7 +349,6 @@ def _computed_at_all(cell: Cell, kind: str, compute: Callable[[], Reference]) ->
         raise ModelError(
             f"the model itself does not compute at every shape tried ({kind}): {error.message}",
             hint="list the shapes that it takes: --flexible 'NAME=1,3,64,64|1,3,96,96'",
-            detail=error.detail,
         ) from error
 
 

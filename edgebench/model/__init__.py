@@ -101,7 +101,7 @@ def prepare(
     if cut_nms:
         made = without_nms(made)
         steps.append({"step": CUT_NMS_STEP, "settings": {}, "input": named})
-    opened = open_up(made, flexible)
+    opened = open_up(made, flexible, shapes)
     if flexible:
         texts = {each.name: each.text() for each in flexible}
         steps.append({"step": "open", "settings": texts, "input": named})

@@ -130,15 +130,21 @@ def _joined(shape: Sequence[int]) -> str:
 # --- in the model -------------------------------------------------------------------------------
 
 
-def open_up(model: ModelProto, wanted: Sequence[OpenInput]) -> dict[str, Range]:
+def open_up(model: ModelProto, wanted: Sequence[OpenInput], shapes: Mapping[str, Shape]) -> dict[str, Range]:
     """The names that the open sizes have in the model now, with their limits; fixed ones are written into it.
 
-    UserError when the model has no such input, fixes a size itself, or two inputs disagree about one.
+    UserError when the model has no such input, fixes a size itself, two inputs disagree about one, or
+    `shapes` fixes an input that is to be open.
     """
     inputs = {value.name: value for value in real_inputs(model.graph)}
     names = [each.name for each in wanted]
     if len(set(names)) < len(names):
         raise UserError("--flexible names an input twice", hint="give each input once")
+    for name in set(names) & set(shapes):
+        raise UserError(
+            f'"{name}" is given by --shape and by --flexible',
+            hint=f"--flexible '{name}=...@{_joined(shapes[name])}' alone: its default stands behind @",
+        )
     if any(each.shapes for each in wanted) and len(wanted) > 1:
         raise UserError(
             "listed shapes are possible for one input alone", hint="give ranges, such as 'x=1..8,3,224,224'"

@@ -41,7 +41,7 @@ class CoreMlConverter:
     """ONNX -> ML Program, for iOS 17 and macOS 14 or newer."""
 
     runtime = "coreml"
-    revision = 1
+    revision = 2
     forms: ClassVar[Mapping[str, Form]] = {
         "fp32": Form(what="ML Program in float32, iOS 17 and macOS 14 or newer"),
         "fp16": Form(what="ML Program computed in float16", options={"compute": "float16"}),
