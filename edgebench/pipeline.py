@@ -25,6 +25,9 @@ from edgebench.convert.run import Conversion, Limits, Wanted, convert
 from edgebench.convert.run import Prepared as Ready
 from edgebench.device.session import InputSet, Lease, Placed, Session, open_session, read_samples, save_inputs
 from edgebench.errors import BugError, DeviceError, ModelError, ParityError, UserError
+from edgebench.model import flexible, images
+from edgebench.model.flexible import OpenInput
+from edgebench.model.images import ImageInput
 from edgebench.records import (
     Artifact,
     Device,
@@ -61,8 +64,9 @@ BUILT_ON_DEVICE = (
 )  # their artifact is an ONNX file and a plan: here the reference runs that file
 QUANTIZED = ("int8", "int8-dynamic")
 PARITY_SAMPLES = 4
+GENERATED = "generated"
 GENERATED_SEED = 20261123
-CANONICAL_REVISION = 2  # raised whenever the same file would give another canonical form
+CANONICAL_REVISION = 3  # raised whenever the same file would give another canonical form
 WRITTEN_OUT_REVISION = 2  # raised whenever the same operators would be written out otherwise
 NOISE_REVISION = 1  # raised whenever a noise floor would come out otherwise
 NOISE_RUNS = 3
@@ -90,6 +94,8 @@ class Cell(Record, frozen=True):
 
     `as_is` takes the model as it comes; otherwise it is compressed to `precision` where need be.
     `inputs` and `calibration` are `.npz` files. `options` are the converter's, of a target that is built for.
+    `cut_nms`: the model ends before its NonMaxSuppression. `flexible`: inputs whose sizes stay open, and
+    `images`: inputs that are fed pixels, for Core ML.
     """
 
     model_path: str
@@ -100,6 +106,9 @@ class Cell(Record, frozen=True):
     arch: str = "x86_64"
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     batch: int = 1
+    cut_nms: bool = False
+    flexible: tuple[OpenInput, ...] = ()
+    images: tuple[ImageInput, ...] = ()
     inputs: str | None = None
     calibration: str | None = None
     options: tuple[tuple[str, str], ...] = ()
@@ -313,14 +322,22 @@ def first_proven(
 def canonical_form(cell: Cell, bench: Workbench) -> tuple[ModelInfo, Artifact]:
     """The model with static shapes and sorted nodes, proven equal to the file given; made once."""
     path = Path(cell.model_path)
-    key = _key("canonical", model.digest(path), cell.shapes, cell.batch, cell.name, CANONICAL_REVISION)
+    shaped = (cell.shapes, cell.batch, cell.cut_nms, cell.flexible)
+    key = _key("canonical", model.digest(path), shaped, cell.name, CANONICAL_REVISION)
     made = bench.artifacts.lookup(key) or _make_canonical(cell, path, key, bench)
     return _info(made, bench), made
 
 
 def _make_canonical(cell: Cell, path: Path, key: str, bench: Workbench) -> Artifact:
     with bench.scratch() as folder:
-        info = model.prepare(path, shapes=dict(cell.shapes), batch=cell.batch, out=folder / MODEL_FILE)
+        info = model.prepare(
+            path,
+            shapes=dict(cell.shapes),
+            batch=cell.batch,
+            cut_nms=cell.cut_nms,
+            flexible=cell.flexible,
+            out=folder / MODEL_FILE,
+        )
         info = replace(info, name=cell.name or info.name)
         _prove_canonical(cell, folder, info, bench)
         return _keep_onnx(folder, info, key, bench)
@@ -335,13 +352,27 @@ def _prove_canonical(cell: Cell, folder: Path, info: ModelInfo, bench: Workbench
     path = Path(cell.model_path)
     inputs, kind = parity_inputs(cell, info, bench)
     draft = _onnx_artifact(info, "")
+    given = model.without_nms(model.load(path)) if cell.cut_nms else model.load(path)
     with bench.scratch() as original:
-        (original / MODEL_FILE).write_bytes(model.load(path).SerializeToString())
-        wanted = bench.computed(draft, original, inputs)
+        (original / MODEL_FILE).write_bytes(given.SerializeToString())
+        wanted = _computed_at_all(cell, kind, lambda: bench.computed(draft, original, inputs))
     bounds = Bounds(parity.bound_for("fp32"), {})
     report = _judge(wanted, bench.computed(draft, folder, inputs).samples, bounds, CONTROLLER, kind)
     if not report.passed:
         raise BugError(f"the canonical form of {path.name} computes something else: {_why(report)}")
+
+
+def _computed_at_all(cell: Cell, kind: str, compute: Callable[[], Reference]) -> Reference:
+    """The reference; ModelError that tells the shapes tried where a model does not take all that it shall."""
+    try:
+        return compute()
+    except ModelError as error:
+        if not cell.flexible:
+            raise
+        raise ModelError(
+            f"the model itself does not compute at every shape tried ({kind}): {error.message}",
+            hint="list the shapes that it takes: --flexible 'NAME=1,3,64,64|1,3,96,96'",
+        ) from error
 
 
 def choose_form(cell: Cell, info: ModelInfo, bench: Workbench) -> Form:
@@ -358,6 +389,11 @@ def choose_form(cell: Cell, info: ModelInfo, bench: Workbench) -> Form:
         raise ModelError(f"{info.name}: {cell.runtime} cannot take it: {refusal.reason}", hint=refusal.hint)
     if cell.as_is or info.precision in (cell.precision, f"{cell.precision}-qdq"):
         return replace(form, steps=())
+    if cell.flexible and "int8-static" in form.steps:
+        raise UserError(
+            f"{cell.precision} ranges are found at one shape, and --flexible leaves sizes open",
+            hint="--shape in place of --flexible; or convert a QDQ model, which brings its ranges along",
+        )
     if info.precision != "fp32":
         raise ModelError(
             f"{info.name} is {info.precision} already and cannot be made {cell.precision}",
@@ -427,13 +463,18 @@ def convert_variant(cell: Cell, way: Way, source: Artifact, bench: Workbench) ->
         variant=source.variant,
         model_digest=source.model_digest,
         ingredients={"onnx": source.digest} | ({"calibration": sha256(calibration)} if calibration else {}),
-        options=way.options | dict(cell.options),
+        options=way.options | dict(cell.options) | _of_inputs(cell),
     )
 
     def ready() -> Ready:
         return Ready(bench.artifacts.path(source.digest) / MODEL_FILE, _info(source, bench), calibration)
 
     return convert(wanted, ready, bench.artifacts, home=bench.home, limits=bench.limits)
+
+
+def _of_inputs(cell: Cell) -> dict[str, str]:
+    """What the converter is told of open sizes and image inputs."""
+    return flexible.to_options(cell.flexible) | images.to_options(cell.images)
 
 
 def _calibration(cell: Cell, source: Artifact, bench: Workbench) -> Path | None:
@@ -454,12 +495,30 @@ def _calibration(cell: Cell, source: Artifact, bench: Workbench) -> Path | None:
 
 
 def parity_inputs(cell: Cell, info: ModelInfo, bench: Workbench) -> tuple[InputSet, str]:
-    """The samples that parity and timing use, and where they come from: the user's file, or seeded."""
+    """The samples that parity and timing use, and where they come from: the user's file, or seeded.
+
+    A model of open sizes gets one for each shape it is tried at; the user's are of its default shape.
+    """
+    first, *others = model.trials(info, cell.flexible)
     if cell.inputs is None:
-        return save_inputs([model.random_inputs(info, GENERATED_SEED)], bench.home), "generated"
-    path = Path(cell.inputs)
-    samples = islice(model.batches(model.read_inputs(path, info), info), PARITY_SAMPLES)
-    return save_inputs(list(samples), bench.home), path.name
+        samples, kind = [_generated(first, cell)], GENERATED
+    else:
+        path = Path(cell.inputs)
+        arrays = islice(model.batches(model.read_inputs(path, first), first), PARITY_SAMPLES)
+        samples, kind = [model.as_fed(sample, cell.images) for sample in arrays], path.name
+    samples += [_generated(each, cell) for each in others]
+    if others:
+        kind += f" at {'; '.join(_shapes_of(each) for each in (first, *others))}"
+    return save_inputs(samples, bench.home), kind
+
+
+def _generated(info: ModelInfo, cell: Cell) -> dict[str, np.ndarray]:
+    made = model.random_inputs(info, GENERATED_SEED)
+    return model.as_fed(model.as_pixels(made, cell.images), cell.images)
+
+
+def _shapes_of(info: ModelInfo) -> str:
+    return " ".join(f"{each.name}={'x'.join(map(str, each.shape))}" for each in info.inputs)
 
 
 def prove(
@@ -704,7 +763,7 @@ def _noise_margin_db(runtime: str, precision: str) -> float:
 
 
 def _way_out(report: ParityReport) -> str:
-    if report.inputs == "generated":
+    if report.inputs.startswith(GENERATED):
         return "generated inputs may say little of this model: give typical ones with --inputs FILE.npz"
     return "try another runtime or precision; edgebench verify --bisect names the layer that departs"
 
@@ -726,7 +785,7 @@ def _by_definition(path: Path, inputs: InputSet, *, in_any_case: bool) -> Refere
 
     if not in_any_case and not definition.is_doubtful(path):
         return None
-    if not definition.is_small(model.inspect(path)):
+    if not definition.is_small(model.inspect(path), sum(each.size_bytes for each in inputs.files)):
         return None
     try:
         return Reference(definition.outputs(model.load(path), read_samples(inputs)), DEFINITION)

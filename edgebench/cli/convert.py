@@ -12,6 +12,7 @@ from edgebench.cli.output import emit_json, json_option, note, print_table, warn
 from edgebench.cli.progress import Progress
 from edgebench.cli.setup import (
     calibration_option,
+    cut_nms_option,
     inputs_option,
     precisions_of,
     read_settings,
@@ -39,12 +40,28 @@ from edgebench.records import RUNTIMES, ParityReport, Target, to_json
 from edgebench.targets import find as find_target
 from edgebench.units import format_bytes, format_duration, significant
 
+WITH_BOUNDARY = ("coreml",)  # runtimes whose artifacts have open sizes and image inputs
+
 
 @click.command()
 @click.argument("model_path", metavar="MODEL", type=click.Path())
 @click.option("--to", "runtimes", required=True, metavar="RUNTIME[,RUNTIME]", help=f"{', '.join(RUNTIMES)}.")
 @click.option("--precision", metavar="P", help="fp32, fp16, int8 or int8-dynamic; default: as the model is.")
 @shape_option
+@cut_nms_option
+@click.option(
+    "--flexible",
+    multiple=True,
+    metavar="NAME=1..8,3,64..512,64..512",
+    help="Core ML: leave sizes open within ranges, or list shapes: NAME=1,3,224,224|1,3,448,448.",
+)
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    metavar="NAME=rgb,scale=1/255,bias=R:G:B",
+    help="Core ML: an input takes pixels (rgb, bgr, gray) and scales them; --inputs holds pixels then.",
+)
 @inputs_option
 @calibration_option
 @click.option(
@@ -64,6 +81,9 @@ def convert(
     runtimes: str,
     precision: str | None,
     shapes: tuple[str, ...],
+    cut_nms: bool,
+    flexible: tuple[str, ...],
+    images: tuple[str, ...],
     inputs: str | None,
     calibration: str | None,
     arch: str | None,
@@ -85,6 +105,9 @@ def convert(
             as_is=one == "as-is",
             arch=arch or _arch_of(target),
             shapes=tuple(model.parse_shape(shape) for shape in shapes),
+            cut_nms=cut_nms,
+            flexible=tuple(model.parse_flexible(text) for text in flexible),
+            images=tuple(model.parse_image(text) for text in images),
             inputs=inputs,
             calibration=calibration,
             options=_options_of(target, runtime),
@@ -135,8 +158,19 @@ def _demand_offer(cell: Cell, target: Target | None) -> None:
         )
 
 
+def _demand_boundary(cell: Cell) -> None:
+    """UserError when open sizes or image inputs are asked of a runtime whose artifacts have none."""
+    asked = [flag for flag, given in (("--flexible", cell.flexible), ("--image", cell.images)) if given]
+    if asked and cell.runtime not in WITH_BOUNDARY:
+        raise UserError(
+            f"{' and '.join(asked)}: {cell.runtime} artifacts have fixed shapes and take tensors",
+            hint=f"--to {WITH_BOUNDARY[0]} alone, or --shape NAME=1,3,224,224",
+        )
+
+
 def _convert(cell: Cell, target: Target | None, bench: Workbench) -> Prepared | EdgebenchError:
     try:
+        _demand_boundary(cell)
         _demand_offer(cell, target)
         return prepare(cell, bench)
     except EdgebenchError as error:

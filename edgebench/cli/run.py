@@ -14,6 +14,7 @@ from edgebench.cli.output import emit_json, json_option, note, warn
 from edgebench.cli.progress import Progress
 from edgebench.cli.setup import (
     calibration_option,
+    cut_nms_option,
     inputs_option,
     inventory_option,
     precisions_of,
@@ -80,6 +81,7 @@ class Outcome(NamedTuple):
 @click.option("--resume", metavar="RUN", help="Continue an interrupted run at its next launch.")
 @inventory_option
 @shape_option
+@cut_nms_option
 @inputs_option
 @calibration_option
 @click.option("--launches", type=int, help="Fresh processes per job: the statistical unit.")
@@ -102,6 +104,7 @@ def run(
     resume: str | None,
     inventory: str | None,
     shapes: tuple[str, ...],
+    cut_nms: bool,
     inputs: str | None,
     calibration: str | None,
     launches: int | None,
@@ -133,8 +136,9 @@ def run(
             min_duration_s=_seconds(min_duration),
             cooldown_s=_seconds(cooldown),
         )
+        planned = _models(models, shapes, inputs, calibration)
         plan = Plan(
-            models=_models(models, shapes, inputs, calibration),
+            models=_without_nms(planned) if cut_nms else planned,
             runtimes=runtimes_of(runtimes),
             precisions=precisions_of(precision) or (plans.AS_IS,),
             on=selector or "all",
@@ -178,6 +182,17 @@ def _names_and_sizes(path: str) -> set[str]:
     return {each.name for each in inputs} | {
         size for each in inputs for size in each.shape if isinstance(size, str)
     }
+
+
+def _without_nms(models: tuple[PlannedModel, ...]) -> tuple[PlannedModel, ...]:
+    """The same models, cut where they have a NonMaxSuppression; UserError when none has."""
+    made = tuple(
+        replace(each, cut_nms="NonMaxSuppression" in model.inspect(Path(each.path)).operators)
+        for each in models
+    )
+    if not any(each.cut_nms for each in made):
+        raise UserError("--cut-nms: no model has a NonMaxSuppression", hint="leave out --cut-nms")
+    return made
 
 
 def _seconds(text: str | None) -> float | None:

@@ -42,6 +42,9 @@ inputs_option = click.option(
 calibration_option = click.option(
     "--calibration", type=click.Path(), metavar="FILE.npz", help="Samples that int8 is calibrated with."
 )
+cut_nms_option = click.option(
+    "--cut-nms", is_flag=True, help="End before NonMaxSuppression: return its boxes and scores instead."
+)
 
 
 def read_settings(inventory: str | None = None) -> Settings:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from edgebench import model
@@ -21,6 +23,7 @@ from edgebench.cli.setup import (
 )
 from edgebench.device.session import Lease
 from edgebench.errors import EXIT_ERROR, EXIT_OK
+from edgebench.model import flexible, images
 from edgebench.pipeline import Cell, open_device, verify_artifact
 from edgebench.records import Artifact, ParityReport, replace, to_json
 from edgebench.units import significant
@@ -60,6 +63,9 @@ def verify(
             runtime=artifact.runtime,
             precision=artifact.precision,
             shapes=tuple(model.parse_shape(shape) for shape in shapes),
+            cut_nms=_ends_before_nms(model_path, artifact),
+            flexible=flexible.from_options(artifact.options),
+            images=images.from_options(artifact.options),
             inputs=inputs,
         )
         if device_name is None:
@@ -73,9 +79,22 @@ def verify(
                 report = verify_artifact(cell, artifact, folder, bench, session=session, facts=facts)
         departure = None
         if bisect and not report.passed:
-            departure = first_departure(replace(cell, as_is=True, arch=this_arch()), bench)
+            departure = first_departure(_at_one_shape(cell), bench)
     _show(report, departure, artifact, as_json=as_json)
     return EXIT_OK if report.passed else EXIT_ERROR
+
+
+def _ends_before_nms(model_path: str, artifact: Artifact) -> bool:
+    """Whether the artifact's model was cut before NonMaxSuppression, and the one named here was not."""
+    was_cut = any(step.split(" ", 1)[0] == model.CUT_NMS_STEP for step in artifact.lineage)
+    return was_cut and "NonMaxSuppression" in model.inspect(Path(model_path)).operators
+
+
+def _at_one_shape(cell: Cell) -> Cell:
+    """The cell taken as it is, with tensors of its default shapes: layers are tried one by one at those."""
+    shapes = dict(cell.shapes) | {each.name: each.default for each in cell.flexible}
+    plain = replace(cell, flexible=(), images=(), shapes=tuple(sorted(shapes.items())))
+    return replace(plain, as_is=True, arch=this_arch())
 
 
 def _show(report: ParityReport, departure: Departure | None, artifact: Artifact, *, as_json: bool) -> None:

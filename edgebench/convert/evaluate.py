@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgebench.convert.base import Answer, read_arrays, write_arrays
 from edgebench.errors import BugError, InfrastructureError, ModelError, UserError
+from edgebench.model import images
 from edgebench.records import Artifact, decode
 
 if TYPE_CHECKING:
@@ -34,12 +35,20 @@ def evaluates(runtime: str) -> bool:
 def evaluate(
     artifact: Artifact, folder: Path, samples: Sequence[Mapping[str, NDArray[Any]]], *, time_s: float
 ) -> list[Arrays]:
-    """What the artifact computes for each sample, by ONNX name; ModelError when the interpreter cannot."""
+    """What the artifact computes for each sample, by ONNX name; ModelError when the interpreter cannot.
+
+    Samples are the ONNX model's; an image input is fed the pixels that they were made of.
+    """
+    pictures = {each.name: each for each in images.from_options(artifact.options)}
     with tempfile.TemporaryDirectory(prefix="edgebench-") as scratch:
         given = [Path(scratch) / f"inputs-{number}.npz" for number in range(len(samples))]
         made = [Path(scratch) / f"outputs-{number}.npz" for number in range(len(samples))]
         for path, sample in zip(given, samples, strict=True):
-            named = {artifact.blobs.get(name, name): _handed_over(each) for name, each in sample.items()}
+            fed = {
+                name: pictures[name].pixels(each) if name in pictures else each
+                for name, each in sample.items()
+            }
+            named = {artifact.blobs.get(name, name): _handed_over(each) for name, each in fed.items()}
             write_arrays(path, named)
         pairs = [str(path) for pair in zip(given, made, strict=True) for path in pair]
         _interpret(artifact, [str(folder / artifact.entry["package"]), *pairs], time_s)

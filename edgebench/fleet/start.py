@@ -76,6 +76,7 @@ def assignment(planned: PlannedJob, targets: Mapping[str, Target]) -> Assignment
         arch=targets[job.target].platform.arch,
         shapes=tuple(sorted(source.shapes.items())),
         batch=job.workload.batch,
+        cut_nms=source.cut_nms,
         inputs=source.inputs,
         calibration=source.calibration,
     )

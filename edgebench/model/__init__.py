@@ -6,7 +6,7 @@ onnx and numpy are imported on first use.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,20 +17,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
+    from edgebench.model.flexible import OpenInput
+    from edgebench.model.images import ImageInput
+
     Arrays = dict[str, NDArray[Any]]
 
+CUT_NMS_STEP = "cut-nms"  # its name in the lineage
+
 __all__ = [
+    "CUT_NMS_STEP",
+    "as_fed",
+    "as_pixels",
     "batches",
     "digest",
     "fp16_to_fp32",
     "inspect",
     "lineage",
     "load",
+    "parse_flexible",
+    "parse_image",
     "parse_shape",
     "prepare",
     "random_inputs",
     "read_inputs",
     "tidied",
+    "trials",
+    "without_nms",
     "write",
 ]
 
@@ -63,20 +75,37 @@ def inspect(path: Path) -> ModelInfo:
     return _described(model, Path(path).stem, named, size_bytes)
 
 
-def prepare(path: Path, *, shapes: Mapping[str, tuple[int, ...]], batch: int = 1, out: Path) -> ModelInfo:
+def prepare(
+    path: Path,
+    *,
+    shapes: Mapping[str, tuple[int, ...]],
+    batch: int = 1,
+    cut_nms: bool = False,
+    flexible: Sequence[OpenInput] = (),
+    out: Path,
+) -> ModelInfo:
     """The canonical model, written to `out`: static, sorted, with all shapes and without exporters' notes.
 
     An opset that is too old for runtimes is raised (its lineage says so). A leading dimension that is its
     input's only unknown one becomes `batch` (its lineage says so); every
-    other unknown one must be given in `shapes`, else a UserError shows the option to type. Values do not
-    change, and the same input gives the same bytes. Errors as for `load`.
+    other unknown one must be given in `shapes`, else a UserError shows the option to type. `cut_nms`: it ends
+    before NonMaxSuppression, as `without_nms` says. The sizes that `flexible` gives ranges for stay open.
+    Values do not change, and the same input gives the same bytes. Errors as for `load`.
     """
     from edgebench.model import base, canonical, info, opset
+    from edgebench.model.flexible import open_up
 
     model, named, _ = _loaded(path)
     made = base.inlined(model)
-    frozen = canonical.freeze(made, shapes, batch)
     steps = info.lineage(made)
+    if cut_nms:
+        made = without_nms(made)
+        steps.append({"step": CUT_NMS_STEP, "settings": {}, "input": named})
+    opened = open_up(made, flexible, shapes)
+    if flexible:
+        texts = {each.name: each.text() for each in flexible}
+        steps.append({"step": "open", "settings": texts, "input": named})
+    frozen = canonical.freeze(made, shapes, batch, opened)
     newer = opset.raised(made)
     if newer is not None:
         made = newer
@@ -84,8 +113,19 @@ def prepare(path: Path, *, shapes: Mapping[str, tuple[int, ...]], batch: int = 1
     if frozen.inputs:
         settings = {name: list(shape) for name, shape in sorted(frozen.inputs.items())}
         steps.append({"step": "freeze", "settings": settings, "input": named})
+    info.set_metadata(made, {info.KEY_SOURCE: info.metadata(made).get(info.KEY_SOURCE, named)})
     name, variant = info.names(made, Path(path).stem)
     return write(made, out, name=name, variant=variant, steps=steps)
+
+
+def without_nms(model: ModelProto) -> ModelProto:
+    """A new model that ends before its NonMaxSuppression and returns the boxes and scores it would take.
+
+    Outputs that do not depend on it stay. UserError when the model has none.
+    """
+    from edgebench.model import cut
+
+    return cut.without_nms(model)
 
 
 def tidied(model: ModelProto, name: str) -> ModelInfo:
@@ -130,6 +170,41 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     from edgebench.model import inputs
 
     return inputs.parse_shape(text)
+
+
+def parse_flexible(text: str) -> OpenInput:
+    """The input of open sizes that "x=1..8,3,224..448,224..448" or "x=1,3,224,224|1,3,448,448" names."""
+    from edgebench.model import flexible
+
+    return flexible.parse(text)
+
+
+def parse_image(text: str) -> ImageInput:
+    """The image input that "x=rgb,scale=1/255,bias=-0.485:-0.456:-0.406" names."""
+    from edgebench.model import images
+
+    return images.parse(text)
+
+
+def as_pixels(sample: Mapping[str, NDArray[Any]], given: Sequence[ImageInput]) -> Arrays:
+    """A generated sample whose image inputs became pixels of 0 to 255."""
+    from edgebench.model import images
+
+    return images.as_pixels(sample, given)
+
+
+def as_fed(sample: Mapping[str, NDArray[Any]], given: Sequence[ImageInput]) -> Arrays:
+    """The sample as the ONNX model takes it, the pixels of image inputs scaled; UserError for no pixels."""
+    from edgebench.model import images
+
+    return images.as_fed(sample, given)
+
+
+def trials(info: ModelInfo, flexible: Sequence[OpenInput]) -> list[ModelInfo]:
+    """The model at the shapes that a flexible one is tried at, the default first; itself where static."""
+    from edgebench.model.flexible import trials
+
+    return trials(info, flexible)
 
 
 def fp16_to_fp32(model: ModelProto) -> ModelProto:

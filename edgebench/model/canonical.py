@@ -6,7 +6,7 @@ Values do not change. The same input gives the same bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from edgebench.errors import UserError, did_you_mean
@@ -21,9 +21,13 @@ OLDEST_IR = 4  # from here on weights need not be graph inputs
 
 
 class Frozen:
-    """Which sizes were chosen while freezing: by symbol, and by input for the record of lineage."""
+    """Which sizes were chosen while freezing: by symbol, and by input for the record of lineage.
 
-    def __init__(self) -> None:
+    `open` are the symbols that are not to be frozen.
+    """
+
+    def __init__(self, open_: Iterable[str] = ()) -> None:
+        self.open = frozenset(open_)
         self.symbols: dict[str, int] = {}
         self.inputs: dict[str, Shape] = {}
 
@@ -31,15 +35,16 @@ class Frozen:
 # --- shapes -------------------------------------------------------------------------------------
 
 
-def freeze(model: ModelProto, shapes: Mapping[str, Shape], batch: int) -> Frozen:
+def freeze(model: ModelProto, shapes: Mapping[str, Shape], batch: int, open_: Iterable[str] = ()) -> Frozen:
     """What was frozen in the model: sizes in every input, given ones first, then a lone leading batch.
 
+    The symbols `open_` stay as they are.
     UserError when an input keeps an unknown dimension that `shapes` does not give, or `shapes` does not fit.
     """
     _drop_weight_inputs(model)
     graph = model.graph
     inputs = {value.name: value for value in real_inputs(graph)}
-    frozen = Frozen()
+    frozen = Frozen(open_)
     frozen.symbols.update(_symbol_sizes(shapes, inputs))
     for name, shape in shapes.items():
         if name in inputs:
@@ -50,7 +55,7 @@ def freeze(model: ModelProto, shapes: Mapping[str, Shape], batch: int) -> Frozen
         _apply_batch(value, batch, frozen)
     for value in inputs.values():
         _apply_symbols(value, frozen)
-    _refuse_unknown(list(inputs.values()))
+    _refuse_unknown(list(inputs.values()), frozen)
     _refuse_absurd(list(inputs.values()))
     _refuse_batch(list(inputs.values()), batch)
     _spread_symbols(graph, frozen)
@@ -87,6 +92,11 @@ def _known(dim: TensorShapeProto.Dimension) -> bool:
 
 def _dims(value: ValueInfoProto) -> list[TensorShapeProto.Dimension]:
     return list(value.type.tensor_type.shape.dim)
+
+
+def _settled(dim: TensorShapeProto.Dimension, frozen: Frozen) -> bool:
+    """Whether the size is known, or is to stay open."""
+    return _known(dim) or dim.dim_param in frozen.open
 
 
 def _symbol(dim: TensorShapeProto.Dimension) -> str:
@@ -129,7 +139,7 @@ def _apply_shape(value: ValueInfoProto, shape: Shape, frozen: Frozen) -> None:
 
 def _set(dim: TensorShapeProto.Dimension, size: int, value: ValueInfoProto, frozen: Frozen) -> None:
     """Write one size, and remember it for its symbol; UserError when the symbol already has another."""
-    if _known(dim):
+    if _settled(dim, frozen):
         return
     symbol = _symbol(dim)
     if symbol and frozen.symbols.setdefault(symbol, size) != size:
@@ -149,16 +159,17 @@ def _apply_symbols(value: ValueInfoProto, frozen: Frozen) -> None:
 
 def _apply_batch(value: ValueInfoProto, batch: int, frozen: Frozen) -> None:
     dims = _dims(value)
-    unknown = [dim for dim in dims if not _known(dim)]
+    unknown = [dim for dim in dims if not _settled(dim, frozen)]
     if len(unknown) == 1 and unknown[0] is dims[0]:
         _set(dims[0], batch, value, frozen)
 
 
-def _refuse_unknown(inputs: list[ValueInfoProto]) -> None:
+def _refuse_unknown(inputs: list[ValueInfoProto], frozen: Frozen) -> None:
     open_inputs = [
         value
         for value in inputs
-        if not value.type.tensor_type.HasField("shape") or not all(_known(dim) for dim in _dims(value))
+        if not value.type.tensor_type.HasField("shape")
+        or not all(_settled(dim, frozen) for dim in _dims(value))
     ]
     if open_inputs:
         shown = ", ".join(f'"{short(value.name)}" {shape_text(value)}' for value in open_inputs[:8])
@@ -214,7 +225,7 @@ def _spread_symbols(graph: GraphProto, frozen: Frozen) -> None:
         for dim in _dims(value):
             if _symbol(dim) in frozen.symbols:
                 dim.dim_value = frozen.symbols[_symbol(dim)]
-            elif not _known(dim):
+            elif not _settled(dim, frozen):
                 dim.Clear()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,12 +27,11 @@ MAX_BYTES = 1 << 20  # of the file and its inputs, where operations cannot be co
 DOUBTFUL = ("Attention", "MaxUnpool", "Resize")
 
 
-def is_small(info: ModelInfo) -> bool:
-    """Whether numpy computes the model in seconds."""
+def is_small(info: ModelInfo, fed_bytes: int) -> bool:
+    """Whether numpy computes the model on inputs of so many bytes in seconds."""
     if info.macs is not None:
         return info.macs <= MAX_MACS
-    fed = sum(math.prod(each for each in tensor.shape if isinstance(each, int)) for tensor in info.inputs)
-    return info.size_bytes + 4 * fed <= MAX_BYTES
+    return info.size_bytes + fed_bytes <= MAX_BYTES
 
 
 def is_doubtful(path: Path) -> bool:

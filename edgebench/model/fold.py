@@ -8,7 +8,7 @@ arithmetic are folded: values do not change.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -138,13 +138,23 @@ def _value(
     if node.op_type in ("Shape", "Size"):
         shape = sizes.get(node.input[0])
         return None if shape is None else _shape_or_size(node.op_type, shape, attributes)
-    rule = _RULES.get(node.op_type)
-    if rule is None or not node.input or any(name and name not in constants for name in node.input):
+    if not node.input or any(name and name not in constants for name in node.input):
         return None
     inputs = [constants[name] if name else None for name in node.input]
+    return by_rule(node.op_type, inputs, attributes, opset)
+
+
+def by_rule(operator: str, inputs: Sequence[Any], attributes: Mapping[str, Any], opset: int) -> Value | None:
+    """What the operator computes of small arrays; None without a rule for it, or where the inputs do not fit.
+
+    Arrays of objects, such as the symbols of sizes, are taken where numpy takes them.
+    """
+    rule = _RULES.get(operator)
+    if rule is None:
+        return None
     try:
         with np.errstate(all="ignore"):
-            value = rule(inputs, attributes, opset)
+            value = rule(inputs, dict(attributes), opset)
     except (ValueError, TypeError, IndexError, KeyError, OverflowError, np.exceptions.AxisError):
         return None  # the runtime will say what is wrong with it
     return None if value is None or np.size(value) > MAX_FOLDED_ELEMENTS else np.asarray(value)
@@ -205,6 +215,8 @@ def _cast(inputs: Sequence[Any], attributes: Attributes, _: int) -> Any:
     wanted = {1: np.float32, 6: np.int32, 7: np.int64, 9: np.bool_}.get(attributes["to"])
     if wanted is None or (inputs[0].dtype.kind == "f" and not np.isfinite(inputs[0]).all()):
         return None
+    if inputs[0].dtype == object:
+        return inputs[0] if wanted in (np.int32, np.int64) else None
     return inputs[0].astype(wanted)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "fp16", "int8-qdq", "int8-dynamic", "mixed"]
 
 KEY_MODEL, KEY_VARIANT, KEY_LINEAGE = "edgebench.model", "edgebench.variant", "edgebench.lineage"
+KEY_SOURCE = "edgebench.source_sha256"  # of the file that the lineage begins with
 MAX_LINEAGE_CHARS = 64 * 1024
 MAX_LINEAGE_STEPS = 64
 MAX_NAME_CHARS = 100

@@ -7,8 +7,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgebench.errors import ModelError
+from edgebench import model
+from edgebench.errors import ModelError, UserError
 from edgebench.model.cut import cut, layers
+from tests.models.detector import detector
 
 
 def network() -> onnx.ModelProto:
@@ -67,3 +69,66 @@ def test_what_does_not_lead_to_the_value_is_gone() -> None:
 def test_an_unknown_value_is_said() -> None:
     with pytest.raises(ModelError, match='no value "z"'):
         cut(network(), "z")
+
+
+# --- before NonMaxSuppression ---------------------------------------------------------------------
+
+
+def computed(made: onnx.ModelProto, names: list[str]) -> list[np.ndarray]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    image = np.random.default_rng(1).random((1, 3, 8, 8)).astype(np.float32)
+    return session.run(names, {"image": image})
+
+
+def test_boxes_and_scores_take_the_place_of_what_came_after_them() -> None:
+    whole = detector()
+    made = model.without_nms(whole)
+    onnx.checker.check_model(made)
+    assert [value.name for value in made.graph.output] == ["features", "boxes", "scores"]
+    assert {node.op_type for node in made.graph.node} == {"Conv", "Reshape", "Split", "Transpose", "Sigmoid"}
+    assert {weight.name for weight in made.graph.initializer} == {"w", "flat", "parts"}
+    for name, kind in (("boxes", TensorProto.FLOAT), ("scores", TensorProto.FLOAT)):
+        whole.graph.output.append(helper.make_tensor_value_info(name, kind, None))
+    names = ["features", "boxes", "scores"]
+    for found, wanted in zip(computed(made, names), computed(whole, names), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_thresholds_that_are_inputs_go_with_it() -> None:
+    whole = detector()
+    moved = next(weight for weight in whole.graph.initializer if weight.name == "overlap")
+    whole.graph.initializer.remove(moved)
+    whole.graph.input.append(helper.make_tensor_value_info("overlap", TensorProto.FLOAT, [1]))
+    assert [value.name for value in model.without_nms(whole).graph.input] == ["image"]
+
+
+def test_boxes_that_are_constants_can_still_be_returned() -> None:
+    whole = detector()
+    boxes = np.random.default_rng(2).random((1, 64, 4)).astype(np.float32)
+    whole.graph.initializer.append(numpy_helper.from_array(boxes, "anchors"))
+    next(node for node in whole.graph.node if node.name == "nms").input[0] = "anchors"
+    made = model.without_nms(whole)
+    onnx.checker.check_model(made)
+    (found,) = computed(made, ["anchors_given"])
+    np.testing.assert_array_equal(found, boxes)
+
+
+def test_a_model_without_it_is_not_cut() -> None:
+    with pytest.raises(UserError, match="has no NonMaxSuppression"):
+        model.without_nms(network())
+
+
+def test_inside_a_branch_it_is_not_cut() -> None:
+    with pytest.raises(ModelError, match="inside a branch"):
+        model.without_nms(detector(in_branch=True))
+
+
+def test_one_behind_another_is_not_cut() -> None:
+    whole = detector()
+    again = helper.make_node("NonMaxSuppression", ["kept_boxes", "scores"], ["twice"], name="second")
+    whole.graph.node.append(again)
+    whole.graph.output.append(helper.make_tensor_value_info("twice", TensorProto.INT64, ["K", 3]))
+    with pytest.raises(ModelError, match="kept_boxes"):
+        model.without_nms(whole)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PACKAGE = "model.mlpackage"
 MAX_RANK = 5
 _NO_WAY = {
-    "NonMaxSuppression": "cut it off the model and return its inputs (boxes and scores)",
+    "NonMaxSuppression": "--cut-nms ends the model before it and returns its boxes and scores",
 }
 
 
@@ -41,7 +41,7 @@ class CoreMlConverter:
     """ONNX -> ML Program, for iOS 17 and macOS 14 or newer."""
 
     runtime = "coreml"
-    revision = 1
+    revision = 2
     forms: ClassVar[Mapping[str, Form]] = {
         "fp32": Form(what="ML Program in float32, iOS 17 and macOS 14 or newer"),
         "fp16": Form(what="ML Program computed in float16", options={"compute": "float16"}),
@@ -81,7 +81,7 @@ class CoreMlConverter:
     def convert(self, request: Request, place: Place) -> Produced:
         """`model.mlpackage`; ModelError naming every node that Core ML cannot express exactly."""
         from edgebench import model
-        from edgebench.convert.coreml import frontend, package, table
+        from edgebench.convert.coreml import boundary, frontend, package, table
         from edgebench.model import weightonly
 
         _quiet()
@@ -92,14 +92,21 @@ class CoreMlConverter:
         if weightonly.applies(network):
             network = weightonly.rewritten(network)
         system = _system(network)
-        lowered = frontend.lower(network, _target(system), table.LOWERINGS)
-        made = _translated(lowered.program, system, half=request.options.get("compute") == "float16")
+        ends = boundary.read(network, request.options)
+        lowered = frontend.lower(network, _target(system), table.LOWERINGS, ends.symbols)
+        fed = [tensor.name for tensor in request.info.inputs]
+        made = _translated(
+            lowered.program,
+            system,
+            boundary.input_types(network, ends, lowered.names, fed),
+            half=request.options.get("compute") == "float16",
+        )
         package.save(made, place.output / PACKAGE, _metadata(request, network))
         return Produced(
             entry={"package": PACKAGE},
             blobs=lowered.names,
-            options={"minimum_target": system},
-            notes=_notes(request),
+            options={"minimum_target": system} | ends.options,
+            notes=(*_notes(request), *ends.notes),
             tool_s=time.perf_counter() - started,
         )
 
@@ -135,7 +142,7 @@ def _target(system: str) -> Any:
     return getattr(coremltools.target, system)
 
 
-def _translated(program: Any, system: str, *, half: bool) -> Any:
+def _translated(program: Any, system: str, inputs: list[Any] | None, *, half: bool) -> Any:
     """The model of coremltools for the program, its weights in a package of its own in a temporary folder."""
     import coremltools
 
@@ -146,6 +153,7 @@ def _translated(program: Any, system: str, *, half: bool) -> Any:
             source="milinternal",
             convert_to="mlprogram",
             compute_precision=precision,
+            inputs=inputs,
             minimum_deployment_target=_target(system),
             skip_model_load=True,
         )
@@ -163,21 +171,32 @@ def _has_half(info: ModelInfo) -> bool:
 
 
 def _metadata(request: Request, network: ModelProto) -> dict[str, str]:
-    """What the package says of its origin, and the author and licence that the ONNX file names."""
+    """What the package says of its origin, and the author, licence and version that the ONNX file names."""
     from edgebench import __version__
+    from edgebench.model.info import KEY_SOURCE, metadata
 
-    told = {entry.key.lower(): entry.value for entry in network.metadata_props}
+    told = {key.lower(): value for key, value in metadata(network).items()}
     known = {
         "author": told.get("author", ""),
         "license": told.get("license", told.get("licence", "")),
+        "version": told.get("version", str(network.model_version or "")),
         "edgebench.lineage": " -> ".join(request.info.lineage),
+        "edgebench.inputs": "; ".join(f"{key}={text}" for key, text in _of_inputs(request)),
     }
     return {key: value for key, value in known.items() if value} | {
         "edgebench.version": __version__,
         "edgebench.model": request.info.name,
+        "edgebench.variant": request.info.variant,
         "edgebench.precision": request.precision,
-        "edgebench.source_sha256": request.info.digest,
+        "edgebench.source_sha256": told.get(KEY_SOURCE, request.info.digest),
+        "edgebench.onnx_sha256": request.info.digest,
     }
+
+
+def _of_inputs(request: Request) -> list[tuple[str, str]]:
+    from edgebench.model import flexible, images
+
+    return [(k, v) for k, v in request.options.items() if k.startswith((flexible.OPTION, images.OPTION))]
 
 
 def _notes(request: Request) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from coremltools.converters.mil import mil
+from coremltools.converters.mil.mil.types import symbolic
 from numpy.typing import NDArray
 
 from edgebench.errors import ModelError
@@ -74,8 +75,15 @@ class Value:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The sizes of all axes."""
-        return tuple(int(size) for size in (self.var.shape if self.const is None else self.const.shape))
+        """The sizes of all axes; one that is left open is a symbol, which no `int` can be made of."""
+        return sizes(self.var if self.const is None else self.const)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a size is left open, or it is computed from such sizes."""
+        return any(is_symbolic(size) for size in self.shape) or (
+            self.const is not None and self.const.dtype == object
+        )
 
     @property
     def rank(self) -> int:
@@ -133,6 +141,16 @@ def constexpr(quantized: Quantized) -> Var:
     )
 
 
+def is_symbolic(size: Any) -> bool:
+    """Whether a size is left open: a symbol, or a term of symbols."""
+    return bool(symbolic.is_symbolic(size)) and not size.is_Integer
+
+
+def sizes(var: Var) -> tuple[int, ...]:
+    """The sizes of all axes as plain whole numbers; those that are left open stay symbols."""
+    return tuple(size if is_symbolic(size) else int(size) for size in var.shape)
+
+
 def stored(array: Array) -> Array:
     """The array in the type that MIL computes with: float32, int32 (clipped) or bool."""
     if array.dtype.kind == "f":
@@ -162,6 +180,11 @@ class Node:
         """The error that says why this node cannot be expressed exactly, and the way out."""
         return ModelError(f"{self.title}: {reason}", hint=hint)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a size of an input is left open."""
+        return any(value is not None and value.is_open for value in self.inputs)
+
     def given(self, place: int) -> bool:
         """Whether the optional input is there."""
         return place < len(self.inputs) and self.inputs[place] is not None
@@ -190,6 +213,11 @@ class Node:
     def ints(self, place: int, what: str) -> list[int]:
         """A constant input as whole numbers."""
         return [int(item) for item in self.constant(place, what).reshape(-1)]
+
+    def sizes(self, place: int, what: str) -> list[Any]:
+        """A constant input as sizes: whole numbers, and the symbols of those that are left open."""
+        listed = self.constant(place, what).reshape(-1)
+        return [size if is_symbolic(size) else int(size) for size in listed]
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute; texts come decoded."""
@@ -227,6 +255,13 @@ class Node:
         """A refusal where the input is no float."""
         if not self.floats(place):
             raise self.refused(f"Core ML has it for floats only, not for {self.dtype(place)}")
+
+
+def open_same(node: Node, x: Var) -> dict[str, str]:
+    """Core ML's own word for ONNX's `auto_pad`, where the sizes it depends on are left open; else nothing."""
+    kinds = {"SAME_UPPER": "same", "SAME_LOWER": "same_lower"}
+    kind = kinds.get(str(node.attribute("auto_pad", "")))
+    return {"pad_type": kind} if kind and any(is_symbolic(size) for size in x.shape[2:]) else {}
 
 
 # --- small pieces of MIL ------------------------------------------------------------------------
@@ -274,15 +309,52 @@ def wrapped(var: Var, dtype: np.dtype[Any]) -> Var:
 
 
 def reshaped(var: Var, shape: Sequence[int]) -> Var:
-    """The variable in another shape; nothing where it has that shape already. Sizes are all known."""
-    wanted = tuple(int(size) for size in shape)
+    """The variable in another shape; nothing where it has that shape already. Sizes may be left open."""
+    wanted = tuple(size if is_symbolic(size) else int(size) for size in shape)
     if tuple(var.shape) == wanted:
         return var
+    if any(is_symbolic(size) for size in (*var.shape, *wanted)):
+        return _reshaped_open(var, wanted)
     if not wanted:
         return mb.squeeze(x=var, axes=list(range(len(var.shape))))
     if not var.shape:
         return mb.expand_dims(x=var, axes=list(range(len(wanted))))
     return mb.reshape(x=var, shape=np.array(wanted, np.int32))
+
+
+def _reshaped_open(var: Var, wanted: tuple[Any, ...]) -> Var:
+    """The same where sizes are left open: axes of 1 come and go, or one open size follows from the others."""
+    if [size for size in var.shape if size != 1] == [size for size in wanted if size != 1]:
+        gone = [axis for axis, size in enumerate(var.shape) if size == 1]
+        new = [axis for axis, size in enumerate(wanted) if size == 1]
+        plain = mb.squeeze(x=var, axes=gone) if gone else var
+        return mb.expand_dims(x=plain, axes=new) if new else plain
+    rest = elements_open(var.shape) - elements_open(wanted)
+    if rest != 0 and rest.expand() != 0:
+        raise ValueError(f"{list(var.shape)} values do not fit into {list(wanted)} at every size")
+    if sum(is_symbolic(size) for size in wanted) != 1:
+        raise ValueError(f"{list(wanted)} has more than one size that is left open")
+    return mb.reshape(x=var, shape=np.array([-1 if is_symbolic(size) else size for size in wanted], np.int32))
+
+
+def size_at(var: Var, axis: int) -> Any:
+    """One size: a whole number, or the symbol of one that is left open."""
+    return sizes(var)[axis]
+
+
+def quotient(whole: Any, part: Any) -> Any:
+    """The size that is left when the others are known; ValueError where it is no whole one at every size."""
+    if not is_symbolic(whole) and not is_symbolic(part):
+        return int(whole) // max(int(part), 1)
+    found = whole / part
+    if found.as_numer_denom()[1] != 1:
+        raise ValueError(f"{whole} is no multiple of {part} at every size")
+    return found if is_symbolic(found) else int(found)
+
+
+def elements_open(shape: Sequence[Any]) -> Any:
+    """How many numbers a tensor has, by the symbols of sizes that are left open."""
+    return math.prod(size if is_symbolic(size) else int(size) for size in shape)
 
 
 def expanded(var: Var, rank: int) -> Var:
@@ -301,7 +373,22 @@ def broadcast_to(var: Var, shape: Sequence[int]) -> Var:
 
 def common_shape(*variables: Var) -> tuple[int, ...]:
     """The shape that variables have together."""
-    return tuple(int(size) for size in np.broadcast_shapes(*(tuple(each.shape) for each in variables)))
+    return broadcast_shape(*(sizes(each) for each in variables))
+
+
+def broadcast_shape(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """The shape that these broadcast to; a size that is left open goes with itself and with 1 only."""
+    if not any(is_symbolic(size) for shape in shapes for size in shape):
+        return tuple(int(size) for size in np.broadcast_shapes(*map(tuple, shapes)))
+    rank = max(map(len, shapes))
+    padded_shapes = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
+    made = []
+    for axis in zip(*padded_shapes, strict=True):
+        others = [size for size in axis if size != 1]
+        if any(size != others[0] for size in others):
+            raise ValueError(f"{list(map(list, shapes))} may not go together at every size")
+        made.append(others[0] if others else 1)
+    return tuple(made)
 
 
 def permuted(var: Var, order: Sequence[int]) -> Var:
@@ -314,21 +401,25 @@ def permuted(var: Var, order: Sequence[int]) -> Var:
 def sliced(var: Var, axis: int, start: int, stop: int, step: int = 1) -> Var:
     """`var[..., start:stop:step, ...]` along one axis, with known whole numbers and a positive step."""
     rank = len(var.shape)
-    begin, end, stride = [0] * rank, [int(size) for size in var.shape], [1] * rank
+    is_open = [is_symbolic(size) for size in var.shape]
+    begin, stride = [0] * rank, [1] * rank
+    end = [0 if is_symbolic(size) else int(size) for size in var.shape]
     begin[axis], end[axis], stride[axis] = start, stop, step
     if (start, stop, step) == (0, int(var.shape[axis]), 1):
         return var
+    whole = {"end_mask": np.array(is_open, np.bool_)} if any(is_open) else {}
     return mb.slice_by_index(
         x=var,
         begin=np.array(begin, np.int32),
         end=np.array(end, np.int32),
         stride=np.array(stride, np.int32),
+        **whole,
     )
 
 
 def taken(var: Var, indices: Array, axis: int) -> Var:
     """Entries along one axis, by constant indices that are not negative; of any type."""
-    if indices.ndim == 1 and np.array_equal(indices, np.arange(var.shape[axis])):
+    if indices.ndim == 1 and np.array_equal(indices, np.arange(int(var.shape[axis]))):
         return var
     if var.dtype == types.bool:
         return cast(taken(cast(var, "int32"), indices, axis), "bool")

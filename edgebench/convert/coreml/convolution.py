@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgebench.convert.coreml.base import Node, mb, padded, sliced
+from edgebench.convert.coreml.base import Node, mb, open_same, padded, sliced
 
 Pads = list[tuple[int, int]]
 
@@ -17,7 +17,8 @@ def conv(node: Node) -> Any:
     x, weight = node.var(0), node.value(1)
     axes = _axes(node, x)
     strides, dilations = spread(node, "strides", axes), spread(node, "dilations", axes)
-    pads = same_or_given(node, x.shape[2:], weight.shape[2:], strides, dilations)
+    same = open_same(node, x)
+    pads = [] if same else same_or_given(node, x.shape[2:], weight.shape[2:], strides, dilations)
     if any(size < 0 for pair in pads for size in pair):
         x, pads = _cropped(x, pads)
     if weight.const is None and any(dilation > 1 for dilation in dilations):
@@ -29,9 +30,8 @@ def conv(node: Node) -> Any:
         weight=weight.mil(),
         strides=np.array(strides, np.int32),
         dilations=np.array(dilations, np.int32),
-        pad_type="custom",
-        pad=np.array([size for pair in pads for size in pair], np.int32),
         groups=np.int32(node.attribute("group", 1)),
+        **(same or _given(pads)),
         **constant,
     )
     return out if bias is None or constant else _biased(out, bias.mil())
@@ -68,15 +68,15 @@ def _crops(
     """What is cut off the full result before and after each axis, and what is missing behind it."""
     axes = len(strides)
     behind = spread(node, "output_padding", axes, 0)
-    full = [
-        stride * (int(size) - 1) + dilation * (k - 1) + 1
-        for size, k, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True)
-    ]
     wanted = _wanted_shape(node, sizes, strides)
     if wanted is None:
         given = [int(size) for size in node.attribute("pads", [0] * (2 * axes))]
         pairs = list(zip(given[:axes], given[axes:], strict=True))
     else:
+        full = [
+            stride * (int(size) - 1) + dilation * (k - 1) + 1
+            for size, k, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True)
+        ]
         pairs = []
         for length, more, size in zip(full, behind, wanted, strict=True):
             total = max(length + more - size, 0)
@@ -127,6 +127,10 @@ def same_or_given(node: Node, sizes: Any, kernel: Any, strides: list[int], dilat
         small, large = total // 2, total - total // 2
         pads.append((small, large) if auto == "SAME_UPPER" else (large, small))
     return pads
+
+
+def _given(pads: Pads) -> dict[str, Any]:
+    return {"pad_type": "custom", "pad": np.array([size for pair in pads for size in pair], np.int32)}
 
 
 def _cropped(x: Any, pads: Pads) -> tuple[Any, Pads]:

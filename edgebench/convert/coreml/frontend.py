@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from edgebench.convert.coreml.base import (
     Value,
     cast,
     elements,
+    elements_open,
+    is_symbolic,
     mb,
     mil_type,
     reshaped,
@@ -84,9 +87,28 @@ _WORDS = (
     "block",
 )
 _RESERVED = frozenset((*_TYPES, *_WORDS))
+# operators that sizes may pass through as symbols
+_OF_SIZES = frozenset(
+    {
+        "Add",
+        "Cast",
+        "Concat",
+        "Gather",
+        "Identity",
+        "Mul",
+        "Reshape",
+        "Slice",
+        "Squeeze",
+        "Sub",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+_OPEN = "it must know a size that --flexible leaves open"
+_HINT_OPEN = "open fewer sizes, or convert a package for each shape: --shape instead of --flexible"
 _HINT_FALSE = "the model tells a false type or shape: export the network to ONNX again"
 _WAYS_OUT = {
-    "NonMaxSuppression": "cut it off the model and return its inputs (boxes and scores)",
+    "NonMaxSuppression": "--cut-nms ends the model before it and returns its boxes and scores",
     "If": "export the network without branches, or fold its condition to a constant",
     "Loop": "make its number of steps a constant, or export the network with the loop unrolled",
     "Scan": "fix the sequence length, or export the network with the loop unrolled",
@@ -112,18 +134,27 @@ class _Graph:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     readers: dict[str, list[str]] = field(default_factory=dict)
     refusals: list[ModelError] = field(default_factory=list)
+    symbols: Mapping[str, Any] = field(default_factory=dict)
     opset: int = 0
 
 
-def lower(model: ModelProto, target: Any, table: Mapping[str, str], **options: Any) -> Lowered:
+def lower(
+    model: ModelProto,
+    target: Any,
+    table: Mapping[str, str],
+    symbols: Mapping[str, Any] = MappingProxyType({}),
+    **options: Any,
+) -> Lowered:
     """The program that computes what the model computes; ModelError naming every node that has no exact form.
 
-    `table` is operator -> "module:function" of this package. `options` reach the lowerings.
+    `table` is operator -> "module:function" of this package. `symbols` are MIL's for the sizes that are left
+    open, by ONNX's names of them. `options` reach the lowerings.
     """
     mb.name_count.clear()  # names of variables then depend on the model alone
     ready = expanded(model, table)
     check_operators(ready, table)
     graph = _described(ready, dict(options))
+    graph.symbols = symbols
     names = io_names(ready)
     with Function(_placeholders(graph, names), opset_version=target) as function:
         _feed(graph, function, names)
@@ -264,7 +295,7 @@ def _inputs(model: ModelProto) -> Iterable[Any]:
 def _placeholders(graph: _Graph, names: dict[str, str]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for value in _inputs(graph.model):
-        shape = graph.shapes.get(value.name)
+        shape = _input_shape(graph, value)
         if shape is None:
             raise ModelError(
                 f'the input "{value.name}" has no fixed shape',
@@ -279,11 +310,21 @@ def _placeholders(graph: _Graph, names: dict[str, str]) -> dict[str, Any]:
     return made
 
 
+def _input_shape(graph: _Graph, value: Any) -> tuple[Any, ...] | None:
+    """The sizes of an input, open ones as symbols; None where one is unknown."""
+    typed = value.type.tensor_type
+    sizes = [
+        dim.dim_value if dim.HasField("dim_value") else graph.symbols.get(dim.dim_param)
+        for dim in typed.shape.dim
+    ]
+    return None if None in sizes or not typed.HasField("shape") else tuple(sizes)
+
+
 def _feed(graph: _Graph, function: Any, names: dict[str, str]) -> None:
     for value in _inputs(graph.model):
         var = function.inputs[names[value.name]]
         dtype = graph.dtypes[value.name]
-        if not graph.shapes[value.name]:
+        if not value.type.tensor_type.shape.dim:
             var = reshaped(var, ())
         graph.values[value.name] = Value(dtype=dtype, var=cast(var, mil_type(dtype)))
 
@@ -294,6 +335,8 @@ def _outputs(graph: _Graph, names: dict[str, str]) -> list[Any]:
         value = graph.values[output.name]
         if value is None or (value.const is not None and 0 in value.shape):
             raise ModelError(f'the output "{output.name}" is empty', hint="remove it from the model")
+        if value.const is not None and value.is_open:
+            raise ModelError(f'the output "{output.name}" tells a size that is left open', hint=_HINT_OPEN)
         var = value.mil()
         if var.dtype == types.bool:
             var = cast(var, "int32")
@@ -377,13 +420,15 @@ def _folded(graph: _Graph, proto: NodeProto, node: Node) -> list[Value | None] |
     """What the node computes, where all its inputs are constants; else None."""
     if node.op == "Shape":
         start, end = node.attribute("start", 0), node.attribute("end", node.value(0).rank)
-        return [_constant(np.array(node.value(0).shape[start:end], np.int64))]
+        return [_whole_numbers(node.value(0).shape[start:end])]
     if node.op == "Size":
-        return [_constant(np.array(elements(node.value(0).shape), np.int64))]
+        return [_whole_numbers(elements_open(node.value(0).shape))]
     if any(value is not None and value.const is None for value in node.inputs):
         return None
     if not _foldable(proto, set(proto.input)):
         return None
+    if any(value is not None and value.is_open for value in node.inputs):
+        return [_by_sizes(graph, node)]
     if node.op == "DequantizeLinear":
         try:
             return [_kept_integers(node) or _constant(_dequantized(node))]
@@ -394,6 +439,25 @@ def _folded(graph: _Graph, proto: NodeProto, node: Node) -> list[Value | None] |
     }
     results = _evaluated(graph, proto, node, feeds)
     return [None if result is None else _constant(result) for result in results]
+
+
+def _whole_numbers(values: Any) -> Value:
+    """A constant of int64; where some are open sizes, one that holds their symbols."""
+    array = np.array(values, dtype=object)
+    if not any(is_symbolic(each) for each in array.reshape(-1)):
+        return _constant(array.astype(np.int64))
+    return Value(dtype=np.dtype(np.int64), const=array)
+
+
+def _by_sizes(graph: _Graph, node: Node) -> Value:
+    """What a node computes from sizes that are left open: by the exact rules for shape arithmetic, or not."""
+    from edgebench.model.fold import by_rule
+
+    inputs = [None if value is None else value.const for value in node.inputs]
+    found = by_rule(node.op, inputs, node.attributes, graph.opset) if node.op in _OF_SIZES else None
+    if found is None:
+        raise node.refused(_OPEN, _HINT_OPEN)
+    return _whole_numbers(found)
 
 
 def _evaluated(graph: _Graph, proto: NodeProto, node: Node, feeds: dict[str, Any]) -> list[Any]:
@@ -478,6 +542,8 @@ def _lowered(node: Node, where: str) -> list[Any]:
     try:
         results = function(node)
     except _TOOL_ERRORS as error:
+        if node.is_open:
+            raise node.refused(f"{_OPEN} ({str(error)[:200]})", _HINT_OPEN) from error
         raise node.refused(f"Core ML Tools does not take it: {str(error)[:300]}") from error
     return list(results) if isinstance(results, tuple | list) else [results]
 

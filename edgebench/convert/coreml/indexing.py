@@ -10,6 +10,7 @@ from edgebench.convert.coreml.base import (
     Node,
     broadcast_to,
     cast,
+    is_symbolic,
     joined,
     mb,
     permuted,
@@ -45,11 +46,19 @@ def gather(node: Node) -> Any:
     """Entries along one axis."""
     x, kind = _whole(node.var(0))
     axis = node.axis(len(x.shape), 0)
-    indices = _counted(node, 1, int(x.shape[axis]))
+    indices = _counted_open(node, x, axis)
     if indices.shape:
         return cast(mb.gather(x=x, indices=indices, axis=np.int32(axis)), kind)
     one = mb.gather(x=x, indices=reshaped(indices, (1,)), axis=np.int32(axis))
     return cast(reshaped(one, [size for at, size in enumerate(x.shape) if at != axis]), kind)
+
+
+def _counted_open(node: Node, x: Any, axis: int) -> Any:
+    """The indices, none negative; along an axis of open size only constants that count from its beginning."""
+    given = node.value(1).const
+    if is_symbolic(x.shape[axis]) and given is not None and np.all(given >= 0):
+        return mb.const(val=given.astype(np.int32))
+    return _counted(node, 1, int(x.shape[axis]))
 
 
 def gather_elements(node: Node) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgebench.convert.coreml.base import Node, Value, mb, padded, reshaped, sliced
+from edgebench.convert.coreml.base import Node, Value, mb, padded, reshaped, sizes, sliced
 
 
 def batch_normalization(node: Node) -> Any:
@@ -78,7 +78,7 @@ def group_normalization(node: Node) -> Any:
     node.require_float()
     x, epsilon = node.var(0), float(node.attribute("epsilon", 1e-5))
     groups = int(node.attribute("num_groups"))
-    batch, channels, *rest = (int(size) for size in x.shape)
+    batch, channels, *rest = sizes(x)
     together = reshaped(x, (batch, groups, channels // groups * math.prod(rest)))
     normal, _, _ = _normalized(together, (2,), epsilon)
     scale, bias = node.var(1), node.var(2)

@@ -15,7 +15,8 @@ from edgebench.errors import ModelError
 
 MAX_RANK = 5  # Core ML's own limit
 _FAMILY = uuid.UUID("6d1f5b0e-5f0a-5c53-9a5e-3c1b0f2a7d41")  # ours, for names inside packages
-_FIELDS = ("author", "license")  # fields of their own in the description
+# what has a field of its own in the description -> its name there
+_FIELDS = {"author": "author", "license": "license", "version": "versionString"}
 _DATE = "com.github.apple.coremltools.conversion_date"
 
 
@@ -30,7 +31,7 @@ def save(model: Any, path: Path, metadata: Mapping[str, str]) -> None:
     described.userDefined.pop(_DATE, None)
     for key, value in metadata.items():
         if key in _FIELDS:
-            setattr(described, key, value)
+            setattr(described, _FIELDS[key], value)
         else:
             described.userDefined[key] = value
     program.write_bytes(spec.SerializeToString(deterministic=True))

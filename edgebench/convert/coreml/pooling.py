@@ -14,6 +14,7 @@ from edgebench.convert.coreml.base import (
     Node,
     cast,
     mb,
+    open_same,
     padded,
     reshaped,
 )
@@ -32,6 +33,8 @@ class _Window(NamedTuple):
 
 def max_pool(node: Node) -> Any:
     """The greatest of each window, and where it was found when that is asked."""
+    if _open_same(node):
+        return mb.max_pool(x=node.var(0), **_open_same(node))
     x, window = node.var(0), _window(node)
     if len(node.outputs) > 1 and node.outputs[1]:
         return _max_with_places(node, x, window)
@@ -47,8 +50,10 @@ def max_pool(node: Node) -> Any:
 def average_pool(node: Node) -> Any:
     """The mean of each window, with or without the border."""
     node.require_float()
-    x, window = node.var(0), _window(node)
     with_border = bool(node.attribute("count_include_pad", 0))
+    if _open_same(node):
+        return mb.avg_pool(x=node.var(0), exclude_padding_from_average=not with_border, **_open_same(node))
+    x, window = node.var(0), _window(node)
     if _native(node, window):
         return mb.avg_pool(
             x=x,
@@ -150,6 +155,19 @@ def _window(node: Node) -> _Window:
             count -= 1  # a window must begin inside the tensor or in the border before it
         steps.append(count)
     return _Window(kernel, strides, dilations, pads, sizes, steps)
+
+
+def _open_same(node: Node) -> dict[str, Any]:
+    """What Core ML's own pool is told where `auto_pad` depends on open sizes; nothing where it cannot."""
+    x = node.var(0)
+    same = open_same(node, x)
+    plain = all(int(step) == 1 for step in node.attribute("dilations", [])) and not any(node.outputs[1:])
+    if not same or not plain or not node.floats() or node.attribute("ceil_mode", 0):
+        return {}
+    axes = len(x.shape) - 2
+    kernel = [int(item) for item in node.attribute("kernel_shape")]
+    strides = [int(item) for item in node.attribute("strides", [1] * axes)]
+    return {"kernel_sizes": np.array(kernel, np.int32), "strides": np.array(strides, np.int32), **same}
 
 
 def _native(node: Node, window: _Window) -> bool:

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebench.convert.coreml.base import Node, mb, permuted, taken, types
+from edgebench.convert.coreml.base import Node, is_symbolic, mb, permuted, quotient, size_at, taken, types
+
+_SAMPLE_SIZES = (5, 8, 33)  # align_corners is the rule that depends on the size, and it differs at each
 
 
 class _Axis(NamedTuple):
@@ -53,12 +55,63 @@ def resize(node: Node) -> Any:
     }
     if node.opset < 11:
         how = {"mode": node.attribute("mode", "nearest"), "coordinates": "asymmetric", "nearest": "floor"}
+    if any(is_symbolic(size) for size in x.shape):
+        return _repeated(node, x, how)
     return _resized(node, x, _axes(node, x, how["coordinates"]), how)
+
+
+def _repeated(node: Node, x: Any, how: dict[str, str]) -> Any:
+    """Resized by whole factors, the one thing that is the same operator for every size of an image."""
+    factors = _factors(node, x)
+    plain = how["coordinates"] == "half_pixel" and not node.attribute("antialias", 0)
+    if how["mode"] == "nearest" and all(_repeats(node, factor, how) for factor in factors):
+        return mb.upsample_nearest_neighbor(
+            x=x, scale_factor_height=np.int32(factors[0]), scale_factor_width=np.int32(factors[1])
+        )
+    if how["mode"] == "linear" and plain and node.floats():
+        return mb.upsample_bilinear(
+            x=x,
+            scale_factor_height=np.int32(factors[0]),
+            scale_factor_width=np.int32(factors[1]),
+            align_corners=False,
+        )
+    raise ValueError(
+        "with open sizes: nearest values, or linear ones by half_pixel, are resized by whole factors"
+    )
+
+
+def _factors(node: Node, x: Any) -> list[int]:
+    """By what height and width are multiplied; ValueError where that is not known, not whole, or not all."""
+    listed = [node.counted(int(axis), len(x.shape)) for axis in node.attribute("axes", range(len(x.shape)))]
+    sizes_given = node.opset >= 11 and node.given(3)
+    if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise ValueError("with open sizes, no aspect ratio is kept")
+    if sizes_given:
+        given = node.sizes(3, "the sizes")
+        scales = [quotient(size, size_at(x, axis)) for size, axis in zip(given, listed, strict=True)]
+    else:
+        scales = _numbers(node, 2 if node.opset >= 11 else 1, "the scales")
+    by_axis = {axis: float(scale) for axis, scale in zip(listed, scales, strict=True)}
+    factors = [by_axis.pop(2, 1.0), by_axis.pop(3, 1.0)]
+    whole = all(factor >= 1 and factor == int(factor) for factor in factors)
+    if len(x.shape) != 4 or not whole or any(scale != 1 for scale in by_axis.values()):
+        raise ValueError("with open sizes, height and width alone are resized, by whole factors")
+    return [int(factor) for factor in factors]
+
+
+def _repeats(node: Node, factor: int, how: dict[str, str]) -> bool:
+    """Whether ONNX's rule takes each entry `factor` times, one after the other, at every size."""
+    if how["coordinates"] == "tf_crop_and_resize":
+        return False
+    axes = [_Axis(0, size, size * factor, float(factor), 0.0, 1.0) for size in _SAMPLE_SIZES]
+    return all(
+        np.array_equal(_nearest_places(node, axis, how), np.arange(axis.wanted) // factor) for axis in axes
+    )
 
 
 def _axes(node: Node, x: Any, coordinates: str) -> list[_Axis]:
     rank = len(x.shape)
-    sizes = [int(size) for size in x.shape]
+    sizes = [int(size) for size in x.shape]  # those left open were dealt with before
     listed = [node.counted(int(axis), rank) for axis in node.attribute("axes", range(rank))]
     if node.opset < 11:
         scales, wanted = [float(item) for item in node.constant(1, "the scales")], None

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from edgebench.convert.coreml.base import (
     Node,
+    broadcast_shape,
     broadcast_to,
     cast,
+    elements_open,
+    is_symbolic,
     joined,
     mb,
     padded,
     permuted,
+    quotient,
     reshaped,
+    size_at,
     sliced,
     taken,
     types,
@@ -25,12 +29,12 @@ from edgebench.convert.coreml.base import (
 def reshape(node: Node) -> Any:
     """In the shape asked; 0 and -1 become the sizes they stand for, since MIL's own 0 is not safe."""
     x = node.var(0)
-    sizes = node.ints(1, "the shape") if node.given(1) else [int(size) for size in node.attribute("shape")]
+    sizes = node.sizes(1, "the shape") if node.given(1) else [int(size) for size in node.attribute("shape")]
     if not node.attribute("allowzero", 0):
-        sizes = [int(x.shape[at]) if size == 0 else size for at, size in enumerate(sizes)]
+        sizes = [size_at(x, at) if size == 0 else size for at, size in enumerate(sizes)]
     if -1 in sizes:
-        known = math.prod(size for size in sizes if size != -1)
-        sizes[sizes.index(-1)] = math.prod(int(size) for size in x.shape) // max(known, 1)
+        known = elements_open([size for size in sizes if size != -1])
+        sizes[sizes.index(-1)] = quotient(elements_open(x.shape), known)
     return _same(reshaped(x, sizes), x)
 
 
@@ -43,8 +47,7 @@ def flatten(node: Node) -> Any:
     x = node.var(0)
     axis = int(node.attribute("axis", 1))
     axis = axis + len(x.shape) if axis < 0 else axis
-    sizes = [int(size) for size in x.shape]
-    return _same(reshaped(x, (math.prod(sizes[:axis]), math.prod(sizes[axis:]))), x)
+    return _same(reshaped(x, (elements_open(x.shape[:axis]), elements_open(x.shape[axis:]))), x)
 
 
 def transpose(node: Node) -> Any:
@@ -70,7 +73,7 @@ def unsqueeze(node: Node) -> Any:
     rank = len(x.shape) + len(given)
     axes = {node.counted(axis, rank) for axis in given}
     sizes = iter(x.shape)
-    return reshaped(x, [1 if at in axes else int(next(sizes)) for at in range(rank)])
+    return reshaped(x, [1 if at in axes else next(sizes) for at in range(rank)])
 
 
 def concat(node: Node) -> Any:
@@ -112,13 +115,19 @@ def _empty(node: Node, x: Any, axis: int) -> Any:
     return np.zeros(shape, node.dtype())
 
 
+_TO_THE_END = 2**31 - 1  # exporters write this, or more, for "all that is left"
+
+
 def slice_(node: Node) -> Any:
     """A part of some axes, with any step; bounds are those of Python."""
     x = node.var(0)
     starts, ends, axes, steps = _bounds(node, len(x.shape))
-    begin, end, stride = [0] * len(x.shape), [int(size) for size in x.shape], [1] * len(x.shape)
+    begin, end, stride = [0] * len(x.shape), list(x.shape), [1] * len(x.shape)
     mask = [True] * len(x.shape)
     for first, last, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if is_symbolic(x.shape[axis]) and first >= 0 and step > 0 and last >= _TO_THE_END:
+            begin[axis], stride[axis] = first, step
+            continue
         start, stop, stepped = slice(first, last, step).indices(int(x.shape[axis]))
         if len(range(start, stop, stepped)) == 0:
             return _empty(node, x, axis)
@@ -147,7 +156,7 @@ def _bounds(node: Node, rank: int) -> tuple[list[int], list[int], list[int], lis
 def expand(node: Node) -> Any:
     """Repeated along axes of size 1."""
     x = node.var(0)
-    shape = np.broadcast_shapes(tuple(x.shape), tuple(node.ints(1, "the shape")))
+    shape = broadcast_shape(tuple(x.shape), node.sizes(1, "the shape"))
     return _same(broadcast_to(x, shape), x)
 
 
@@ -161,7 +170,8 @@ def pad(node: Node) -> Any:
     x = node.var(0)
     pads = _pads(node, len(x.shape))
     for axis, (before, after) in enumerate(pads):
-        x = sliced(x, axis, max(-before, 0), int(x.shape[axis]) - max(-after, 0))
+        if before < 0 or after < 0:
+            x = sliced(x, axis, max(-before, 0), int(x.shape[axis]) - max(-after, 0))
     pads = [(max(before, 0), max(after, 0)) for before, after in pads]
     mode = node.attribute("mode", "constant")
     if mode == "constant":

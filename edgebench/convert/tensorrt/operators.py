@@ -36,7 +36,7 @@ _WAYS_OUT = {
     "ConvInteger": _STATIC,
     "QLinearConv": "quantize the float model in QDQ form instead (QuantFormat.QDQ)",
     "QLinearMatMul": "quantize the float model in QDQ form instead (QuantFormat.QDQ)",
-    "NonMaxSuppression": "cut it off the model and return its inputs (boxes and scores)",
+    "NonMaxSuppression": "--cut-nms ends the model before it and returns its boxes and scores",
     "LayerNormalization": "export with opset 13 to 16, which writes it as ReduceMean, Sub, Pow, Sqrt and Div",
     "HardSwish": "export with opset 13, which writes it as HardSigmoid and Mul",
     "Gelu": "export it as Erf (opset 13 to 19)",

@@ -22,7 +22,13 @@ from edgebench.convert.coreml.interpreter.linear import KERNELS as LINEAR
 from edgebench.convert.coreml.interpreter.normalization import KERNELS as NORMALIZATION
 from edgebench.convert.coreml.interpreter.package import load
 from edgebench.convert.coreml.interpreter.pooling import KERNELS as POOLING
-from edgebench.convert.coreml.interpreter.program import CONTROL_FLOW, FLOATS, Evaluation, accept
+from edgebench.convert.coreml.interpreter.program import (
+    CONTROL_FLOW,
+    FLOATS,
+    Evaluation,
+    accept,
+    demand_limits,
+)
 from edgebench.convert.coreml.interpreter.quantization import KERNELS as QUANTIZATION
 from edgebench.convert.coreml.interpreter.recurrent import KERNELS as RECURRENT
 from edgebench.convert.coreml.interpreter.reduction import KERNELS as REDUCTION
@@ -62,6 +68,7 @@ def interpret(
     """
     program = load(package)
     inputs = accept(program.inputs, feeds, precision)
+    demand_limits(program.limits, feeds)
     evaluation = Evaluation(OPERATORS, program.constants, program.opset, precision)
     with np.errstate(all="ignore"):  # inf and nan are results here, and parity's business
         outputs = evaluation.run(program.block, inputs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -36,14 +37,22 @@ _WEIGHTS_ROOT = "@model_path/"
 _SDK = "coremltools"
 
 
+Limits = tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
-    """The function to evaluate: its inputs, its block, and the number N of its operator set "CoreMLN"."""
+    """The function to evaluate: its inputs, its block, and the number N of its operator set "CoreMLN".
+
+    `limits`: for an input of open sizes the shapes that the package takes, each as (lowest, highest) of its
+    last axes.
+    """
 
     inputs: tuple[Declared, ...]
     block: Any
     opset: int
     constants: Constants
+    limits: Mapping[str, tuple[Limits, ...]]
 
 
 def load(package: Path) -> Program:
@@ -67,6 +76,7 @@ def load(package: Path) -> Program:
         block=function.block_specializations[function.opset],
         opset=int(opset.group(1)),
         constants=Constants(model_file.parent),
+        limits=_limits(message.description, function),
     )
 
 
@@ -211,6 +221,36 @@ def _same_boundary(description: Any, function: Any) -> None:
         if said != there:
             differ = ", ".join(sorted(said ^ there))
             raise ModelError(f"the model's description and its program do not both have: {differ}")
+
+
+def _limits(description: Any, function: Any) -> dict[str, tuple[Limits, ...]]:
+    """What the description says of inputs whose sizes the program leaves open; ModelError without a word."""
+    open_inputs = {item.name for item in function.inputs if None in _shape(item.type.tensorType, item.name)}
+    found = {item.name: _alternatives(item.type) for item in description.input if item.name in open_inputs}
+    silent = sorted(name for name in open_inputs if not found.get(name))
+    if silent and not description.functions:
+        raise ModelError(f'the program leaves sizes of "{silent[0]}" open, and its description does not')
+    return {name: limits for name, limits in found.items() if limits}
+
+
+def _alternatives(kind: Any) -> tuple[Limits, ...]:
+    """The shapes that an input's description allows: ranges, or a list."""
+    if kind.WhichOneof("Type") == "imageType":
+        image = kind.imageType
+        if image.WhichOneof("SizeFlexibility") == "imageSizeRange":
+            both = (image.imageSizeRange.heightRange, image.imageSizeRange.widthRange)
+            return (tuple(_range(each) for each in both),)
+        sizes = image.enumeratedSizes.sizes
+        return tuple(((each.height, each.height), (each.width, each.width)) for each in sizes)
+    array = kind.multiArrayType
+    if array.WhichOneof("ShapeFlexibility") == "shapeRange":
+        return (tuple(_range(each) for each in array.shapeRange.sizeRanges),)
+    return tuple(tuple((size, size) for size in each.shape) for each in array.enumeratedShapes.shapes)
+
+
+def _range(sizes: Any) -> tuple[int, int]:
+    """Lowest and highest; a negative upper bound means that there is none."""
+    return int(sizes.lowerBound), int(sizes.upperBound) if sizes.upperBound >= 0 else sys.maxsize
 
 
 def _element(value_type: Any, name: str) -> Element | None:

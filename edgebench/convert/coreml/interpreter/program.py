@@ -19,7 +19,7 @@ from edgebench.convert.coreml.interpreter.base import (
     Value,
     count,
 )
-from edgebench.convert.coreml.interpreter.package import Constants, declared
+from edgebench.convert.coreml.interpreter.package import Constants, Limits, declared
 from edgebench.errors import ModelError, UserError, did_you_mean
 
 FLOATS: Mapping[Precision, np.dtype[Any]] = {
@@ -64,6 +64,22 @@ def _accept(item: Declared, value: Array, precision: Precision) -> Array:
     if not np.array_equal(cast, value):
         raise UserError(f'the input "{item.name}" is {item}: some of the values fed are out of its range')
     return cast
+
+
+def demand_limits(limits: Mapping[str, tuple[Limits, ...]], feeds: Mapping[str, Array]) -> None:
+    """UserError for a feed whose shape is none that the package says it takes."""
+    for name, alternatives in limits.items():
+        shape = feeds[name].shape
+        if not any(_within(shape, each) for each in alternatives):
+            shown = " or ".join(str([f"{low}..{high}" for low, high in each]) for each in alternatives[:8])
+            raise UserError(f'the input "{name}" takes {shown}, and {list(shape)} is fed')
+
+
+def _within(shape: tuple[int, ...], limits: Limits) -> bool:
+    """Whether the last axes lie within the limits."""
+    return len(shape) >= len(limits) and all(
+        low <= size <= high for size, (low, high) in zip(shape[-len(limits) :], limits, strict=True)
+    )
 
 
 @dataclass(frozen=True, slots=True)
