@@ -41,8 +41,13 @@ class Departure(NamedTuple):
 def first_departure(cell: Cell, bench: Workbench) -> Departure:
     """The first layer of the cell's model that departs on the controller; the model is taken as it is."""
     with bench.scratch() as folder:
-        shapes = dict(cell.shapes)
-        model.prepare(Path(cell.model_path), shapes=shapes, batch=cell.batch, out=folder / "whole.onnx")
+        model.prepare(
+            Path(cell.model_path),
+            shapes=dict(cell.shapes),
+            batch=cell.batch,
+            constants=dict(cell.constants),
+            out=folder / "whole.onnx",
+        )
         canonical = model.load(folder / "whole.onnx")
         found = layers(canonical)
         store = ArtifactStore(folder / "artifacts")  # cut models are of no use to anybody later
@@ -96,7 +101,10 @@ def _reason(made: ModelProto, layer: Layer, cell: Cell, bench: Workbench) -> str
         path.write_bytes(made.SerializeToString())
         try:
             precision = _precision(cell, path)
-            prepare(replace(cell, model_path=str(path), precision=precision, as_is=True, shapes=()), bench)
+            part = replace(
+                cell, model_path=str(path), precision=precision, as_is=True, shapes=(), constants=()
+            )
+            prepare(part, bench)
         except ParityError as error:
             return error.message
         except ModelError:

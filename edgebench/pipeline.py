@@ -62,7 +62,7 @@ BUILT_ON_DEVICE = (
 QUANTIZED = ("int8", "int8-dynamic")
 PARITY_SAMPLES = 4
 GENERATED_SEED = 20261123
-CANONICAL_REVISION = 2  # raised whenever the same file would give another canonical form
+CANONICAL_REVISION = 3  # raised whenever the same file would give another canonical form
 WRITTEN_OUT_REVISION = 2  # raised whenever the same operators would be written out otherwise
 NOISE_REVISION = 1  # raised whenever a noise floor would come out otherwise
 NOISE_RUNS = 3
@@ -88,7 +88,8 @@ class Bounds(NamedTuple):
 class Cell(Record, frozen=True):
     """What is to be prepared: one model in one precision for one runtime on one kind of processor.
 
-    `as_is` takes the model as it comes; otherwise it is compressed to `precision` where need be.
+    `as_is` takes the model as it comes; otherwise it is compressed to `precision` where need be. `constants`
+    are inputs that have one value from now on.
     `inputs` and `calibration` are `.npz` files. `options` are the converter's, of a target that is built for.
     """
 
@@ -99,6 +100,7 @@ class Cell(Record, frozen=True):
     name: str | None = None
     arch: str = "x86_64"
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    constants: tuple[tuple[str, int | float], ...] = ()
     batch: int = 1
     inputs: str | None = None
     calibration: str | None = None
@@ -313,14 +315,21 @@ def first_proven(
 def canonical_form(cell: Cell, bench: Workbench) -> tuple[ModelInfo, Artifact]:
     """The model with static shapes and sorted nodes, proven equal to the file given; made once."""
     path = Path(cell.model_path)
-    key = _key("canonical", model.digest(path), cell.shapes, cell.batch, cell.name, CANONICAL_REVISION)
+    asked = (cell.shapes, cell.constants, cell.batch, cell.name)
+    key = _key("canonical", model.digest(path), *asked, CANONICAL_REVISION)
     made = bench.artifacts.lookup(key) or _make_canonical(cell, path, key, bench)
     return _info(made, bench), made
 
 
 def _make_canonical(cell: Cell, path: Path, key: str, bench: Workbench) -> Artifact:
     with bench.scratch() as folder:
-        info = model.prepare(path, shapes=dict(cell.shapes), batch=cell.batch, out=folder / MODEL_FILE)
+        info = model.prepare(
+            path,
+            shapes=dict(cell.shapes),
+            batch=cell.batch,
+            constants=dict(cell.constants),
+            out=folder / MODEL_FILE,
+        )
         info = replace(info, name=cell.name or info.name)
         _prove_canonical(cell, folder, info, bench)
         return _keep_onnx(folder, info, key, bench)
@@ -337,11 +346,24 @@ def _prove_canonical(cell: Cell, folder: Path, info: ModelInfo, bench: Workbench
     draft = _onnx_artifact(info, "")
     with bench.scratch() as original:
         (original / MODEL_FILE).write_bytes(model.load(path).SerializeToString())
-        wanted = bench.computed(draft, original, inputs)
+        wanted = bench.computed(draft, original, _with_constants(cell, inputs, bench))
     bounds = Bounds(parity.bound_for("fp32"), {})
     report = _judge(wanted, bench.computed(draft, folder, inputs).samples, bounds, CONTROLLER, kind)
     if not report.passed:
         raise BugError(f"the canonical form of {path.name} computes something else: {_why(report)}")
+
+
+def _with_constants(cell: Cell, inputs: InputSet, bench: Workbench) -> InputSet:
+    """The inputs as the given file wants them: with those that the canonical form made constants."""
+    fixed = model.fixed_inputs(
+        Path(cell.model_path),
+        shapes=dict(cell.shapes),
+        batch=cell.batch,
+        constants=dict(cell.constants),
+    )
+    if not fixed:
+        return inputs
+    return save_inputs([sample | fixed for sample in read_samples(inputs)], bench.home)
 
 
 def choose_form(cell: Cell, info: ModelInfo, bench: Workbench) -> Form:

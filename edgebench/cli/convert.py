@@ -12,6 +12,7 @@ from edgebench.cli.output import emit_json, json_option, note, print_table, warn
 from edgebench.cli.progress import Progress
 from edgebench.cli.setup import (
     calibration_option,
+    constant_option,
     inputs_option,
     precisions_of,
     read_settings,
@@ -45,6 +46,7 @@ from edgebench.units import format_bytes, format_duration, significant
 @click.option("--to", "runtimes", required=True, metavar="RUNTIME[,RUNTIME]", help=f"{', '.join(RUNTIMES)}.")
 @click.option("--precision", metavar="P", help="fp32, fp16, int8 or int8-dynamic; default: as the model is.")
 @shape_option
+@constant_option
 @inputs_option
 @calibration_option
 @click.option(
@@ -64,6 +66,7 @@ def convert(
     runtimes: str,
     precision: str | None,
     shapes: tuple[str, ...],
+    constants: tuple[str, ...],
     inputs: str | None,
     calibration: str | None,
     arch: str | None,
@@ -85,6 +88,7 @@ def convert(
             as_is=one == "as-is",
             arch=arch or _arch_of(target),
             shapes=tuple(model.parse_shape(shape) for shape in shapes),
+            constants=tuple(model.parse_constant(each) for each in constants),
             inputs=inputs,
             calibration=calibration,
             options=_options_of(target, runtime),

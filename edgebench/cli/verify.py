@@ -10,6 +10,7 @@ from edgebench.cli.folders import found_artifact
 from edgebench.cli.output import emit_json, json_option, note, print_table, warn
 from edgebench.cli.progress import Progress
 from edgebench.cli.setup import (
+    constant_option,
     inputs_option,
     inventory_option,
     read_inventory,
@@ -32,6 +33,7 @@ from edgebench.units import significant
 @click.option("--on", "device_name", metavar="DEVICE", help="Compute there; default: on this computer.")
 @click.option("--bisect", is_flag=True, help="Where they differ, name the first layer that departs.")
 @shape_option
+@constant_option
 @inputs_option
 @inventory_option
 @json_option
@@ -41,6 +43,7 @@ def verify(
     device_name: str | None,
     bisect: bool,
     shapes: tuple[str, ...],
+    constants: tuple[str, ...],
     inputs: str | None,
     inventory: str | None,
     as_json: bool,
@@ -60,6 +63,7 @@ def verify(
             runtime=artifact.runtime,
             precision=artifact.precision,
             shapes=tuple(model.parse_shape(shape) for shape in shapes),
+            constants=tuple(model.parse_constant(each) for each in constants),
             inputs=inputs,
         )
         if device_name is None:

@@ -32,13 +32,17 @@ AS_IS = "as-is"
 
 
 class PlannedModel(Record, frozen=True):
-    """One ONNX file. `inputs` and `calibration` are `.npz` files; `shapes` fixes the open dimensions."""
+    """One ONNX file. `inputs` and `calibration` are `.npz` files; `shapes` fixes the open dimensions.
+
+    `constants` are inputs that always have that value.
+    """
 
     path: str
     name: str | None = None
     inputs: str | None = None
     calibration: str | None = None
     shapes: dict[str, tuple[int, ...]] = {}
+    constants: dict[str, int | float] = {}
     precisions: tuple[str, ...] = ()
 
 

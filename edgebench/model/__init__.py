@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 __all__ = [
     "batches",
     "digest",
+    "fixed_inputs",
     "fp16_to_fp32",
     "inspect",
     "lineage",
     "load",
+    "parse_constant",
     "parse_shape",
     "prepare",
     "random_inputs",
@@ -63,19 +65,29 @@ def inspect(path: Path) -> ModelInfo:
     return _described(model, Path(path).stem, named, size_bytes)
 
 
-def prepare(path: Path, *, shapes: Mapping[str, tuple[int, ...]], batch: int = 1, out: Path) -> ModelInfo:
+def prepare(
+    path: Path,
+    *,
+    shapes: Mapping[str, tuple[int, ...]],
+    batch: int = 1,
+    constants: Mapping[str, int | float] | None = None,
+    out: Path,
+) -> ModelInfo:
     """The canonical model, written to `out`: static, sorted, with all shapes and without exporters' notes.
 
-    An opset that is too old for runtimes is raised (its lineage says so). A leading dimension that is its
-    input's only unknown one becomes `batch` (its lineage says so); every
-    other unknown one must be given in `shapes`, else a UserError shows the option to type. Values do not
+    An opset that is too old for runtimes is raised. A leading dimension that is its input's only unknown one
+    becomes `batch`; every other unknown one must be given in `shapes`, else a UserError shows the option to
+    type. Inputs in `constants` become weights of that value. The lineage tells each of these. Values do not
     change, and the same input gives the same bytes. Errors as for `load`.
     """
     from edgebench.model import base, canonical, info, opset
+    from edgebench.model.constants import fix
 
     model, named, _ = _loaded(path)
     made = base.inlined(model)
     frozen = canonical.freeze(made, shapes, batch)
+    settled = dict(sorted((constants or {}).items()))
+    fix(made, settled)
     steps = info.lineage(made)
     newer = opset.raised(made)
     if newer is not None:
@@ -84,8 +96,28 @@ def prepare(path: Path, *, shapes: Mapping[str, tuple[int, ...]], batch: int = 1
     if frozen.inputs:
         settings = {name: list(shape) for name, shape in sorted(frozen.inputs.items())}
         steps.append({"step": "freeze", "settings": settings, "input": named})
+    if settled:
+        steps.append({"step": "set", "settings": settled, "input": named})
     name, variant = info.names(made, Path(path).stem)
     return write(made, out, name=name, variant=variant, steps=steps)
+
+
+def fixed_inputs(
+    path: Path,
+    *,
+    shapes: Mapping[str, tuple[int, ...]],
+    batch: int = 1,
+    constants: Mapping[str, int | float],
+) -> Arrays:
+    """Name -> what the file itself is to be fed with where `prepare` made its inputs constants."""
+    if not constants:
+        return {}
+    from edgebench.model import base, canonical
+    from edgebench.model.constants import fix
+
+    made = base.inlined(_loaded(path)[0])
+    canonical.freeze(made, shapes, batch)
+    return fix(made, constants)
 
 
 def tidied(model: ModelProto, name: str) -> ModelInfo:
@@ -130,6 +162,13 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     from edgebench.model import inputs
 
     return inputs.parse_shape(text)
+
+
+def parse_constant(text: str) -> tuple[str, int | float]:
+    """Name and number of "sr=16000"; UserError when the text is not of that form."""
+    from edgebench.model import constants
+
+    return constants.parse_constant(text)
 
 
 def fp16_to_fp32(model: ModelProto) -> ModelProto:
