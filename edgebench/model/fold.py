@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 MAX_PASSES = 24
+_BEGINNINGS = ("Shape", "Size", "ConstantOfShape", "If")  # where shape arithmetic comes from
 Value = NDArray[Any]
 Shape = tuple[int, ...]
 Attributes = dict[str, Any]
@@ -55,7 +56,7 @@ def _folded(light: ModelProto, name: str, *, branches: bool) -> tuple[ModelProto
     """The folded skeleton, and whether anything was folded inside a branch."""
     shaped, inside = inferred(light, name), False
     for _ in range(MAX_PASSES):
-        if not any(node.op_type in ("Shape", "Size", "If") for node in nodes(shaped.graph)):
+        if not any(node.op_type in _BEGINNINGS for node in nodes(shaped.graph)):
             break
         walk = _Pass(shaped, branches=branches)
         inside = inside or walk.changed_inside

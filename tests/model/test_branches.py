@@ -1,4 +1,4 @@
-"""An If that can be decided beforehand becomes its branch, wherever it stands; inputs can be made constants."""
+"""An If that is decided beforehand becomes its branch, wherever it stands; inputs can be made constants."""
 
 from __future__ import annotations
 
