@@ -161,9 +161,8 @@ def _snr_db(work: _Work, made: _Quantized) -> float:
     from edgebench import parity
 
     some = work.feeds[:JUDGED_SAMPLES]
-    how = {"where": "here", "reference_name": "float"}
-    judged = parity.judge(_outputs(work.prepared, some), _outputs(made.path, some), parity.RUIN, **how)
-    return min((output.snr_db for output in judged.outputs), default=0.0)
+    judged = parity.compare(_outputs(work.prepared, some), _outputs(made.path, some), parity.RUIN)
+    return min((output.snr_db for output in judged), default=0.0)
 
 
 def _outputs(path: Path, feeds: Sequence[Feed]) -> list[Feed]:

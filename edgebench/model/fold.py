@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 MAX_PASSES = 24
+IR_OF_CONSTANTS = 4  # in older ones inference sees only those that are inputs too
 _BEGINNINGS = ("Shape", "Size", "ConstantOfShape", "If")  # where shape arithmetic comes from
 Value = NDArray[Any]
 Shape = tuple[int, ...]
@@ -55,6 +56,7 @@ def folded(light: ModelProto, name: str) -> ModelProto:
 def _folded(light: ModelProto, name: str, *, branches: bool) -> tuple[ModelProto, bool]:
     """The folded skeleton, and whether anything was folded inside a branch."""
     shaped, inside = inferred(light, name), False
+    shaped.ir_version = max(shaped.ir_version, IR_OF_CONSTANTS)
     for _ in range(MAX_PASSES):
         if not any(node.op_type in _BEGINNINGS for node in nodes(shaped.graph)):
             break
