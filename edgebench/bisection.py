@@ -46,6 +46,7 @@ def first_departure(cell: Cell, bench: Workbench) -> Departure:
             shapes=dict(cell.shapes),
             batch=cell.batch,
             cut_nms=cell.cut_nms,
+            constants=dict(cell.constants),
             out=folder / "whole.onnx",
         )
         canonical = model.load(folder / "whole.onnx")
@@ -101,7 +102,7 @@ def _reason(made: ModelProto, layer: Layer, cell: Cell, bench: Workbench) -> str
         path.write_bytes(made.SerializeToString())
         try:
             precision = _precision(cell, path)
-            afresh = {"model_path": str(path), "shapes": (), "cut_nms": False}
+            afresh = {"model_path": str(path), "shapes": (), "constants": (), "cut_nms": False}
             prepare(replace(cell, **afresh, precision=precision, as_is=True), bench)
         except ParityError as error:
             return error.message

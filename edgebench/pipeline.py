@@ -92,7 +92,8 @@ class Bounds(NamedTuple):
 class Cell(Record, frozen=True):
     """What is to be prepared: one model in one precision for one runtime on one kind of processor.
 
-    `as_is` takes the model as it comes; otherwise it is compressed to `precision` where need be.
+    `as_is` takes the model as it comes; otherwise it is compressed to `precision` where need be. `constants`
+    are inputs that have one value from now on.
     `inputs` and `calibration` are `.npz` files. `options` are the converter's, of a target that is built for.
     `cut_nms`: the model ends before its NonMaxSuppression. `flexible`: inputs whose sizes stay open, and
     `images`: inputs that are fed pixels, for Core ML.
@@ -105,6 +106,7 @@ class Cell(Record, frozen=True):
     name: str | None = None
     arch: str = "x86_64"
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    constants: tuple[tuple[str, int | float], ...] = ()
     batch: int = 1
     cut_nms: bool = False
     flexible: tuple[OpenInput, ...] = ()
@@ -322,8 +324,8 @@ def first_proven(
 def canonical_form(cell: Cell, bench: Workbench) -> tuple[ModelInfo, Artifact]:
     """The model with static shapes and sorted nodes, proven equal to the file given; made once."""
     path = Path(cell.model_path)
-    shaped = (cell.shapes, cell.batch, cell.cut_nms, cell.flexible)
-    key = _key("canonical", model.digest(path), shaped, cell.name, CANONICAL_REVISION)
+    asked = (cell.shapes, cell.constants, cell.batch, cell.cut_nms, cell.flexible, cell.name)
+    key = _key("canonical", model.digest(path), *asked, CANONICAL_REVISION)
     made = bench.artifacts.lookup(key) or _make_canonical(cell, path, key, bench)
     return _info(made, bench), made
 
@@ -336,6 +338,7 @@ def _make_canonical(cell: Cell, path: Path, key: str, bench: Workbench) -> Artif
             batch=cell.batch,
             cut_nms=cell.cut_nms,
             flexible=cell.flexible,
+            constants=dict(cell.constants),
             out=folder / MODEL_FILE,
         )
         info = replace(info, name=cell.name or info.name)
@@ -355,7 +358,8 @@ def _prove_canonical(cell: Cell, folder: Path, info: ModelInfo, bench: Workbench
     given = model.without_nms(model.load(path)) if cell.cut_nms else model.load(path)
     with bench.scratch() as original:
         (original / MODEL_FILE).write_bytes(given.SerializeToString())
-        wanted = _computed_at_all(cell, kind, lambda: bench.computed(draft, original, inputs))
+        fed = _with_constants(cell, inputs, bench)
+        wanted = _computed_at_all(cell, kind, lambda: bench.computed(draft, original, fed))
     bounds = Bounds(parity.bound_for("fp32"), {})
     report = _judge(wanted, bench.computed(draft, folder, inputs).samples, bounds, CONTROLLER, kind)
     if not report.passed:
@@ -373,6 +377,19 @@ def _computed_at_all(cell: Cell, kind: str, compute: Callable[[], Reference]) ->
             f"the model itself does not compute at every shape tried ({kind}): {error.message}",
             hint="list the shapes that it takes: --flexible 'NAME=1,3,64,64|1,3,96,96'",
         ) from error
+
+
+def _with_constants(cell: Cell, inputs: InputSet, bench: Workbench) -> InputSet:
+    """The inputs as the given file wants them: with those that the canonical form made constants."""
+    fixed = model.fixed_inputs(
+        Path(cell.model_path),
+        shapes=dict(cell.shapes),
+        batch=cell.batch,
+        constants=dict(cell.constants),
+    )
+    if not fixed:
+        return inputs
+    return save_inputs([sample | fixed for sample in read_samples(inputs)], bench.home)
 
 
 def choose_form(cell: Cell, info: ModelInfo, bench: Workbench) -> Form:

@@ -12,6 +12,7 @@ from edgebench.cli.output import emit_json, json_option, note, print_table, warn
 from edgebench.cli.progress import Progress
 from edgebench.cli.setup import (
     calibration_option,
+    constant_option,
     cut_nms_option,
     inputs_option,
     precisions_of,
@@ -48,6 +49,7 @@ WITH_BOUNDARY = ("coreml",)  # runtimes whose artifacts have open sizes and imag
 @click.option("--to", "runtimes", required=True, metavar="RUNTIME[,RUNTIME]", help=f"{', '.join(RUNTIMES)}.")
 @click.option("--precision", metavar="P", help="fp32, fp16, int8 or int8-dynamic; default: as the model is.")
 @shape_option
+@constant_option
 @cut_nms_option
 @click.option(
     "--flexible",
@@ -84,6 +86,7 @@ def convert(
     cut_nms: bool,
     flexible: tuple[str, ...],
     images: tuple[str, ...],
+    constants: tuple[str, ...],
     inputs: str | None,
     calibration: str | None,
     arch: str | None,
@@ -108,6 +111,7 @@ def convert(
             cut_nms=cut_nms,
             flexible=tuple(model.parse_flexible(text) for text in flexible),
             images=tuple(model.parse_image(text) for text in images),
+            constants=tuple(model.parse_constant(each) for each in constants),
             inputs=inputs,
             calibration=calibration,
             options=_options_of(target, runtime),

@@ -14,6 +14,7 @@ from edgebench.cli.output import emit_json, json_option, note, warn
 from edgebench.cli.progress import Progress
 from edgebench.cli.setup import (
     calibration_option,
+    constant_option,
     cut_nms_option,
     inputs_option,
     inventory_option,
@@ -61,6 +62,15 @@ class Wish(NamedTuple):
     as_json: bool = False
 
 
+class Given(NamedTuple):
+    """What the flags say of the models named beside them."""
+
+    shapes: Sequence[str]
+    constants: Sequence[str]
+    inputs: str | None
+    calibration: str | None
+
+
 class Outcome(NamedTuple):
     """How a run ended."""
 
@@ -81,6 +91,7 @@ class Outcome(NamedTuple):
 @click.option("--resume", metavar="RUN", help="Continue an interrupted run at its next launch.")
 @inventory_option
 @shape_option
+@constant_option
 @cut_nms_option
 @inputs_option
 @calibration_option
@@ -105,6 +116,7 @@ def run(
     inventory: str | None,
     shapes: tuple[str, ...],
     cut_nms: bool,
+    constants: tuple[str, ...],
     inputs: str | None,
     calibration: str | None,
     launches: int | None,
@@ -136,7 +148,7 @@ def run(
             min_duration_s=_seconds(min_duration),
             cooldown_s=_seconds(cooldown),
         )
-        planned = _models(models, shapes, inputs, calibration)
+        planned = _models(models, Given(shapes, constants, inputs, calibration))
         plan = Plan(
             models=_without_nms(planned) if cut_nms else planned,
             runtimes=runtimes_of(runtimes),
@@ -154,23 +166,23 @@ def _refuse_beside(option: str, models: Sequence[str], plan_file: str | None) ->
         )
 
 
-def _models(
-    models: Sequence[str], shapes: Sequence[str], inputs: str | None, calibration: str | None
-) -> tuple[PlannedModel, ...]:
+def _models(models: Sequence[str], given: Given) -> tuple[PlannedModel, ...]:
     if not models:
         raise UserError("no model was named", hint="edgebench run MODEL.onnx --to ncnn, or --plan plan.yaml")
-    fixed = dict(model.parse_shape(shape) for shape in shapes)
+    fixed = dict(model.parse_shape(shape) for shape in given.shapes)
+    settled = dict(model.parse_constant(each) for each in given.constants)
     known = {path: _names_and_sizes(path) for path in models}
-    for name in fixed:
+    for name in (*fixed, *settled):
         if not any(name in names for names in known.values()):
             every = sorted(set().union(*known.values()))
             raise UserError(f'no model has an input or open size "{name}"', hint=did_you_mean(name, every))
     return tuple(
         PlannedModel(
             path=path,
-            inputs=inputs,
-            calibration=calibration,
+            inputs=given.inputs,
+            calibration=given.calibration,
             shapes={name: shape for name, shape in fixed.items() if name in known[path]},
+            constants={name: number for name, number in settled.items() if name in known[path]},
         )
         for path in models
     )

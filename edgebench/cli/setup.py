@@ -36,6 +36,13 @@ shape_option = click.option(
     metavar="NAME=1,3,224,224",
     help="Fix an input whose shape is open, or an open size by its name: H=224.",
 )
+constant_option = click.option(
+    "--set",
+    "constants",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help="Make an input a constant: what depends on it alone, such as an If, is decided now.",
+)
 inputs_option = click.option(
     "--inputs", type=click.Path(), metavar="FILE.npz", help="Real inputs for parity, an array for each input."
 )

@@ -12,6 +12,7 @@ from edgebench.cli.folders import found_artifact
 from edgebench.cli.output import emit_json, json_option, note, print_table, warn
 from edgebench.cli.progress import Progress
 from edgebench.cli.setup import (
+    constant_option,
     inputs_option,
     inventory_option,
     read_inventory,
@@ -35,6 +36,7 @@ from edgebench.units import significant
 @click.option("--on", "device_name", metavar="DEVICE", help="Compute there; default: on this computer.")
 @click.option("--bisect", is_flag=True, help="Where they differ, name the first layer that departs.")
 @shape_option
+@constant_option
 @inputs_option
 @inventory_option
 @json_option
@@ -44,6 +46,7 @@ def verify(
     device_name: str | None,
     bisect: bool,
     shapes: tuple[str, ...],
+    constants: tuple[str, ...],
     inputs: str | None,
     inventory: str | None,
     as_json: bool,
@@ -66,6 +69,7 @@ def verify(
             cut_nms=_ends_before_nms(model_path, artifact),
             flexible=flexible.from_options(artifact.options),
             images=images.from_options(artifact.options),
+            constants=tuple(model.parse_constant(each) for each in constants),
             inputs=inputs,
         )
         if device_name is None:

@@ -25,7 +25,7 @@ from edgebench.records import ModelInfo, Record, prepared, replace
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-REVISION = 1  # raised whenever the same steps would make other bytes
+REVISION = 2  # raised whenever the same steps would make other bytes
 TOOLS = ("numpy", "onnx", "onnxruntime")
 ARM = ("aarch64", "arm64", "armv7l")
 
@@ -214,9 +214,13 @@ def _first_line(error: Exception) -> str:
 def _checked(made: Step, info: ModelInfo, before: ModelInfo) -> ModelInfo:
     """The new info; ModelError when the step left the model in the precision it had."""
     if made.makes and info.precision not in made.makes:
+        inside = "If" in before.operators
         raise ModelError(
-            f"{before.name}: {made.name} found nothing to work on; the result is still {info.precision}",
-            hint="take the model as it is, or another step",
+            f"{before.name}: {made.name} found nothing to work on{' outside of its If' if inside else ''}; "
+            f"the result is still {info.precision}",
+            hint="--set NAME=NUMBER where an input decides the If; or take the model as it is"
+            if inside
+            else "take the model as it is, or another step",
         )
     return info
 

@@ -34,7 +34,8 @@ AS_IS = "as-is"
 class PlannedModel(Record, frozen=True):
     """One ONNX file. `inputs` and `calibration` are `.npz` files; `shapes` fixes the open dimensions.
 
-    `cut_nms`: it ends before its NonMaxSuppression and returns boxes and scores.
+    `cut_nms`: it ends before its NonMaxSuppression and returns boxes and scores. `constants` are inputs that
+    always have that value.
     """
 
     path: str
@@ -43,6 +44,7 @@ class PlannedModel(Record, frozen=True):
     calibration: str | None = None
     shapes: dict[str, tuple[int, ...]] = {}
     cut_nms: bool = False
+    constants: dict[str, int | float] = {}
     precisions: tuple[str, ...] = ()
 
 

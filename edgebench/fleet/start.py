@@ -75,6 +75,7 @@ def assignment(planned: PlannedJob, targets: Mapping[str, Target]) -> Assignment
         name=source.name,
         arch=targets[job.target].platform.arch,
         shapes=tuple(sorted(source.shapes.items())),
+        constants=tuple(sorted(source.constants.items())),
         batch=job.workload.batch,
         cut_nms=source.cut_nms,
         inputs=source.inputs,

@@ -30,10 +30,12 @@ __all__ = [
     "as_pixels",
     "batches",
     "digest",
+    "fixed_inputs",
     "fp16_to_fp32",
     "inspect",
     "lineage",
     "load",
+    "parse_constant",
     "parse_flexible",
     "parse_image",
     "parse_shape",
@@ -82,17 +84,19 @@ def prepare(
     batch: int = 1,
     cut_nms: bool = False,
     flexible: Sequence[OpenInput] = (),
+    constants: Mapping[str, int | float] | None = None,
     out: Path,
 ) -> ModelInfo:
     """The canonical model, written to `out`: static, sorted, with all shapes and without exporters' notes.
 
-    An opset that is too old for runtimes is raised (its lineage says so). A leading dimension that is its
-    input's only unknown one becomes `batch` (its lineage says so); every
-    other unknown one must be given in `shapes`, else a UserError shows the option to type. `cut_nms`: it ends
-    before NonMaxSuppression, as `without_nms` says. The sizes that `flexible` gives ranges for stay open.
-    Values do not change, and the same input gives the same bytes. Errors as for `load`.
+    An opset that is too old for runtimes is raised. A leading dimension that is its input's only unknown one
+    becomes `batch`; every other unknown one must be given in `shapes`, else a UserError shows the option to
+    type. `cut_nms`: the model ends before NonMaxSuppression, as `without_nms` says. The sizes that `flexible`
+    gives ranges for stay open. Inputs in `constants` become weights of that value. The lineage tells each of
+    these. Values do not change, and the same input gives the same bytes. Errors as for `load`.
     """
     from edgebench.model import base, canonical, info, opset
+    from edgebench.model.constants import fix
     from edgebench.model.flexible import open_up
 
     model, named, _ = _loaded(path)
@@ -106,6 +110,8 @@ def prepare(
         texts = {each.name: each.text() for each in flexible}
         steps.append({"step": "open", "settings": texts, "input": named})
     frozen = canonical.freeze(made, shapes, batch, opened)
+    settled = dict(sorted((constants or {}).items()))
+    fix(made, settled)
     newer = opset.raised(made)
     if newer is not None:
         made = newer
@@ -113,6 +119,8 @@ def prepare(
     if frozen.inputs:
         settings = {name: list(shape) for name, shape in sorted(frozen.inputs.items())}
         steps.append({"step": "freeze", "settings": settings, "input": named})
+    if settled:
+        steps.append({"step": "set", "settings": settled, "input": named})
     info.set_metadata(made, {info.KEY_SOURCE: info.metadata(made).get(info.KEY_SOURCE, named)})
     name, variant = info.names(made, Path(path).stem)
     return write(made, out, name=name, variant=variant, steps=steps)
@@ -126,6 +134,24 @@ def without_nms(model: ModelProto) -> ModelProto:
     from edgebench.model import cut
 
     return cut.without_nms(model)
+
+
+def fixed_inputs(
+    path: Path,
+    *,
+    shapes: Mapping[str, tuple[int, ...]],
+    batch: int = 1,
+    constants: Mapping[str, int | float],
+) -> Arrays:
+    """Name -> what the file itself is to be fed with where `prepare` made its inputs constants."""
+    if not constants:
+        return {}
+    from edgebench.model import base, canonical
+    from edgebench.model.constants import fix
+
+    made = base.inlined(_loaded(path)[0])
+    canonical.freeze(made, shapes, batch)
+    return fix(made, constants)
 
 
 def tidied(model: ModelProto, name: str) -> ModelInfo:
@@ -205,6 +231,13 @@ def trials(info: ModelInfo, flexible: Sequence[OpenInput]) -> list[ModelInfo]:
     from edgebench.model.flexible import trials
 
     return trials(info, flexible)
+
+
+def parse_constant(text: str) -> tuple[str, int | float]:
+    """Name and number of "sr=16000"; UserError when the text is not of that form."""
+    from edgebench.model import constants
+
+    return constants.parse_constant(text)
 
 
 def fp16_to_fp32(model: ModelProto) -> ModelProto:

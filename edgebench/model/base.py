@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -146,6 +146,87 @@ def sort(graph: GraphProto, name: str) -> None:
             sort(inner, name)
 
 
+def names(graph: GraphProto) -> set[str]:
+    """Everything that has a name in the graph and its inner graphs."""
+    found: set[str] = set()
+    for each in graphs(graph):
+        found.update(name for node in each.node for name in node.output)
+        found.update(tensor.name for tensor in each.initializer)
+        found.update(value.name for value in each.input)
+    return found
+
+
+def alive(some: Sequence[NodeProto], ends: Iterable[str]) -> list[NodeProto]:
+    """Those of the sorted nodes that the outputs `ends` need."""
+    needed = set(ends)
+    found: list[NodeProto] = []
+    for node in reversed(some):
+        if needed & set(node.output):
+            found.append(node)
+            needed |= reads(node)
+    return found[::-1]
+
+
+def branch(node: NodeProto, chosen: bool, taken: set[str]) -> list[NodeProto]:
+    """The nodes of the branch that an If always takes, to stand in its place.
+
+    Their values get names that are not in `taken`, and are added to it.
+    """
+    from onnx import helper
+
+    wanted = "then_branch" if chosen else "else_branch"
+    graph = next(each.g for each in node.attribute if each.name == wanted)
+    title = node.name or node.output[0]
+    made = {name for each in graph.node for name in each.output if name}
+    renamed = {
+        name: _fresh(f"{title}/{name}", taken)
+        for name in sorted(made | {each.name for each in graph.initializer})
+    }
+    passed: list[NodeProto] = []
+    for value, output in zip(graph.output, node.output, strict=True):
+        if output and value.name in made:
+            made.remove(value.name)
+            renamed[value.name] = output
+        elif output:  # it is from outside, a weight, or has another name already
+            passed.append(helper.make_node("Identity", [renamed.get(value.name, value.name)], [output]))
+    weights = [
+        helper.make_node("Constant", [], [renamed[each.name]], value=each) for each in graph.initializer
+    ]
+    return [*weights, *(_renamed(each, title, renamed) for each in graph.node), *passed]
+
+
+def _fresh(name: str, taken: set[str]) -> str:
+    found, count = name, 1
+    while found in taken:
+        found, count = f"{name}_{count}", count + 1
+    taken.add(found)
+    return found
+
+
+def _renamed(node: NodeProto, title: str, renamed: dict[str, str]) -> NodeProto:
+    copy = type(node)()
+    copy.CopyFrom(node)
+    copy.name = f"{title}/{node.name or node.output[0]}"
+    _rename_reads(copy, renamed)
+    for place, name in enumerate(node.output):
+        copy.output[place] = renamed.get(name, name)
+    return copy
+
+
+def _rename_reads(node: NodeProto, renamed: dict[str, str]) -> None:
+    """Rename what a node reads, in its inner graphs too, where these do not make the name themselves."""
+    for place, name in enumerate(node.input):
+        node.input[place] = renamed.get(name, name)
+    for graph in subgraphs(node):
+        own = {name for each in graph.node for name in each.output}
+        own |= {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+        outer = {name: to for name, to in renamed.items() if name not in own}
+        for each in graph.node:
+            _rename_reads(each, outer)
+        for value in graph.output:
+            value.name = outer.get(value.name, value.name)
+
+
 def copied(model: ModelProto) -> ModelProto:
     """An independent copy."""
     copy = type(model)()
@@ -171,6 +252,17 @@ def inferred(model: ModelProto, name: str) -> ModelProto:
     )
     check_shapes(shaped.graph, name)
     return shaped
+
+
+def is_sound(model: ModelProto) -> bool:
+    """Whether ONNX finds no contradiction in the shapes and types, in inner graphs too."""
+    import onnx.shape_inference
+
+    try:
+        onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except (RuntimeError, ValueError, TypeError, onnx.shape_inference.InferenceError):
+        return False
+    return True
 
 
 def skeleton(model: ModelProto) -> ModelProto:

@@ -17,13 +17,15 @@ import numpy as np
 
 from edgebench.model.base import (
     DEFAULT_DOMAINS,
+    alive,
+    branch,
     copied,
     graphs,
     inferred,
+    names,
     reads,
     skeleton,
     sort,
-    subgraphs,
     type_name,
 )
 
@@ -133,8 +135,8 @@ def _takes(schema: Any, node: NodeProto, types: dict[str, str]) -> bool:
     if not schema.min_input <= len(node.input) <= schema.max_input or len(node.output) > schema.max_output:
         return False
     allowed = {each.type_param_str: set(each.allowed_type_strs) for each in schema.type_constraints}
-    for names, formal in ((node.input, schema.inputs), (node.output, schema.outputs)):
-        for place, name in enumerate(names):
+    for given_names, formal in ((node.input, schema.inputs), (node.output, schema.outputs)):
+        for place, name in enumerate(given_names):
             kind = formal[min(place, len(formal) - 1)].type_str
             if name and types.get(name, "") not in allowed.get(kind, {kind}):
                 return False
@@ -173,7 +175,7 @@ def _write_out(model: ModelProto, wanted: list[NodeProto]) -> bool:
     opset = _opset(model)
     places = {id(node) for node in wanted}
     placed: list[NodeProto] = []
-    taken = _names(model.graph)
+    taken = names(model.graph)
     changed = False
     for number, node in enumerate(model.graph.node):
         function = _function(node, types, opset) if id(node) in places else None
@@ -205,11 +207,6 @@ def _types(graph: GraphProto) -> dict[str, TypeProto]:
     for value in (*graph.value_info, *graph.output, *graph.input):
         found.setdefault(value.name, value.type)
     return found
-
-
-def _names(graph: GraphProto) -> set[str]:
-    made = {name for each in graphs(graph) for node in each.node for name in node.output}
-    return made | {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
 
 
 def _function(node: NodeProto, types: dict[str, TypeProto], opset: int) -> FunctionProto | None:
@@ -367,12 +364,13 @@ def _fold(model: ModelProto) -> None:
     sizes = _sizes(graph)
     opset = _opset(model)
     ends = {value.name for value in graph.output}
+    taken = names(graph)
     kept: list[NodeProto] = []
     pending = list(graph.node)
     while pending:
         node = pending.pop(0)
         if node.op_type == "If" and node.input[0] in known:
-            pending = [*_branch(node, bool(known[node.input[0]].reshape(-1)[0])), *pending]
+            pending = [*branch(node, bool(known[node.input[0]].reshape(-1)[0]), taken), *pending]
             continue
         values = _computed(node, known, sizes, opset)
         if values is None:
@@ -382,49 +380,6 @@ def _fold(model: ModelProto) -> None:
         if ends & set(node.output):
             kept.append(node)
     _store(graph, kept, known, stored)
-
-
-def _branch(node: NodeProto, chosen: bool) -> list[NodeProto]:
-    """The nodes of the branch that is always taken, under names of their own."""
-    from onnx import helper
-
-    graph = next(
-        each.g for each in node.attribute if each.name == ("then_branch" if chosen else "else_branch")
-    )
-    title = node.name or node.output[0]
-    results = {value.name: output for value, output in zip(graph.output, node.output, strict=True)}
-    inner = {name for each in graph.node for name in each.output} | {each.name for each in graph.initializer}
-    renamed = {name: f"{title}/{name}" for name in inner if name}
-    placed = [
-        helper.make_node("Constant", [], [renamed[each.name]], value=each) for each in graph.initializer
-    ]
-    for each in graph.node:
-        copy = type(each)()
-        copy.CopyFrom(each)
-        copy.name = f"{title}/{each.name or each.output[0]}"
-        _rename_reads(copy, renamed)
-        for place, name in enumerate(each.output):
-            copy.output[place] = renamed.get(name, name)
-        placed.append(copy)
-    placed += [
-        helper.make_node("Identity", [renamed.get(name, name)], [output])
-        for name, output in results.items()
-        if output
-    ]
-    return placed
-
-
-def _rename_reads(node: NodeProto, renamed: dict[str, str]) -> None:
-    """Rename what a node reads, in its inner graphs too, where these do not make the name themselves."""
-    for place, name in enumerate(node.input):
-        node.input[place] = renamed.get(name, name)
-    for graph in subgraphs(node):
-        own = {name for each in graph.node for name in each.output} | {value.name for value in graph.input}
-        outer = {name: to for name, to in renamed.items() if name not in own}
-        for each in graph.node:
-            _rename_reads(each, outer)
-        for value in graph.output:
-            value.name = outer.get(value.name, value.name)
 
 
 def _sizes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
@@ -493,23 +448,12 @@ def _store(graph: GraphProto, kept: list[NodeProto], known: Values, stored: set[
     from onnx import numpy_helper
 
     ends = {value.name for value in graph.output}
-    alive = _alive(kept, ends)
-    needed = {name for node in alive for name in reads(node)} | ends
-    made = {name for node in alive for name in node.output}
+    living = alive(kept, ends)
+    needed = {name for node in living for name in reads(node)} | ends
+    made = {name for node in living for name in node.output}
     for name in sorted((needed & set(known)) - stored - made):
         graph.initializer.append(numpy_helper.from_array(known[name], name))
-    _replace_nodes(graph, alive)
+    _replace_nodes(graph, living)
     for place in reversed(range(len(graph.initializer))):
         if graph.initializer[place].name not in needed:
             del graph.initializer[place]
-
-
-def _alive(nodes: list[NodeProto], ends: set[str]) -> list[NodeProto]:
-    """The nodes that the outputs need."""
-    needed = set(ends)
-    alive: list[NodeProto] = []
-    for node in reversed(nodes):
-        if needed & set(node.output):
-            alive.append(node)
-            needed |= reads(node)
-    return alive[::-1]

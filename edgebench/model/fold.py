@@ -1,5 +1,7 @@
 """Shape arithmetic done beforehand: where inputs are static, Shape and the sums behind it become constants.
 
+An If whose condition is known then becomes its branch, in branches of other Ifs too.
+
 Exporters compute the sizes for Reshape, Resize or Expand at run time. As constants, they let ONNX infer
 every shape, and converters that know no Shape operator can take the model. Only small tensors and exact
 arithmetic are folded: values do not change.
@@ -8,36 +10,64 @@ arithmetic are folded: values do not change.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebench.model.base import DEFAULT_DOMAINS, MAX_FOLDED_ELEMENTS, inferred, reads
+from edgebench.model.base import (
+    DEFAULT_DOMAINS,
+    MAX_FOLDED_ELEMENTS,
+    alive,
+    branch,
+    graphs,
+    inferred,
+    is_sound,
+    names,
+    nodes,
+    reads,
+    subgraphs,
+)
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 MAX_PASSES = 24
+IR_OF_CONSTANTS = 4  # in older ones inference sees only those that are inputs too
+_BEGINNINGS = ("Shape", "Size", "ConstantOfShape", "If")  # where shape arithmetic comes from
 Value = NDArray[Any]
+Shape = tuple[int, ...]
 Attributes = dict[str, Any]
 
 
 def folded(light: ModelProto, name: str) -> ModelProto:
     """A new skeleton with its shape arithmetic done and all shapes inferred; `light` must be a sorted one.
 
-    What depends on unknown sizes stays as it is. ModelError when an inferred shape is absurd.
+    What depends on unknown sizes stays as it is. Branches of an If whose condition is not known stay too
+    where one of them cannot be computed in these shapes: a runtime that sees that refuses the whole network,
+    also where that branch is never taken. ModelError when an inferred shape is absurd.
     """
-    shaped = inferred(light, name)
+    everywhere, inside = _folded(light, name, branches=True)
+    return everywhere if not inside or is_sound(everywhere) else _folded(light, name, branches=False)[0]
+
+
+def _folded(light: ModelProto, name: str, *, branches: bool) -> tuple[ModelProto, bool]:
+    """The folded skeleton, and whether anything was folded inside a branch."""
+    shaped, inside = inferred(light, name), False
+    shaped.ir_version = max(shaped.ir_version, IR_OF_CONSTANTS)
     for _ in range(MAX_PASSES):
-        if not any(node.op_type in ("Shape", "Size") for node in shaped.graph.node):
-            return shaped
-        if not _fold_once(shaped.graph, _opset(shaped)):
-            return shaped
-        del shaped.graph.value_info[:]
+        if not any(node.op_type in _BEGINNINGS for node in nodes(shaped.graph)):
+            break
+        walk = _Pass(shaped, branches=branches)
+        inside = inside or walk.changed_inside
+        if not walk.changed:
+            break
+        for graph in graphs(shaped.graph):
+            del graph.value_info[:]
         shaped = inferred(shaped, name)
-    return shaped
+    return shaped, inside
 
 
 def graft(model: ModelProto, shaped: ModelProto) -> None:
@@ -57,27 +87,50 @@ def _opset(model: ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in DEFAULT_DOMAINS), default=1)
 
 
-def _fold_once(graph: GraphProto, opset: int) -> bool:
-    """Whether any node became a constant; they must be in topological order."""
-    from onnx import numpy_helper
+class _Pass:
+    """One walk over a sorted skeleton that folds what it can; `changed` says whether that was anything."""
 
-    constants = _small_constants(graph)
-    sizes = _static_shapes(graph)
-    outputs = {value.name for value in graph.output}
-    kept: list[NodeProto] = []
-    used: set[str] = set()
-    for node in graph.node:
-        value = None if outputs & set(node.output) else _value(node, constants, sizes, opset)
-        if value is None:
+    def __init__(self, model: ModelProto, *, branches: bool) -> None:
+        self.changed_inside = False
+        self._branches = branches
+        self._opset = _opset(model)
+        self._taken = names(model.graph)
+        self.changed = self._graph(model.graph, {}, {}) or self.changed_inside
+
+    def _graph(self, graph: GraphProto, constants: dict[str, Value], sizes: dict[str, Shape]) -> bool:
+        """Whether anything was folded in a graph, in place, knowing the constants and sizes outside it."""
+        from onnx import numpy_helper
+
+        constants = constants | _small_weights(graph)
+        sizes = sizes | _static_shapes(graph)
+        ends = {value.name for value in graph.output}
+        pending = deque(graph.node)
+        kept: list[NodeProto] = []
+        used: set[str] = set()
+        entered = False
+        while pending:
+            node = pending.popleft()
+            if node.op_type == "If" and node.input[0] in constants:
+                chosen = bool(constants[node.input[0]].reshape(-1)[0])
+                pending.extendleft(reversed(branch(node, chosen, self._taken)))
+                used.add(node.input[0])
+                entered = True
+                continue
+            value = None if ends & set(node.output) else _value(node, constants, sizes, self._opset)
+            if value is not None:
+                constants[node.output[0]] = value
+                graph.initializer.append(numpy_helper.from_array(np.asarray(value), node.output[0]))
+                used.update(node.input)
+                continue
             kept.append(node)
-            continue
-        constants[node.output[0]] = value
-        graph.initializer.append(numpy_helper.from_array(np.asarray(value), node.output[0]))
-        used.update(node.input)
-    if len(kept) == len(graph.node):
-        return False
-    _replace_nodes(graph, kept, used)
-    return True
+            constants.update(_constant(node))
+            if self._branches and node.op_type == "If":  # in a loop, values change
+                inner = [self._graph(each, constants, sizes) for each in subgraphs(node)]
+                self.changed_inside = self.changed_inside or any(inner)
+        if not (used or entered):
+            return False
+        _replace_nodes(graph, alive(kept, ends) if entered else kept, used)
+        return True
 
 
 def _replace_nodes(graph: GraphProto, kept: Sequence[NodeProto], used: set[str]) -> None:
@@ -97,26 +150,31 @@ def _replace_nodes(graph: GraphProto, kept: Sequence[NodeProto], used: set[str])
         graph.initializer.add().ParseFromString(text)
 
 
-def _small_constants(graph: GraphProto) -> dict[str, Value]:
+def _small_weights(graph: GraphProto) -> dict[str, Value]:
     from onnx import numpy_helper
 
-    found = {
+    return {
         tensor.name: numpy_helper.to_array(tensor)
         for tensor in graph.initializer
         if math.prod(tensor.dims) <= MAX_FOLDED_ELEMENTS
     }
-    for node in graph.node:
-        for attribute in node.attribute if node.op_type == "Constant" else ():
-            if attribute.name == "value" and math.prod(attribute.t.dims) <= MAX_FOLDED_ELEMENTS:
-                found[node.output[0]] = numpy_helper.to_array(attribute.t)
-            elif attribute.name == "value_int":
-                found[node.output[0]] = np.array(attribute.i, np.int64)
-            elif attribute.name == "value_ints":
-                found[node.output[0]] = np.array(attribute.ints, np.int64)
-    return found
 
 
-def _static_shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
+def _constant(node: NodeProto) -> dict[str, Value]:
+    """The value of a small Constant under its name; nothing for other nodes."""
+    from onnx import numpy_helper
+
+    for attribute in node.attribute if node.op_type == "Constant" else ():
+        if attribute.name == "value" and math.prod(attribute.t.dims) <= MAX_FOLDED_ELEMENTS:
+            return {node.output[0]: numpy_helper.to_array(attribute.t)}
+        if attribute.name == "value_int":
+            return {node.output[0]: np.array(attribute.i, np.int64)}
+        if attribute.name == "value_ints":
+            return {node.output[0]: np.array(attribute.ints, np.int64)}
+    return {}
+
+
+def _static_shapes(graph: GraphProto) -> dict[str, Shape]:
     """Name -> shape of everything whose sizes are all known."""
     found = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
@@ -126,9 +184,7 @@ def _static_shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _value(
-    node: NodeProto, constants: dict[str, Value], sizes: dict[str, tuple[int, ...]], opset: int
-) -> Value | None:
+def _value(node: NodeProto, constants: dict[str, Value], sizes: dict[str, Shape], opset: int) -> Value | None:
     """What a node computes, where that is known beforehand and small."""
     from onnx import helper
 
@@ -262,6 +318,7 @@ def _arithmetic(function: Callable[..., Any]) -> Rule:
 
 _RULES: dict[str, Rule] = {
     "Add": _arithmetic(np.add),
+    "And": _arithmetic(np.logical_and),
     "Cast": _cast,
     "Ceil": _elementwise(np.ceil),
     "Concat": _concat,
@@ -270,8 +327,15 @@ _RULES: dict[str, Rule] = {
     "Equal": _arithmetic(np.equal),
     "Floor": _elementwise(np.floor),
     "Gather": _gather,
+    "Greater": _arithmetic(np.greater),
+    "GreaterOrEqual": _arithmetic(np.greater_equal),
     "Identity": _elementwise(np.asarray),
+    "Less": _arithmetic(np.less),
+    "LessOrEqual": _arithmetic(np.less_equal),
     "Mul": _arithmetic(np.multiply),
+    "Neg": _elementwise(np.negative),
+    "Not": _elementwise(np.logical_not),
+    "Or": _arithmetic(np.logical_or),
     "ReduceProd": _product,
     "Reshape": _reshape,
     "Slice": _slice,

@@ -67,6 +67,18 @@ def test_several_runtimes_and_precisions_at_once(cli: Cli) -> None:
     assert document["failures"] == []
 
 
+def test_an_input_made_a_constant_decides_an_if(cli: Cli) -> None:
+    path = generate.write(cli.folder, "if_by_input")
+    assert "--set" in cli.fails(4, "model", "convert", path, "--to", "coreml")
+    assert "no input" in cli.fails(2, "user", "convert", path, "--to", "coreml", "--set", "mood=1")
+    made = {mode: convert(cli, "--set", f"mode={mode}", model=path) for mode in (0, 1)}
+    assert made[0].digest != made[1].digest
+    assert [each.name for each in made[1].inputs] == ["x"]
+    report = cli.json("verify", path, made[1].digest, "--set", "mode=1")["parity"]
+    assert report["passed"]
+    cli("verify", path, made[1].digest, "--set", "mode=0", code=4)
+
+
 def test_ncnn_goes_through_pnnx(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEBENCH_PNNX", str(find_pnnx(pnnx_home())))
     (made,) = cli.json("convert", DIGITS, "--to", "ncnn", "--precision", "fp16")["artifacts"]

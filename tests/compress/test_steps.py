@@ -17,6 +17,7 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import ModelProto, helper
 
 from edgebench import compress, model
 from edgebench.errors import EdgebenchError, ModelError, UserError
@@ -367,3 +368,68 @@ def test_a_tool_that_fails_is_named(tmp_path: Path) -> None:
 def test_the_revision_names_the_tools() -> None:
     assert "onnxruntime=" in compress.revision()
     assert compress.revision() == compress.revision()
+
+
+# --- what would be ruined -----------------------------------------------------------------------------
+
+
+def _far_apart() -> ModelProto:
+    """x [1,8,6,6] -> y: a Conv with large outputs, and a variance of theirs that no float16 holds."""
+    random = np.random.default_rng(1)
+    weights = {
+        "w": (random.standard_normal((8, 8, 1, 1)) * 4000).astype(np.float32),
+        "scale": np.ones(8, np.float32),
+        "shift": np.zeros(8, np.float32),
+        "mean": np.zeros(8, np.float32),
+        "variance": np.full(8, 4e7, np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
+        helper.make_node("BatchNormalization", ["c", "scale", "shift", "mean", "variance"], ["y"]),
+    ]
+    shape = [1, 8, 6, 6]
+    return generate.build(nodes, [generate.tensor("x", shape)], [generate.tensor("y", shape)], weights)
+
+
+@pytest.mark.parametrize("stored", ["initializer", "constant"])
+def test_a_weight_that_float16_cannot_hold_stays_float32(tmp_path: Path, stored: str) -> None:
+    network = _far_apart()
+    if stored == "constant":
+        for tensor in network.graph.initializer:
+            network.graph.node.insert(0, helper.make_node("Constant", [], [tensor.name], value=tensor))
+        del network.graph.initializer[:]
+    source = generate.save(network, tmp_path / "in.onnx")
+    info = compress.apply(source, ["fp16"], SETTINGS, out=tmp_path / "out.onnx")
+    assert info.precision in ("fp16", "mixed")
+    assert "float32" in info.lineage[-1]
+    feed = {"x": np.random.default_rng(2).standard_normal((1, 8, 6, 6)).astype(np.float32)}
+    before, after = run(source, feed)["y"], run(tmp_path / "out.onnx", feed)["y"]
+    assert np.abs(after - before).max() < 0.01 * np.abs(before).max()
+
+
+@pytest.mark.parametrize(("asked", "told"), [("auto", "weighted"), ("weighted", "weighted"), ("all", "all")])
+def test_where_all_in_int8_is_ruin_only_weighted_layers_are(tmp_path: Path, asked: str, told: str) -> None:
+    """A small sum beside a thousand: eight bits for both lose the small one, on which the output depends."""
+    random = np.random.default_rng(1)
+    weights = {
+        "w": random.standard_normal((16, 16)).astype(np.float32) / 4,
+        "far": np.full((1, 16), 1000.0, np.float32),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["product"]),
+        helper.make_node("Tanh", ["product"], ["small"]),
+        helper.make_node("Add", ["small", "far"], ["large"]),
+        helper.make_node("Sub", ["large", "far"], ["y"]),
+    ]
+    shape = [1, 16]
+    network = generate.build(nodes, [generate.tensor("x", shape)], [generate.tensor("y", shape)], weights)
+    source = generate.save(network, tmp_path / "in.onnx")
+    samples = random.standard_normal((8, 16)).astype(np.float32)
+    np.savez(tmp_path / "samples.npz", x=samples)
+    settings = compress.Settings(calibration=tmp_path / "samples.npz")
+    out = tmp_path / "out.onnx"
+    info = compress.apply(source, [f"int8-static:operators={asked}"], settings, out=out)
+    assert ("operators=weighted" in info.lineage[-1]) == (told == "weighted")
+    before, after = run(source, {"x": samples[:1]})["y"], run(out, {"x": samples[:1]})["y"]
+    noise_db = 20 * np.log10(np.linalg.norm(before) / np.linalg.norm(after - before))
+    assert (noise_db > 25) == (told == "weighted")

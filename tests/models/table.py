@@ -25,20 +25,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edgebench import model
+from edgebench.fleet.plan import own_precision
 from tests.convert.support import pnnx_home
-from tests.models.architectures import ARCHITECTURES
 from tests.models.cells import Row, Task, broken_or
-from tests.models.generate import save
-from tests.models.published import PUBLISHED, published
+from tests.models.sources import GROUPS, NETWORKS, Source, source
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "models.md"
 KEPT = Path(__file__).with_name("table.json")
 RUNTIMES = ("onnxruntime", "openvino", "ncnn", "coreml")
 PRECISIONS = ("fp32", "fp16", "int8")
-CELL_LIMIT_S = 150.0
+ALL_PRECISIONS = (*PRECISIONS, "int8-dynamic")
+CELL_LIMIT_S = 900.0
 BAD = ("WRONG", "BROKEN")
-VALUES = {"silero-vad": {"sr": 16000}}  # the only rates it takes are 8000 and 16000
 OUTCOMES = ("pass", "refused", *BAD)
 PACKAGES = ("onnx", "onnxruntime", "openvino", "ncnn", "coremltools", "numpy")
 
@@ -71,20 +71,37 @@ def keep(rows: Sequence[Row]) -> None:
 def taken(asked: argparse.Namespace) -> Iterator[Row]:
     """A row for every cell, as they come."""
     with tempfile.TemporaryDirectory(prefix="edgebench-models-") as folder, _judge(Path(folder)) as judge:
-        for network in asked.only or (*ARCHITECTURES, *PUBLISHED):
+        for network in asked.only or NETWORKS:
             try:
-                path, shapes = network_file(network, Path(folder))
+                found = source(network, Path(folder))
             except pytest.skip.Exception as skipped:
                 print(f"left out: {network}: {skipped}", file=sys.stderr)
                 continue
-            for runtime in asked.runtime or RUNTIMES:
-                for precision in asked.precision or PRECISIONS:
-                    row = judge.row(
-                        Task(network, str(path), shapes, runtime, precision, VALUES.get(network, {}))
-                    )
-                    print(_line(row))
-                    sys.stdout.flush()
-                    yield row
+            for task in tasks(network, found, asked):
+                row = judge.row(task)
+                print(_line(row))
+                sys.stdout.flush()
+                yield row
+
+
+def tasks(network: str, found: Source, asked: argparse.Namespace) -> Iterator[Task]:
+    """The cells of a network: a float32 file in every precision, one that is compressed already as it is."""
+    own = own_precision(model.inspect(found.path))
+    as_is = own != "fp32"
+    precisions = (own,) if as_is else PRECISIONS
+    for runtime in asked.runtime or RUNTIMES:
+        for precision in precisions:
+            if precision in (asked.precision or precisions):
+                yield Task(
+                    network,
+                    str(found.path),
+                    found.shapes,
+                    runtime,
+                    precision,
+                    feed=found.feed,
+                    constants=found.constants,
+                    as_is=as_is,
+                )
 
 
 def _line(row: Row) -> str:
@@ -92,13 +109,6 @@ def _line(row: Row) -> str:
     return (
         f"{row.seconds:6.1f} {row.outcome:8} {row.network} {row.runtime} {row.precision} {snr} {row.reason}"
     )
-
-
-def network_file(network: str, folder: Path) -> tuple[Path, dict[str, tuple[int, ...]]]:
-    """The ONNX file of a network, and the shapes that make it static."""
-    if network in ARCHITECTURES:
-        return save(ARCHITECTURES[network](), folder / f"{network}.onnx"), {}
-    return published(network), PUBLISHED[network].shapes
 
 
 class _Judge:
@@ -222,11 +232,8 @@ def document(rows: Sequence[Row]) -> str:
 
 
 def _groups(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
-    networks = sorted({row.network for row in rows})
-    return [
-        ("Generated", [name for name in networks if name in ARCHITECTURES]),
-        ("Published", [name for name in networks if name not in ARCHITECTURES]),
-    ]
+    there = {row.network for row in rows}
+    return [(title, sorted(there & set(names))) for title, names in GROUPS.items()]
 
 
 def _section(group: tuple[str, list[str]], rows: Sequence[Row], reasons: dict[str, int]) -> list[str]:
@@ -237,8 +244,10 @@ def _section(group: tuple[str, list[str]], rows: Sequence[Row], reasons: dict[st
     head = ["network", "precision", *RUNTIMES, "taken"]
     lines = [f"## {title}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for network in networks:
-        for precision in PRECISIONS:
+        for precision in ALL_PRECISIONS:
             found = [cells.get((network, runtime, precision)) for runtime in RUNTIMES]
+            if not any(found):
+                continue
             day = max((row.day for row in found if row), default="")
             shown = [_cell(row, reasons) for row in found]
             lines.append(f"| {network} | {precision} | {' | '.join(shown)} | {day} |")
@@ -267,9 +276,9 @@ def _key(row: Row) -> tuple[str, str, str]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.models.table", description=__doc__)
-    parser.add_argument("--only", action="append", choices=[*ARCHITECTURES, *PUBLISHED])
+    parser.add_argument("--only", action="append", choices=NETWORKS)
     parser.add_argument("--runtime", action="append", choices=RUNTIMES)
-    parser.add_argument("--precision", action="append", choices=PRECISIONS)
+    parser.add_argument("--precision", action="append", choices=ALL_PRECISIONS)
     parser.add_argument("--show", action="store_true", help="only write the page again from the rows kept")
     return parser.parse_args()
 

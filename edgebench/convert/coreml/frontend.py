@@ -109,7 +109,7 @@ _HINT_OPEN = "open fewer sizes, or convert a package for each shape: --shape ins
 _HINT_FALSE = "the model tells a false type or shape: export the network to ONNX again"
 _WAYS_OUT = {
     "NonMaxSuppression": "--cut-nms ends the model before it and returns its boxes and scores",
-    "If": "export the network without branches, or fold its condition to a constant",
+    "If": "--set NAME=NUMBER where an input decides it, or export the network without branches",
     "Loop": "make its number of steps a constant, or export the network with the loop unrolled",
     "Scan": "fix the sequence length, or export the network with the loop unrolled",
 }

@@ -227,7 +227,7 @@ def _refuse_operators(info: ModelInfo, precision: str) -> Refusal | None:
     if control:
         return Refusal(
             reason=f"ncnn has no control flow, and {info.name} has {', '.join(control)}",
-            hint=f"use {OTHERS}, or export the model without it",
+            hint=f"--set NAME=NUMBER where an input decides it; use {OTHERS}, or export the model without it",
         )
     integer = has_operator(info, *INTEGER)
     if precision == "int8" and info.precision == "int8-qdq" and set(integer) <= set(QDQ):
