@@ -13,6 +13,7 @@ from edgebench.cli.progress import Progress
 from edgebench.cli.setup import (
     calibration_option,
     inputs_option,
+    ort_format_option,
     precisions_of,
     read_settings,
     runtimes_of,
@@ -20,6 +21,7 @@ from edgebench.cli.setup import (
     this_arch,
     workbench,
 )
+from edgebench.convert.onnxruntime import format_options
 from edgebench.errors import (
     EXIT_ERROR,
     EXIT_OK,
@@ -35,7 +37,7 @@ from edgebench.pipeline import (
     Workbench,
     prepare,
 )
-from edgebench.records import RUNTIMES, ParityReport, Target, to_json
+from edgebench.records import ORT_FORMATS, RUNTIMES, ParityReport, Target, to_json
 from edgebench.targets import find as find_target
 from edgebench.units import format_bytes, format_duration, significant
 
@@ -55,6 +57,7 @@ from edgebench.units import format_bytes, format_duration, significant
 @click.option(
     "--target", "target_name", metavar="NAME", help="The kind of device it is for; tensorrt needs one."
 )
+@ort_format_option
 @click.option(
     "-o", "--output", type=click.Path(), metavar="DIR", help="Copy the artifacts there, a folder each."
 )
@@ -68,6 +71,7 @@ def convert(
     calibration: str | None,
     arch: str | None,
     target_name: str | None,
+    ort_format: str,
     output: str | None,
     as_json: bool,
 ) -> int:
@@ -87,11 +91,16 @@ def convert(
             shapes=tuple(model.parse_shape(shape) for shape in shapes),
             inputs=inputs,
             calibration=calibration,
-            options=_options_of(target, runtime),
+            options=_options(runtime, target, arch or _arch_of(target), ort_format),
         )
         for runtime in wanted
         for one in chosen
     ]
+    if ort_format != ORT_FORMATS[0] and "onnxruntime" not in wanted:
+        raise UserError(
+            f"--ort-format {ort_format} is for onnxruntime, and --to does not name it",
+            hint=f"--to {','.join((*wanted, 'onnxruntime'))}, or leave --ort-format out",
+        )
     if not cells:
         raise UserError("no runtime was named", hint=f"--to {','.join(RUNTIMES)}")
     with Progress({}) as progress, workbench(settings, progress) as bench:
@@ -105,8 +114,10 @@ def _arch_of(target: Target | None) -> str:
     return target.platform.arch if target is not None and known else this_arch()
 
 
-def _options_of(target: Target | None, runtime: str) -> tuple[tuple[str, str], ...]:
-    """What the target says about a runtime whose artifacts fit one kind of device only."""
+def _options(runtime: str, target: Target | None, arch: str, ort_format: str) -> tuple[tuple[str, str], ...]:
+    """ONNX Runtime's format; what the target says of a runtime whose artifacts fit one kind of device."""
+    if runtime == "onnxruntime":
+        return format_options(ort_format, arch)
     profile = None if target is None else target.runtimes.get(runtime)
     if profile is None or profile.build_on != "device":
         return ()
@@ -150,6 +161,8 @@ def _copy_out(made: Prepared, bench: Workbench, output: str | None) -> str:
         return str(source)
     artifact = made.artifact
     parts = [artifact.model, artifact.variant, artifact.precision, artifact.runtime]
+    if "format" in artifact.options:
+        parts.append(artifact.options["format"])
     if artifact.runtime in BUILT_ON_DEVICE:
         parts += [artifact.options["tensorrt_version"], f"cc{artifact.options['compute_capability']}"]
     name = "-".join(parts).replace("/", "_")

@@ -16,6 +16,7 @@ from edgebench.cli.setup import (
     calibration_option,
     inputs_option,
     inventory_option,
+    ort_format_option,
     precisions_of,
     read_inventory,
     read_settings,
@@ -82,6 +83,7 @@ class Outcome(NamedTuple):
 @shape_option
 @inputs_option
 @calibration_option
+@ort_format_option
 @click.option("--launches", type=int, help="Fresh processes per job: the statistical unit.")
 @click.option("--threads", type=int, help="Threads of the runtime; 0: its own choice.")
 @click.option("--batch", type=int, help="Batch size of models whose batch is open.")
@@ -104,6 +106,7 @@ def run(
     shapes: tuple[str, ...],
     inputs: str | None,
     calibration: str | None,
+    ort_format: str,
     launches: int | None,
     threads: int | None,
     batch: int | None,
@@ -134,7 +137,9 @@ def run(
             cooldown_s=_seconds(cooldown),
         )
         plan = Plan(
-            models=_models(models, shapes, inputs, calibration),
+            models=tuple(
+                replace(each, ort_format=ort_format) for each in _models(models, shapes, inputs, calibration)
+            ),
             runtimes=runtimes_of(runtimes),
             precisions=precisions_of(precision) or (plans.AS_IS,),
             on=selector or "all",

@@ -15,6 +15,7 @@ from edgebench.documents import At, place, quoted
 from edgebench.errors import NothingDone, UserError, did_you_mean
 from edgebench.records import (
     MEASURED,
+    ORT_FORMATS,
     PRECISIONS,
     RUNTIMES,
     Device,
@@ -32,7 +33,10 @@ AS_IS = "as-is"
 
 
 class PlannedModel(Record, frozen=True):
-    """One ONNX file. `inputs` and `calibration` are `.npz` files; `shapes` fixes the open dimensions."""
+    """One ONNX file. `inputs` and `calibration` are `.npz` files; `shapes` fixes the open dimensions.
+
+    `ort_format` is how ONNX Runtime's artifact is stored.
+    """
 
     path: str
     name: str | None = None
@@ -40,6 +44,7 @@ class PlannedModel(Record, frozen=True):
     calibration: str | None = None
     shapes: dict[str, tuple[int, ...]] = {}
     precisions: tuple[str, ...] = ()
+    ort_format: str = ORT_FORMATS[0]
 
 
 class WorkloadChanges(Record, frozen=True):
@@ -192,6 +197,9 @@ def _model_problems(models: tuple[PlannedModel, ...]) -> Iterator[tuple[At, str,
     for index, model in enumerate(models):
         at: At = ("models", index)
         yield from _name_problems((*at, "precisions"), model.precisions, (AS_IS, *PRECISIONS), "precision")
+        if model.ort_format not in ORT_FORMATS:
+            message = f"unknown ort_format {quoted(model.ort_format)}"
+            yield (*at, "ort_format"), message, did_you_mean(model.ort_format, ORT_FORMATS)
         if not model.path:
             yield at, f"{place(at)} has an empty path", "write the path of an ONNX file"
         if model.name is not None and not (model.name.strip() and model.name.isprintable()):
