@@ -31,7 +31,7 @@ def runtimes_page() -> Iterator[str]:
     yield ""
     yield "ONNX Runtime's artifact comes in the formats " + ", ".join(ORT_FORMATS) + " (`--ort-format`, or"
     yield "`ort_format` of a model in a plan): the file as it is, with its nodes fused beforehand (ONNX"
-    yield "Runtime's level extended), or that in the .ort format, which fits one range of versions of onnxruntime."
+    yield "Runtime's level extended), or that in the .ort format, which fits one range of its versions."
     yield ""
     yield "## What each kind of device offers"
     yield ""
