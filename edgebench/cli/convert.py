@@ -196,6 +196,8 @@ def _show(
                 warn(f"{each.artifact.runtime}: {remark}")
             click.echo(f"{each.artifact.runtime} {each.artifact.precision}: {folder}")
         for cell, error in failed:
+            if error.detail:
+                note(error.detail.rstrip())
             note(
                 f"failed ({error.owner}): {cell.runtime} {cell.precision}: {error.message}\n"
                 f"  next: {error.hint}"
@@ -247,5 +249,6 @@ def _failure(cell: Cell, error: EdgebenchError) -> dict[str, object]:
         "owner": error.owner,
         "message": error.message,
         "hint": error.hint,
+        "detail": error.detail,
         "exit_code": error.exit_code,
     }
