@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MAX_MACS = 50_000_000  # it is numpy and Python loops: some seconds
 MAX_BYTES = 1 << 20  # of the file and its inputs, where operations cannot be counted
 MAX_S = 120.0
+_CANNOT = "cannot compute the model"
 MAX_MEMORY_BYTES = 8 << 30
 
 # Operators that ONNX Runtime (seen with 1.32) computes otherwise than ONNX defines, with some attributes:
@@ -66,8 +67,8 @@ def computed(path: Path, samples: Iterable[Mapping[str, Path]], *, time_s: float
             raise _broken(f"was not done after {time_s:g} s") from error
         if done.returncode != 0:
             log = done.stderr.decode("utf-8", "replace").strip()
-            lines = log.splitlines() or [f"status {done.returncode}"]
-            raise _broken(f"cannot compute the model: {lines[-1][:300]}", log[-4096:])
+            last = (log.splitlines() or [f"status {done.returncode}"])[-1]
+            raise _broken(f"{_CANNOT}: {last.rpartition(f'{_CANNOT}: ')[2][:300]}", log[-4096:])
         return [
             {name: np.load(Path(folder) / file, allow_pickle=False) for name, file in sample.items()}
             for sample in json.loads(done.stdout)
@@ -108,7 +109,7 @@ def outputs(model: ModelProto, samples: Iterable[Mapping[str, Any]]) -> list[Arr
         ArithmeticError,
         AssertionError,
     ) as error:
-        raise _broken(f"cannot compute the model: {str(error)[:300]}") from error
+        raise _broken(f"{_CANNOT}: {str(error)[:300]}") from error
     names = [value.name for value in model.graph.output]
     return [dict(zip(names, map(np.asarray, each), strict=True)) for each in made]
 
@@ -126,10 +127,7 @@ def _main() -> None:
         {name: np.load(file, allow_pickle=False) for name, file in sample.items()}
         for sample in task["samples"]
     ]
-    try:
-        made = outputs(onnx.load(task["model"], load_external_data=False), samples)
-    except ModelError as error:
-        sys.exit(error.message.partition("model: ")[2])
+    made = outputs(onnx.load(task["model"], load_external_data=False), samples)
     json.dump([_saved(each, Path(task["folder"]), number) for number, each in enumerate(made)], sys.stdout)
 
 
@@ -138,7 +136,7 @@ def _saved(arrays: Arrays, folder: Path, sample: int) -> dict[str, str]:
     files = {}
     for number, (name, array) in enumerate(arrays.items()):
         if array.dtype.kind not in "biufc":
-            sys.exit(f'the output "{name}" has the type {array.dtype}')
+            raise _broken(f'{_CANNOT}: the output "{name}" has the type {array.dtype}')
         files[name] = f"{sample}-{number}.npy"
         np.save(folder / files[name], array, allow_pickle=False)
     return files
