@@ -7,7 +7,8 @@
     ├── ModelError            owner model           exit 4    the network itself: damaged, unsupported, NaN
     │   └── ParityError                                       ... what was converted computes something else
     ├── DeviceError           owner device          exit 4    unreachable, full, crashed, too hot
-    │   └── DeviceBusy                              exit 75   somebody else holds the lease
+    │   ├── DeviceBusy                              exit 75   somebody else holds the lease
+    │   └── RuntimeDied                                       a runtime crashed or hung over an artifact there
     ├── InfrastructureError   owner infrastructure  exit 4    a tool, a registry, the controller's disk
     ├── Interrupted           owner user            exit 130 or 143
     └── BugError              owner bug             exit 70   edgebench is wrong
@@ -97,6 +98,10 @@ class DeviceBusy(DeviceError):
     """Somebody else holds the device's lease; the message names the holder."""
 
     exit_code = EXIT_BUSY
+
+
+class RuntimeDied(DeviceError):
+    """A runtime's process crashed, or was not done in time; the session on the device goes on."""
 
 
 class InfrastructureError(EdgebenchError):

@@ -24,7 +24,15 @@ from edgebench.convert.evaluate import evaluate, evaluates
 from edgebench.convert.run import Conversion, Limits, Wanted, convert
 from edgebench.convert.run import Prepared as Ready
 from edgebench.device.session import InputSet, Lease, Placed, Session, open_session, read_samples, save_inputs
-from edgebench.errors import BugError, DeviceError, ModelError, ParityError, UserError
+from edgebench.errors import (
+    BugError,
+    DeviceError,
+    InfrastructureError,
+    ModelError,
+    ParityError,
+    RuntimeDied,
+    UserError,
+)
 from edgebench.model import flexible, images
 from edgebench.model.flexible import OpenInput
 from edgebench.model.images import ImageInput
@@ -187,8 +195,30 @@ class Workbench:
         if evaluates(artifact.runtime):
             return evaluate(artifact, folder, read_samples(inputs), time_s=self.limits.time_s)
         placed = Placed(artifact=str(folder), inputs=inputs.folder, bundle=None, moved_bytes=0)
-        with self.controller() as session:
-            return session.infer(artifact, placed, inputs)
+        with self._runtime_of(artifact), self.controller() as session:
+            return session.infer(artifact, placed, inputs, time_s=self.limits.time_s)
+
+    @contextmanager
+    def _runtime_of(self, artifact: Artifact) -> Iterator[None]:
+        """Here a runtime that dies of an artifact is the model's refusal: no device is to blame.
+
+        What else goes wrong is this computer's; its session is opened anew the next time.
+        """
+        try:
+            yield
+        except RuntimeDied as error:
+            raise ModelError(
+                f"{artifact.model}: {artifact.runtime} did not survive running it: {_told(error)}",
+                hint="try another runtime or precision; EDGEBENCH_CONVERT_TIMEOUT_S gives a slow one time",
+                detail=error.detail,
+            ) from error
+        except DeviceError as error:
+            self.close()
+            raise InfrastructureError(
+                f"{artifact.runtime} cannot be run on this computer: {_told(error)}",
+                hint="look at its memory and disk (edgebench runtimes shows what is installed); try again",
+                detail=error.detail,
+            ) from error
 
     def reference(self, variant: Artifact, inputs: InputSet) -> Reference:
         """What the variant's ONNX file computes; computed once for all devices."""
@@ -214,11 +244,25 @@ class Workbench:
         except ModelError as error:
             if "while running" in f"{error.message} {error.detail}":  # the inputs are none for this model
                 raise
-            defined = _by_definition(folder / MODEL_FILE, inputs, in_any_case=True)
+            defined = self._by_definition(folder / MODEL_FILE, inputs, in_any_case=True)
             if defined is None:
                 raise
             return defined
-        return _by_definition(folder / MODEL_FILE, inputs, in_any_case=False) or ran
+        return self._by_definition(folder / MODEL_FILE, inputs, in_any_case=False) or ran
+
+    def _by_definition(self, path: Path, inputs: InputSet, *, in_any_case: bool) -> Reference | None:
+        """What ONNX defines that a small file computes, if it can be had; or for doubtful operators only."""
+        from edgebench.model import definition
+
+        if not in_any_case and not definition.is_doubtful(path):
+            return None
+        if not definition.is_small(model.inspect(path), sum(each.size_bytes for each in inputs.files)):
+            return None
+        samples = [{name: Path(inputs.folder) / file for name, file in each} for each in inputs.samples]
+        try:
+            return Reference(definition.computed(path, samples, time_s=self.limits.time_s), DEFINITION)
+        except ModelError:
+            return None
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -302,8 +346,11 @@ def prove_compression(
 def first_proven(
     cell: Cell, ways: tuple[Way, ...], variant: Artifact, proof: Proof, bench: Workbench
 ) -> Prepared:
-    """The artifact of the first way whose parity holds; the first way's ModelError when none does."""
-    refusals: list[ModelError] = []
+    """The artifact of the first way whose parity holds; the first way's error when none does.
+
+    A tool that hangs or takes too much memory (InfrastructureError) is no reason not to try the next way.
+    """
+    refusals: list[ModelError | InfrastructureError] = []
     tried: set[tuple[str, str]] = set()
     for way in ways:
         try:
@@ -316,7 +363,7 @@ def first_proven(
             conversion = convert_variant(cell, way, source, bench)
             bench.announce(Step("parity", CONTROLLER, title(cell)))
             return prove(proof.info, variant, conversion, proof.inputs, proof.kind, bench)
-        except ModelError as error:
+        except (ModelError, InfrastructureError) as error:
             refusals.append(error)
     raise refusals[0]
 
@@ -790,24 +837,14 @@ def _why(report: ParityReport) -> str:
     return "; ".join(f'output "{output.name}": {output.reason}' for output in wrong)
 
 
+def _told(error: DeviceError) -> str:
+    return error.message.removeprefix(f"{CONTROLLER}: ")
+
+
 def title(what: Cell | Job) -> str:
     """A cell or job in the words of progress and messages."""
     name = what.model if isinstance(what, Job) else what.name or Path(what.model_path).stem
     return f"{name} {what.precision} on {what.runtime}"
-
-
-def _by_definition(path: Path, inputs: InputSet, *, in_any_case: bool) -> Reference | None:
-    """What ONNX defines that a small file computes, if that can be had; else only for doubtful operators."""
-    from edgebench.model import definition
-
-    if not in_any_case and not definition.is_doubtful(path):
-        return None
-    if not definition.is_small(model.inspect(path), sum(each.size_bytes for each in inputs.files)):
-        return None
-    try:
-        return Reference(definition.outputs(model.load(path), read_samples(inputs)), DEFINITION)
-    except ModelError:
-        return None
 
 
 def _as_reference(variant: Artifact) -> Artifact:

@@ -20,6 +20,7 @@ RUNTIMES = ("onnxruntime", "ncnn", "openvino", "coreml", "tensorrt")
 # Those that a device's probe runs; the others are converted only.
 MEASURED = ("onnxruntime", "ncnn", "openvino")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
+ORT_FORMATS = ("onnx", "optimized", "ort")  # how ONNX Runtime's artifact is stored: as it is, fused, or .ort
 
 R = TypeVar("R")
 

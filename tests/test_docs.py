@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgebench.convert.base import CONVERTERS, converter
-from edgebench.records import PRECISIONS
+from edgebench.records import ORT_FORMATS, PRECISIONS
 from edgebench.targets import all_targets
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -29,6 +29,10 @@ def runtimes_page() -> Iterator[str]:
         forms = converter(runtime).forms
         cells = [forms[each].what if each in forms else "refused" for each in PRECISIONS]
         yield f"| {runtime} | " + " | ".join(cells) + " |"
+    yield ""
+    yield "ONNX Runtime's artifact comes in the formats " + ", ".join(ORT_FORMATS) + " (`--ort-format`, or"
+    yield "`ort_format` of a model in a plan): the file as it is, with its nodes fused beforehand (ONNX"
+    yield "Runtime's level extended), or that in the .ort format, which fits one range of its versions."
     yield ""
     yield "## What each kind of device offers"
     yield ""

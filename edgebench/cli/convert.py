@@ -15,6 +15,7 @@ from edgebench.cli.setup import (
     constant_option,
     cut_nms_option,
     inputs_option,
+    ort_format_option,
     precisions_of,
     read_settings,
     runtimes_of,
@@ -22,6 +23,7 @@ from edgebench.cli.setup import (
     this_arch,
     workbench,
 )
+from edgebench.convert.onnxruntime import format_options
 from edgebench.errors import (
     EXIT_ERROR,
     EXIT_OK,
@@ -37,7 +39,7 @@ from edgebench.pipeline import (
     Workbench,
     prepare,
 )
-from edgebench.records import RUNTIMES, ParityReport, Target, to_json
+from edgebench.records import ORT_FORMATS, RUNTIMES, ParityReport, Target, to_json
 from edgebench.targets import find as find_target
 from edgebench.units import format_bytes, format_duration, significant
 
@@ -74,6 +76,7 @@ WITH_BOUNDARY = ("coreml",)  # runtimes whose artifacts have open sizes and imag
 @click.option(
     "--target", "target_name", metavar="NAME", help="The kind of device it is for; tensorrt needs one."
 )
+@ort_format_option
 @click.option(
     "-o", "--output", type=click.Path(), metavar="DIR", help="Copy the artifacts there, a folder each."
 )
@@ -91,6 +94,7 @@ def convert(
     calibration: str | None,
     arch: str | None,
     target_name: str | None,
+    ort_format: str,
     output: str | None,
     as_json: bool,
 ) -> int:
@@ -114,11 +118,16 @@ def convert(
             constants=tuple(model.parse_constant(each) for each in constants),
             inputs=inputs,
             calibration=calibration,
-            options=_options_of(target, runtime),
+            options=_options(runtime, target, arch or _arch_of(target), ort_format),
         )
         for runtime in wanted
         for one in chosen
     ]
+    if ort_format != ORT_FORMATS[0] and "onnxruntime" not in wanted:
+        raise UserError(
+            f"--ort-format {ort_format} is for onnxruntime, and --to does not name it",
+            hint=f"--to {','.join((*wanted, 'onnxruntime'))}, or leave --ort-format out",
+        )
     if not cells:
         raise UserError("no runtime was named", hint=f"--to {','.join(RUNTIMES)}")
     with Progress({}) as progress, workbench(settings, progress) as bench:
@@ -132,8 +141,10 @@ def _arch_of(target: Target | None) -> str:
     return target.platform.arch if target is not None and known else this_arch()
 
 
-def _options_of(target: Target | None, runtime: str) -> tuple[tuple[str, str], ...]:
-    """What the target says about a runtime whose artifacts fit one kind of device only."""
+def _options(runtime: str, target: Target | None, arch: str, ort_format: str) -> tuple[tuple[str, str], ...]:
+    """ONNX Runtime's format; what the target says of a runtime whose artifacts fit one kind of device."""
+    if runtime == "onnxruntime":
+        return format_options(ort_format, arch)
     profile = None if target is None else target.runtimes.get(runtime)
     if profile is None or profile.build_on != "device":
         return ()
@@ -188,6 +199,8 @@ def _copy_out(made: Prepared, bench: Workbench, output: str | None) -> str:
         return str(source)
     artifact = made.artifact
     parts = [artifact.model, artifact.variant, artifact.precision, artifact.runtime]
+    if "format" in artifact.options:
+        parts.append(artifact.options["format"])
     if artifact.runtime in BUILT_ON_DEVICE:
         parts += [artifact.options["tensorrt_version"], f"cc{artifact.options['compute_capability']}"]
     name = "-".join(parts).replace("/", "_")
@@ -221,6 +234,8 @@ def _show(
                 warn(f"{each.artifact.runtime}: {remark}")
             click.echo(f"{each.artifact.runtime} {each.artifact.precision}: {folder}")
         for cell, error in failed:
+            if error.detail:
+                note(error.detail.rstrip())
             note(
                 f"failed ({error.owner}): {cell.runtime} {cell.precision}: {error.message}\n"
                 f"  next: {error.hint}"
@@ -272,5 +287,6 @@ def _failure(cell: Cell, error: EdgebenchError) -> dict[str, object]:
         "owner": error.owner,
         "message": error.message,
         "hint": error.hint,
+        "detail": error.detail,
         "exit_code": error.exit_code,
     }

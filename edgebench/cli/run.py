@@ -18,6 +18,7 @@ from edgebench.cli.setup import (
     cut_nms_option,
     inputs_option,
     inventory_option,
+    ort_format_option,
     precisions_of,
     read_inventory,
     read_settings,
@@ -95,6 +96,7 @@ class Outcome(NamedTuple):
 @cut_nms_option
 @inputs_option
 @calibration_option
+@ort_format_option
 @click.option("--launches", type=int, help="Fresh processes per job: the statistical unit.")
 @click.option("--threads", type=int, help="Threads of the runtime; 0: its own choice.")
 @click.option("--batch", type=int, help="Batch size of models whose batch is open.")
@@ -119,6 +121,7 @@ def run(
     constants: tuple[str, ...],
     inputs: str | None,
     calibration: str | None,
+    ort_format: str,
     launches: int | None,
     threads: int | None,
     batch: int | None,
@@ -149,8 +152,9 @@ def run(
             cooldown_s=_seconds(cooldown),
         )
         planned = _models(models, Given(shapes, constants, inputs, calibration))
+        chosen = _without_nms(planned) if cut_nms else planned
         plan = Plan(
-            models=_without_nms(planned) if cut_nms else planned,
+            models=tuple(replace(each, ort_format=ort_format) for each in chosen),
             runtimes=runtimes_of(runtimes),
             precisions=precisions_of(precision) or (plans.AS_IS,),
             on=selector or "all",

@@ -16,7 +16,7 @@ from edgebench.convert.run import Limits
 from edgebench.errors import InfrastructureError, UserError, did_you_mean
 from edgebench.inventory import Inventory, load
 from edgebench.pipeline import Announce, Workbench, silent
-from edgebench.records import PRECISIONS, RUNTIMES, Target
+from edgebench.records import ORT_FORMATS, PRECISIONS, RUNTIMES, Target
 from edgebench.settings import Settings
 from edgebench.store import Store, sqlite_url
 from edgebench.targets import all_targets
@@ -51,6 +51,13 @@ calibration_option = click.option(
 )
 cut_nms_option = click.option(
     "--cut-nms", is_flag=True, help="End before NonMaxSuppression: return its boxes and scores instead."
+)
+ort_format_option = click.option(
+    "--ort-format",
+    type=click.Choice(ORT_FORMATS),
+    default=ORT_FORMATS[0],
+    show_default=True,
+    help="For onnxruntime: the ONNX file as it is, its nodes fused beforehand, or .ort.",
 )
 
 

@@ -62,7 +62,8 @@ def _interpret(artifact: Artifact, words: list[str], time_s: float) -> None:
     except subprocess.TimeoutExpired as error:
         raise InfrastructureError(
             f"evaluating {artifact.model} for {artifact.runtime} took more than {time_s:.0f} s",
-            hint="allow it more time (convert_timeout_s), or use a smaller model",
+            hint="allow it more time: EDGEBENCH_CONVERT_TIMEOUT_S; or use a smaller model",
+            detail=(error.stderr or b"").decode("utf-8", "replace")[-4096:],
         ) from error
     if done.returncode != 0:
         raise _failure(artifact, done)

@@ -18,7 +18,15 @@ import msgspec
 from edgebench.device.bootstrap import install_probe
 from edgebench.device.bundle import Bundle, probe_archive, resolve
 from edgebench.device.wire import Wire
-from edgebench.errors import BugError, DeviceBusy, DeviceError, EdgebenchError, ModelError, printable
+from edgebench.errors import (
+    BugError,
+    DeviceBusy,
+    DeviceError,
+    EdgebenchError,
+    ModelError,
+    RuntimeDied,
+    printable,
+)
 from edgebench.records import (
     Artifact,
     ArtifactFile,
@@ -155,10 +163,17 @@ class Session:
         )
 
     def infer(
-        self, artifact: Artifact, placed: Placed, inputs: InputSet, threads: int = 0
+        self,
+        artifact: Artifact,
+        placed: Placed,
+        inputs: InputSet,
+        threads: int = 0,
+        *,
+        time_s: float | None = None,
     ) -> list[dict[str, np.ndarray]]:
-        """The device's own outputs, one mapping a sample, by ONNX output name."""
+        """The device's own outputs, one mapping a sample, by ONNX output name; `time_s` bounds it."""
         spec = self._spec(artifact, placed, inputs, Workload(threads=threads))
+        spec |= {} if time_s is None else {"timeout_s": time_s}
         result = self._request("infer", timeout_s=_limit_s(spec), spec=spec)
         samples = result.get("samples")
         if not isinstance(samples, list) or len(samples) != len(inputs.samples):
@@ -305,7 +320,8 @@ class Session:
         if kind == "bad_request":
             return BugError(f"{text} (request {op})", detail=detail)
         hint = _HINTS.get(kind, "the detail holds the end of the device's log")
-        return DeviceError(
+        died = op in _RUNS and kind in ("crashed", "timeout", "failed")
+        return (RuntimeDied if died else DeviceError)(
             text, hint=hint, detail=detail, retryable=kind in ("crashed", "corrupt", "timeout")
         )
 
@@ -337,6 +353,7 @@ class _Output(Record, frozen=True):
     size_bytes: int
 
 
+_RUNS = ("infer", "launch")  # what a runtime's process is started for
 _HINTS = {
     "no_space": "free space on the device, or: edgebench devices clean NAME",
     "corrupt": "check the device's storage (dmesg, fsck), then run again",

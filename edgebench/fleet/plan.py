@@ -15,6 +15,7 @@ from edgebench.documents import At, place, quoted
 from edgebench.errors import NothingDone, UserError, did_you_mean
 from edgebench.records import (
     MEASURED,
+    ORT_FORMATS,
     PRECISIONS,
     RUNTIMES,
     Device,
@@ -35,7 +36,7 @@ class PlannedModel(Record, frozen=True):
     """One ONNX file. `inputs` and `calibration` are `.npz` files; `shapes` fixes the open dimensions.
 
     `cut_nms`: it ends before its NonMaxSuppression and returns boxes and scores. `constants` are inputs that
-    always have that value.
+    always have that value. `ort_format` is how ONNX Runtime's artifact is stored.
     """
 
     path: str
@@ -46,6 +47,7 @@ class PlannedModel(Record, frozen=True):
     cut_nms: bool = False
     constants: dict[str, int | float] = {}
     precisions: tuple[str, ...] = ()
+    ort_format: str = ORT_FORMATS[0]
 
 
 class WorkloadChanges(Record, frozen=True):
@@ -198,6 +200,9 @@ def _model_problems(models: tuple[PlannedModel, ...]) -> Iterator[tuple[At, str,
     for index, model in enumerate(models):
         at: At = ("models", index)
         yield from _name_problems((*at, "precisions"), model.precisions, (AS_IS, *PRECISIONS), "precision")
+        if model.ort_format not in ORT_FORMATS:
+            message = f"unknown ort_format {quoted(model.ort_format)}"
+            yield (*at, "ort_format"), message, did_you_mean(model.ort_format, ORT_FORMATS)
         if not model.path:
             yield at, f"{place(at)} has an empty path", "write the path of an ONNX file"
         if model.name is not None and not (model.name.strip() and model.name.isprintable()):

@@ -9,6 +9,7 @@ from random import SystemRandom
 from typing import NamedTuple
 
 import edgebench
+from edgebench.convert.onnxruntime import format_options
 from edgebench.errors import EXIT_ERROR, UserError
 from edgebench.fleet.engine import Assignment
 from edgebench.fleet.plan import Expansion, Plan, PlannedJob
@@ -67,19 +68,21 @@ def resume(name: str, inventory: Inventory, targets: Mapping[str, Target], store
 def assignment(planned: PlannedJob, targets: Mapping[str, Target]) -> Assignment:
     """The job with what it is prepared from, for its target's processor."""
     job, source = planned.job, planned.model
+    arch = targets[job.target].platform.arch
     cell = Cell(
         model_path=source.path,
         runtime=job.runtime,
         precision=job.precision,
         as_is=planned.precision is None,
         name=source.name,
-        arch=targets[job.target].platform.arch,
+        arch=arch,
         shapes=tuple(sorted(source.shapes.items())),
         constants=tuple(sorted(source.constants.items())),
         batch=job.workload.batch,
         cut_nms=source.cut_nms,
         inputs=source.inputs,
         calibration=source.calibration,
+        options=format_options(source.ort_format, arch) if job.runtime == "onnxruntime" else (),
     )
     return Assignment(job, cell)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgebench.errors import ModelError, printable
@@ -17,6 +20,8 @@ MAX_FOLDED_ELEMENTS = 1024  # larger constants are weights, not sizes
 MAX_ELEMENTS = 1 << 31  # of one tensor: 8 GiB of float32, beyond every edge device
 DEFAULT_DOMAINS = ("", "ai.onnx")
 _TENSOR, _GRAPH, _TENSORS, _GRAPHS = 4, 5, 9, 10  # onnx.proto, AttributeProto.AttributeType
+_INFERENCE_BYTES = 512 << 20
+_BOUNDING = threading.Lock()
 HINT_EXPORT = "export the network to ONNX again, or copy the file again"
 
 # --- walking ------------------------------------------------------------------------------------
@@ -245,11 +250,7 @@ def inferred(model: ModelProto, name: str) -> ModelProto:
 
     ModelError when an inferred shape is absurd.
     """
-    import onnx.shape_inference
-
-    shaped = _quietly(
-        lambda: onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True), model
-    )
+    shaped = _quietly(lambda: _with_shapes(model), model)
     check_shapes(shaped.graph, name)
     return shaped
 
@@ -259,10 +260,56 @@ def is_sound(model: ModelProto) -> bool:
     import onnx.shape_inference
 
     try:
-        onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        with bounded_memory(_INFERENCE_BYTES + 4 * model.ByteSize()):
+            onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except MemoryError:
+        return True  # too large to follow its values, which is no contradiction
     except (RuntimeError, ValueError, TypeError, onnx.shape_inference.InferenceError):
         return False
     return True
+
+
+def _with_shapes(model: ModelProto) -> ModelProto:
+    """ONNX's own shape inference; without its propagation of values where that takes too much memory.
+
+    Propagation writes down one dimension for each element of a vector, more than a hundred bytes each: 70 GiB
+    for a file of 300 bytes with a vector of 2**29 elements.
+    """
+    from onnx.shape_inference import infer_shapes
+
+    try:
+        with bounded_memory(_INFERENCE_BYTES + 4 * model.ByteSize()):
+            return infer_shapes(model, strict_mode=False, data_prop=True)
+    except MemoryError:
+        return infer_shapes(model, strict_mode=False, data_prop=False)
+
+
+@contextlib.contextmanager
+def bounded_memory(extra_bytes: int) -> Iterator[None]:
+    """Inside, an allocation beyond that many bytes more than this process has now is a MemoryError.
+
+    Linux only: elsewhere the limit is not enforced. One thread at a time, because the limit is the process's.
+    """
+    import resource
+
+    with _BOUNDING:
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = _data_bytes() + extra_bytes
+        known = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_DATA, (min([wanted, *known]), hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _data_bytes() -> int:
+    """What RLIMIT_DATA counts of this process now; more than it can have where the system does not tell."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData:"))
+    except (OSError, StopIteration, ValueError):
+        return 1 << 50
 
 
 def skeleton(model: ModelProto) -> ModelProto:

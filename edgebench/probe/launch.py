@@ -7,6 +7,7 @@ its stdin ends, because then its session is gone.
 import ast
 import contextlib
 import errno
+import faulthandler
 import gc
 import os
 import resource
@@ -52,6 +53,7 @@ def main() -> None:
     _die_with_session()
     _be_first_to_be_killed()
     _leave_no_core()
+    faulthandler.enable()  # a crash in a runtime leaves the Python lines that led to it in the log
     task = _read_task()
     threading.Thread(target=_watch_stdin, name="stdin", daemon=True).start()
     message = _do(task, output)

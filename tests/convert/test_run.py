@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from onnx import helper
 
+from edgebench import model
 from edgebench.artifacts import ArtifactStore
-from edgebench.convert.run import Limits, Wanted, convert
+from edgebench.convert.run import Limits, Prepared, Wanted, convert
 from edgebench.errors import InfrastructureError, ModelError, UserError
 from tests.convert import support
 from tests.models import generate
@@ -151,6 +153,12 @@ def test_a_tool_that_hangs_is_stopped_with_its_children(ready, store, scratch, t
     assert is_empty(store, scratch)
 
 
+def test_a_converter_in_the_worker_itself_has_the_same_time(ready, store, scratch):
+    with pytest.raises(InfrastructureError, match="to openvino fp32 was stopped after"):
+        convert(wanted("openvino"), lambda: ready, store, limits=Limits(time_s=0.01))
+    assert is_empty(store, scratch)
+
+
 def test_a_tool_that_prints_without_end_is_stopped(ready, store, scratch, tmp_path, monkeypatch):
     fake_pnnx(tmp_path, monkeypatch, shell("exec yes nonsense"))
     with pytest.raises(InfrastructureError, match="stopped after"):
@@ -181,6 +189,19 @@ BAD_TOOLS = {
         "",
     ),
 }
+
+
+def test_the_gate_feeds_what_it_says(store, scratch, tmp_path, monkeypatch):
+    """log(x - 0.04) is a number for every value that the gate feeds; for what lies in memory it is none."""
+    layers = "Input in0 0 1 in0\\nBinaryOp s 1 1 in0 b 0=1 1=1 2=0.04\\nUnaryOp l 1 1 b out0 0=8\\n"
+    lines = [f"printf '7767517\\n3 3\\n{layers}' > m.ncnn.param", ": > m.ncnn.bin"]
+    fake_pnnx(tmp_path, monkeypatch, shell(*lines))
+    for size in (4, 6, 16, 1000):
+        node = helper.make_node("Relu", ["x"], ["y"])
+        made = generate.build([node], [generate.tensor("x", [1, size])], [generate.tensor("y", [1, size])])
+        path = generate.save(made, tmp_path / "m.onnx")
+        ready = Prepared(path, model.inspect(path))
+        convert(wanted(model_digest=f"{size:064}"), lambda ready=ready: ready, store, limits=support.QUICK)
 
 
 @pytest.mark.parametrize("what", BAD_TOOLS)

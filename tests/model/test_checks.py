@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -130,6 +133,28 @@ def test_names_from_the_file_are_cut_and_printable(tmp_path: Path) -> None:
     message = _refused(tmp_path, proto)
     assert message.isprintable()
     assert len(message) < 1000
+
+
+def test_a_vector_of_half_a_billion_elements_takes_no_memory(tmp_path: Path) -> None:
+    """Shape inference would write down a dimension for each element of what Cast reads: 70 GiB."""
+    size = np.array([1 << 29])
+    filled = helper.make_node("ConstantOfShape", ["size"], ["filled"])
+    nodes = [filled, helper.make_node("Cast", ["filled"], ["cast"], to=TensorProto.INT64)]
+    nodes.append(helper.make_node("ReduceMax", ["cast"], ["y"]))
+    net = generate.build(nodes, [], [generate.tensor("y", [1], TensorProto.INT64)], {"size": size})
+    path = generate.save(net, tmp_path / "long.onnx")
+    code = (
+        "import resource, sys, pathlib\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (3 << 30, 3 << 30))\n"
+        "from edgebench import model\n"
+        "print(model.inspect(pathlib.Path(sys.argv[1])).operators)\n"
+        "assert resource.getrlimit(resource.RLIMIT_DATA) == (3 << 30, 3 << 30)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ConstantOfShape" in done.stdout
 
 
 def test_a_local_function_is_written_out(tmp_path: Path) -> None:

@@ -356,6 +356,7 @@ def test_onnxruntime(probe: Probe) -> None:
         "provider": "CPUExecutionProvider",
         "threads": "1",
         "graph_optimization": "off",
+        "format": "onnx",
     }
     wrong = {**plain, "outputs": ["z"]}
     assert probe.error("infer", spec=wrong)["kind"] == "model_load"

@@ -441,9 +441,11 @@ class _Net:
         count = _elements(tensor)
         shape = [int(size) for size in tensor.shape[self._drops_batch :]] or [1]
         if tensor.dtype.startswith("int"):
-            return self._ncnn.Mat(memoryview(bytes(4 * count)).cast("i", shape)).clone()
-        values = (_PATTERN * (count // len(_PATTERN) + 1))[:count]
-        return self._ncnn.Mat(memoryview(values.tobytes()).cast("f", shape)).clone()
+            held: memoryview[Any] = memoryview(bytes(4 * count)).cast("i", shape)
+        else:
+            values = (_PATTERN * (count // len(_PATTERN) + 1))[:count]
+            held = memoryview(values.tobytes()).cast("f", shape)
+        return self._ncnn.Mat(held).clone()  # a name holds the buffer: it must live until it is copied
 
 
 def _elements(tensor: Tensor) -> int:

@@ -12,9 +12,12 @@ PROVIDER = "CPUExecutionProvider"
 
 
 class OnnxRuntime(Adapter):
-    """entry: model (.onnx). options: graph_optimization all|off."""
+    """entry: model (.onnx, or .ort). options: graph_optimization all|off, format onnx|optimized|ort.
 
-    known_options = {"graph_optimization": ("all", "off")}
+    "optimized" is an ONNX file whose nodes were fused beforehand: it is loaded like any other.
+    """
+
+    known_options = {"graph_optimization": ("all", "off"), "format": ("onnx", "optimized", "ort")}
 
     def import_runtime(self) -> str:
         """Import onnxruntime; its version."""
@@ -31,6 +34,8 @@ class OnnxRuntime(Adapter):
         options.log_severity_level = ERRORS_ONLY
         level = LEVELS[self.option("graph_optimization", "all")]
         options.graph_optimization_level = getattr(self._ort.GraphOptimizationLevel, level)
+        if self._format() == "ort":
+            options.add_session_config_entry("session.load_model_format", "ORT")
         if self.threads():
             options.intra_op_num_threads = self.threads()
             options.inter_op_num_threads = 1
@@ -58,7 +63,11 @@ class OnnxRuntime(Adapter):
             "provider": self._session.get_providers()[0],
             "threads": str(threads) if threads else "auto",
             "graph_optimization": self.option("graph_optimization", "all"),
+            "format": self._format(),
         }
+
+    def _format(self) -> str:
+        return self.option("format", "onnx")
 
     def _names(self) -> List[str]:
         return [self.blob(name) for name in self.spec["outputs"]]
