@@ -193,7 +193,7 @@ def _voice(count: int, rate: int, random: np.random.Generator) -> Array:
 
 
 def _mel(tensor: Tensor, random: np.random.Generator) -> Array:
-    """[1, bands, frames]: what a mel spectrogram of speech looks like, ridges that move, in about -1 to 1.5."""
+    """[1, bands, frames]: what a mel spectrogram of speech looks like, ridges that move, about -1 to 1.5."""
     bands, frames = (int(size) for size in tensor.shape[1:])
     at = np.arange(bands)[:, None]
     made = np.full((bands, frames), -0.6)
@@ -205,7 +205,7 @@ def _mel(tensor: Tensor, random: np.random.Generator) -> Array:
 
 
 def _bytes(tensor: Tensor, random: np.random.Generator) -> Array:
-    """The beginning and the end of a file of text as bytes, 256 between them: it is shorter than the input."""
+    """The beginning and the end of a text as bytes, 256 between them: it is shorter than the input."""
     count = int(np.prod([int(size) for size in tensor.shape]))
     words = [
         "import",
