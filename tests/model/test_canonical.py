@@ -325,3 +325,25 @@ def test_upcast_leaves_no_float16_anywhere() -> None:
 def test_upcast_of_a_float32_model_is_equal(tmp_path: Path) -> None:
     proto = model.load(generate.write(tmp_path, "if_net"))
     assert model.fp16_to_fp32(proto) == proto
+
+
+def test_a_spectrum_has_the_half_that_is_not_said(tmp_path: Path) -> None:
+    """ONNX's inference takes STFT's missing `onesided` for 0: the next MatMul would contradict it."""
+    random = np.random.default_rng(1)
+    weights = {
+        "step": np.array(8, np.int64),
+        "window": np.hanning(16).astype(np.float32),
+        "bands": random.standard_normal((9, 4)).astype(np.float32),
+        "axes": np.array([-1], np.int64),
+    }
+    nodes = [
+        helper.make_node("STFT", ["x", "step", "window"], ["spectrum"]),
+        helper.make_node("ReduceSumSquare", ["spectrum"], ["power"], axes=[3], keepdims=0),
+        helper.make_node("MatMul", ["power", "bands"], ["y"]),
+    ]
+    inputs = [generate.tensor("x", ["n", 64, 1])]
+    proto = generate.build(nodes, inputs, [generate.tensor("y", ["n", "f", 4])], weights)
+    path = generate.save(proto, tmp_path / "in.onnx")
+    info = _prepare(path)
+    assert info.outputs[0].shape == (1, 7, 4)
+    _same_values(path, info)

