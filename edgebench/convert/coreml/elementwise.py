@@ -13,6 +13,7 @@ from edgebench.convert.coreml.base import (
     broadcast_to,
     cast,
     common_shape,
+    half_even,
     like,
     mb,
     reshaped,
@@ -191,16 +192,6 @@ def round_half_even(node: Node) -> Any:
     """The nearest whole number, the even one of two."""
     node.require_float()
     return half_even(node.var(0))
-
-
-def half_even(x: Any) -> Any:
-    """Rounded to the nearest whole number, halves to the even one: Core ML's `round` says nothing of them."""
-    down = mb.floor(x=x)
-    rest = mb.sub(x=x, y=down)
-    odd = mb.mod(x=down, y=np.float32(2))
-    half = mb.mul(x=mb.cast(x=mb.equal(x=rest, y=np.float32(0.5)), dtype="fp32"), y=odd)
-    above = mb.cast(x=mb.greater(x=rest, y=np.float32(0.5)), dtype="fp32")
-    return mb.add(x=down, y=mb.add(x=half, y=above))
 
 
 def clip(node: Node) -> Any:

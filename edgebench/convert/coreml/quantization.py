@@ -13,6 +13,7 @@ from edgebench.convert.coreml.base import (
     Value,
     as_float,
     cast,
+    half_even,
     mb,
     number,
     reshaped,
@@ -37,7 +38,7 @@ def quantize_linear(node: Node) -> Any:
     if _is_native(node, scale, zero, wanted):
         return Value(dtype=wanted, var=_quantized(node, x, scale, zero, wanted))
     steps = mb.real_div(x=x, y=_along(node, scale.mil(), len(x.shape)))
-    return _kept_within(_half_even(steps), _along(node, zero.mil(), len(x.shape)), wanted)
+    return _kept_within(half_even(steps), _along(node, zero.mil(), len(x.shape)), wanted)
 
 
 def _grid(scale: Value, zero: Value, dtype: np.dtype[Any]) -> Grid | None:
@@ -87,14 +88,6 @@ def _along(node: Node, parameter: Any, rank: int) -> Any:
     return reshaped(parameter, shape)
 
 
-def _half_even(x: Any) -> Any:
-    """Rounded, halves to the even number."""
-    down = mb.floor(x=x)
-    rest = mb.sub(x=x, y=down)
-    half = mb.mul(x=cast(mb.equal(x=rest, y=np.float32(0.5)), "fp32"), y=mb.mod(x=down, y=np.float32(2)))
-    return mb.add(x=down, y=mb.add(x=half, y=cast(mb.greater(x=rest, y=np.float32(0.5)), "fp32")))
-
-
 def _kept_within(steps: Any, zero: Any, wanted: np.dtype[Any]) -> Any:
     """Whole numbers (as float32) plus the zero point, as int32 within the range of a narrower type."""
     limits = np.iinfo(wanted)
@@ -133,8 +126,8 @@ def dynamic_quantize_linear(node: Node) -> Any:
     nothing = cast(mb.equal(x=scale, y=np.float32(0)), "fp32")
     divisor = mb.add(x=scale, y=nothing)  # all zeros: anything but 0 / 0
     offset = mb.real_div(x=mb.mul(x=low, y=np.float32(-1)), y=divisor)
-    zero = _kept_within(_half_even(offset), number(0.0), np.dtype(np.uint8))
-    steps = _half_even(mb.real_div(x=x, y=divisor))
+    zero = _kept_within(half_even(offset), number(0.0), np.dtype(np.uint8))
+    steps = half_even(mb.real_div(x=x, y=divisor))
     return [_kept_within(steps, zero, np.dtype(np.uint8)), scale, zero]
 
 
@@ -235,4 +228,4 @@ def qlinear_conv(node: Node) -> Any:
 def _requantized(node: Node, sums: Any, scale: Any) -> Any:
     wanted = node.output_dtypes[0] or node.dtype()
     real = mb.real_div(x=mb.mul(x=sums, y=scale), y=reshaped(as_float(node.var(6)), ()))
-    return _kept_within(_half_even(real), reshaped(node.var(7), ()), wanted)
+    return _kept_within(half_even(real), reshaped(node.var(7), ()), wanted)

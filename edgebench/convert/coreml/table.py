@@ -144,7 +144,9 @@ _FAMILIES = {
         "CumSum": "cumulative_sum",
         "CumProd": "cumulative_product",
     },
-    "resize": {"Resize": "resize", "Upsample": "upsample", "GridSample": "grid_sample"},
+    "regions": {"RoiAlign": "roi_align"},
+    "resize": {"Resize": "resize", "Upsample": "upsample"},
+    "sampling": {"GridSample": "grid_sample", "DeformConv": "deform_conv"},
     "shape": {
         "Reshape": "reshape",
         "Flatten": "flatten",
