@@ -312,30 +312,3 @@ def _cast(node: Node, wanted: np.dtype[Any] | None) -> Any:
     out = cast(x, "int32")
     narrower = source.kind not in "iu" or source.kind != wanted.kind or source.itemsize > wanted.itemsize
     return wrapped(out, wanted) if narrower and source.kind != "b" else out
-
-
-# --- bits ---------------------------------------------------------------------------------------
-
-
-def bit_shift(node: Node) -> Any:
-    """Shifted left or right by known numbers of bits."""
-    x, dtype = node.var(0), node.dtype()
-    if dtype.itemsize >= 4:
-        raise node.refused(f"Core ML computes with 31 bits, and this shifts {dtype}")
-    bits = node.constant(1, "the number of bits")
-    if np.any(bits < 0):
-        raise node.refused("it shifts by a negative number of bits", "correct the number of bits")
-    powers = 2.0 ** np.clip(bits, 0, 30)
-    factor = mb.const(val=powers.astype(np.int32))
-    if node.attribute("direction") == "LEFT":
-        return wrapped(mb.mul(x=x, y=factor), dtype)
-    return mb.floor_div(x=x, y=factor)
-
-
-def bitwise_not(node: Node) -> Any:
-    """Every bit turned round."""
-    x, dtype = node.var(0), node.dtype()
-    if dtype.kind == "u" and dtype.itemsize >= 4:
-        raise node.refused(f"Core ML computes with 31 bits, and this is {dtype}")
-    highest = np.int32(-1 if dtype.kind == "i" else (1 << (8 * dtype.itemsize)) - 1)
-    return mb.sub(x=highest, y=x)

@@ -26,6 +26,14 @@ _FAMILIES = {
         "LogSoftmax": "log_softmax",
         "Hardmax": "hardmax",
     },
+    "bits": {
+        "BitShift": "bit_shift",
+        "BitwiseAnd": "bitwise_and",
+        "BitwiseOr": "bitwise_or",
+        "BitwiseXor": "bitwise_xor",
+        "BitwiseNot": "bitwise_not",
+        "BitCast": "bit_cast",
+    },
     "convolution": {"Conv": "conv", "ConvTranspose": "conv_transpose"},
     "elementwise": {
         "Add": "add",
@@ -78,9 +86,8 @@ _FAMILIES = {
         "IsInf": "is_infinite",
         "Cast": "cast_to",
         "CastLike": "cast_to",
-        "BitShift": "bit_shift",
-        "BitwiseNot": "bitwise_not",
     },
+    "fourier": {"DFT": "dft", "STFT": "stft"},
     "indexing": {
         "Gather": "gather",
         "GatherElements": "gather_elements",
