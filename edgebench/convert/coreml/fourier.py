@@ -94,7 +94,7 @@ def _check(node: Node, transform: _Transform) -> None:
 
 
 def _matrix(node: Node, transform: _Transform, window: Array | None = None) -> Any:
-    """[size * parts, bins * parts out]: the transform of each single value, times its weight of the window."""
+    """[size * parts, bins * parts out]: each single value transformed, times its weight of the window."""
     columns = transform.bins * transform.parts_out
     if transform.size * transform.parts * columns > MAX_MATRIX:
         raise node.refused(

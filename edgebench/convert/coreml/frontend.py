@@ -87,6 +87,8 @@ _RESERVED = frozenset((*_TYPES, *_WORDS))
 _HINT_FALSE = "the model tells a false type or shape: export the network to ONNX again"
 _WAYS_OUT = {
     "NonMaxSuppression": "cut it off the model and return its inputs (boxes and scores)",
+    "NonZero": "cut it off the model and return its input: how many are not zero is known at run time only",
+    "Unique": "cut it off the model and return its input: how many differ is known at run time only",
     "If": "export the network without branches, or fold its condition to a constant",
     "Loop": "make its number of steps a constant, or export the network with the loop unrolled",
     "Scan": "fix the sequence length, or export the network with the loop unrolled",

@@ -141,9 +141,7 @@ def _taps(place: Any, size: int, how: _How) -> list[_Tap]:
     else:
         other = _rest_of_one(rest)
         weights = {-1: _far(rest), 0: _near(rest), 1: _near(other), 2: _far(other)}
-    return [
-        _tap(mb.add(x=first, y=np.float32(step)), weight, size, how) for step, weight in weights.items()
-    ]
+    return [_tap(mb.add(x=first, y=np.float32(step)), weight, size, how) for step, weight in weights.items()]
 
 
 def _rest_of_one(share: Any) -> Any:
@@ -170,10 +168,7 @@ def _settled(place: Any, size: int, how: _How) -> Any:
         return place
     low, high = (0.0, size - 1.0) if how.corners else (-0.5, size - 0.5)
     outside = mb.logical_or(x=mb.less(x=place, y=np.float32(low)), y=mb.greater(x=place, y=np.float32(high)))
-    if how.padding == "border":
-        moved = kept_between(place, 0, size - 1)
-    else:
-        moved = _mirrored(place, low, high)
+    moved = kept_between(place, 0, size - 1) if how.padding == "border" else _mirrored(place, low, high)
     return mb.select(cond=outside, a=moved, b=place)
 
 
@@ -203,7 +198,8 @@ def _index(place: Any, size: int) -> Any:
 
 def _flat_index(taps: Sequence[_Tap], sizes: Sequence[int]) -> Any:
     """Where a pixel lies in the flattened image; behind it where the pixel is outside."""
-    index = inside = None
+    index: Any = None
+    inside: Any = None
     for tap, size in zip(taps, sizes, strict=True):
         index = tap.index if index is None else mb.add(x=mb.mul(x=index, y=np.int32(size)), y=tap.index)
         if tap.inside is not None:

@@ -105,6 +105,7 @@ _FAMILIES = {
         "Col2Im": "column_to_image",
     },
     "matmul": {"MatMul": "matmul", "Gemm": "gemm", "Einsum": "einsum"},
+    "ngrams": {"TfIdfVectorizer": "tf_idf_vectorizer"},
     "normalization": {
         "BatchNormalization": "batch_normalization",
         "InstanceNormalization": "instance_normalization",
