@@ -18,6 +18,7 @@ from edgebench.convert.coreml.base import (
     cast,
     elements,
     half_even,
+    joined,
     kept_between,
     mb,
     padded,
@@ -38,8 +39,11 @@ class _How(NamedTuple):
     corners: bool
 
 
-class _Tap(NamedTuple):
-    """One neighbour along an axis: its index, whether it lies inside (None: always), its weight (None: 1)."""
+class _Taps(NamedTuple):
+    """The neighbours along an axis, [batch, points, neighbours].
+
+    Their index, whether they lie inside (None: always), and their weight (None: 1).
+    """
 
     index: Any
     inside: Any
@@ -116,36 +120,48 @@ def _denormalized(at: Any, size: int, how: _How) -> Any:
 
 
 def _sampled(x: Any, places: Sequence[Any], how: _How) -> Any:
-    """[batch, channels, points]: an image at coordinates [batch, points] in pixels, one for each axis."""
+    """[batch, channels, points]: an image at coordinates [batch, points] in pixels, one for each axis.
+
+    The neighbours along the last axis are gathered together, those along the others one by one: all at once
+    would be many times the image in memory.
+    """
     batch, channels, *sizes = (int(size) for size in x.shape)
     pixels = reshaped(x, (batch, channels, elements(sizes)))
     if how.padding == "zeros":
         pixels = padded(pixels, [(0, 0), (0, 0), (0, 1)], 0)
-    axes = [_taps(place, size, how) for place, size in zip(places, sizes, strict=True)]
+    *outer, last = (_taps(place, size, how) for place, size in zip(places, sizes, strict=True))
     total = None
-    for taps in itertools.product(*axes):
-        value = _weighted(_picked(pixels, _flat_index(taps, sizes)), taps)
+    for single in itertools.product(*(_one_by_one(taps) for taps in outer)):
+        together = (*single, last)
+        value = _weighted(_picked(pixels, _flat_index(together, sizes)), together)
         total = value if total is None else mb.add(x=total, y=value)
     return total
 
 
-def _taps(place: Any, size: int, how: _How) -> list[_Tap]:
+def _taps(place: Any, size: int, how: _How) -> _Taps:
     """The neighbours of every place along one axis, with their weights."""
+    wide = mb.expand_dims(x=place, axes=[2])
     if how.mode == "nearest":
-        return [_tap(_settled(half_even(place), size, how), None, size, how)]
-    place = _settled(place, size, how)
-    first = mb.floor(x=place)
-    rest = mb.sub(x=place, y=first)
+        return _neighbours(_settled(half_even(wide), size, how), None, size, how)
+    wide = _settled(wide, size, how)
+    first = mb.floor(x=wide)
+    rest = mb.sub(x=wide, y=first)
+    other = mb.sub(x=np.float32(1), y=rest)
     if how.mode == "linear":
-        weights = {0: _rest_of_one(rest), 1: rest}
+        steps, weights = [0, 1], [other, rest]
     else:
-        other = _rest_of_one(rest)
-        weights = {-1: _far(rest), 0: _near(rest), 1: _near(other), 2: _far(other)}
-    return [_tap(mb.add(x=first, y=np.float32(step)), weight, size, how) for step, weight in weights.items()]
+        steps, weights = [-1, 0, 1, 2], [_far(rest), _near(rest), _near(other), _far(other)]
+    around = mb.add(x=first, y=np.array(steps, np.float32)[None, None])
+    return _neighbours(around, joined(weights, 2), size, how)
 
 
-def _rest_of_one(share: Any) -> Any:
-    return mb.sub(x=np.float32(1), y=share)
+def _one_by_one(taps: _Taps) -> list[_Taps]:
+    """Each neighbour along an axis alone."""
+    count = int(taps.index.shape[2])
+    return [
+        _Taps(*(part if part is None else sliced(part, 2, at, at + 1) for part in taps))
+        for at in range(count)
+    ]
 
 
 def _near(at: Any) -> Any:
@@ -181,14 +197,14 @@ def _mirrored(place: Any, low: float, high: float) -> Any:
     return mb.add(x=mb.minimum(x=away, y=mb.sub(x=np.float32(2 * span), y=away)), y=np.float32(low))
 
 
-def _tap(place: Any, weight: Any, size: int, how: _How) -> _Tap:
-    """The neighbour at a whole coordinate."""
+def _neighbours(place: Any, weight: Any, size: int, how: _How) -> _Taps:
+    """Neighbours at whole coordinates."""
     if how.padding != "zeros":
-        return _Tap(_index(_settled(place, size, how), size), None, weight)
+        return _Taps(_index(_settled(place, size, how), size), None, weight)
     inside = mb.logical_and(
         x=mb.greater_equal(x=place, y=np.float32(0)), y=mb.less_equal(x=place, y=np.float32(size - 1))
     )
-    return _Tap(_index(place, size), inside, weight)
+    return _Taps(_index(place, size), inside, weight)
 
 
 def _index(place: Any, size: int) -> Any:
@@ -196,7 +212,7 @@ def _index(place: Any, size: int) -> Any:
     return kept_between(cast(kept_between(place, 0, size - 1), "int32"), 0, size - 1)
 
 
-def _flat_index(taps: Sequence[_Tap], sizes: Sequence[int]) -> Any:
+def _flat_index(taps: Sequence[_Taps], sizes: Sequence[int]) -> Any:
     """Where a pixel lies in the flattened image; behind it where the pixel is outside."""
     index: Any = None
     inside: Any = None
@@ -211,20 +227,22 @@ def _flat_index(taps: Sequence[_Tap], sizes: Sequence[int]) -> Any:
 
 
 def _picked(pixels: Any, index: Any) -> Any:
-    """[batch, channels, points] of flat pixels by [batch, points]."""
+    """[batch, channels, points, neighbours] of flat pixels by [batch, points, neighbours]."""
     if int(pixels.shape[0]) == 1:
         return mb.gather(x=pixels, indices=reshaped(index, index.shape[1:]), axis=np.int32(2))
     return mb.gather(x=pixels, indices=index, axis=np.int32(2), batch_dims=np.int32(1))
 
 
-def _weighted(pixels: Any, taps: Sequence[_Tap]) -> Any:
+def _weighted(pixels: Any, taps: Sequence[_Taps]) -> Any:
+    """[batch, channels, points]: the sum of all neighbours, each times its weight on every axis."""
     weights = [tap.weight for tap in taps if tap.weight is not None]
     if not weights:
-        return pixels
+        return reshaped(pixels, pixels.shape[:3])
     weight = weights[0]
     for other in weights[1:]:
         weight = mb.mul(x=weight, y=other)
-    return mb.mul(x=pixels, y=reshaped(weight, (int(weight.shape[0]), 1, int(weight.shape[1]))))
+    weighed = mb.mul(x=pixels, y=mb.expand_dims(x=weight, axes=[1]))
+    return mb.reduce_sum(x=weighed, axes=np.array([3], np.int32), keep_dims=False)
 
 
 # --- DeformConv ------------------------------------------------------------------------------------
