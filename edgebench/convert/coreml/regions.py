@@ -23,6 +23,8 @@ from edgebench.convert.coreml.base import (
     sliced,
 )
 
+MAX_POINTS = 1 << 24  # of all regions and channels together
+MAX_LENGTH = 1 << 18  # of a region, in pixels
 _OLDEST_HALF_PIXEL = 16  # before that opset there was no shift by half a pixel
 
 
@@ -45,6 +47,9 @@ def roi_align(node: Node) -> Any:
     batch, channels, height, width = node.value(0).shape
     rows = _line(node, 1, height, _bins(node)[0])
     columns = _line(node, 0, width, _bins(node)[1])
+    points = elements((channels, *rows.sides[0][0].shape, columns.sides[0][0].shape[1]))
+    if points > MAX_POINTS:
+        raise node.refused(f"{points} sample points are too many", "set a smaller sampling_ratio")
     pixels = reshaped(permuted(node.var(0), (1, 0, 2, 3)), (channels, batch * height * width))
     image = mb.mul(x=_images(node, batch), y=np.int32(height * width))
     corners = []
@@ -128,6 +133,8 @@ def _counts(node: Node, axis: int, bins: int) -> Array:
     )
     length = edges[:, axis + 2 : axis + 3] - edges[:, axis : axis + 1]
     length = length if _is_half_pixel(node) else np.maximum(length, np.float32(1))
+    if not np.all(np.abs(length) < MAX_LENGTH):
+        raise node.refused("a region of it has no finite size, or an absurd one", "correct the regions")
     return np.maximum(np.ceil(length / np.float32(bins)).astype(np.int64), 0)
 
 

@@ -186,6 +186,15 @@ def test_computed_regions_without_a_number_of_points_are_refused():
     assert "sampling_ratio" in error.hint
 
 
+@pytest.mark.parametrize("size", [np.inf, np.nan, 1e30, 1e5])
+def test_known_regions_of_absurd_size_are_refused(size):
+    rois = np.array([[0, 0, size, size]], F)
+    node = helper.make_node("RoiAlign", ["x", "rois", "images"], ["y"], name="the-node")
+    weights = {"rois": rois, "images": np.zeros(1, I64)}
+    error = refused(network([node], {"x": values(1, 1, 4, 4)}, {"y": F}, weights, opset=16))
+    assert 'RoiAlign "the-node"' in error.message
+
+
 def test_a_region_of_no_image_is_refused_or_found_when_it_is_computed():
     x, images = values(1, 1, 4, 4), np.array([0, 0, 1, 0, 0], I64)
     node = helper.make_node("RoiAlign", ["x", "rois", "images"], ["y"], sampling_ratio=1)
