@@ -308,6 +308,21 @@ def wrapped(var: Var, dtype: np.dtype[Any]) -> Var:
     return mb.sub(x=mb.mod(x=mb.add(x=var, y=half), y=size), y=half)
 
 
+def half_even(x: Var) -> Var:
+    """Rounded to the nearest whole number, halves to the even one: Core ML's `round` says nothing of them."""
+    down = mb.floor(x=x)
+    rest = mb.sub(x=x, y=down)
+    odd = mb.mod(x=down, y=np.float32(2))
+    half = mb.mul(x=mb.cast(x=mb.equal(x=rest, y=np.float32(0.5)), dtype="fp32"), y=odd)
+    above = mb.cast(x=mb.greater(x=rest, y=np.float32(0.5)), dtype="fp32")
+    return mb.add(x=down, y=mb.add(x=half, y=above))
+
+
+def kept_between(var: Var, low: float, high: float) -> Var:
+    """The variable with what is below `low` or above `high` set to them; they may be equal."""
+    return mb.minimum(x=mb.maximum(x=var, y=like(low, var)), y=like(high, var))
+
+
 def reshaped(var: Var, shape: Sequence[int]) -> Var:
     """The variable in another shape; nothing where it has that shape already. Sizes may be left open."""
     wanted = tuple(size if is_symbolic(size) else int(size) for size in shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from edgebench.convert.coreml.base import (
     broadcast_to,
     cast,
     common_shape,
+    half_even,
     like,
     mb,
     reshaped,
@@ -78,16 +80,38 @@ def power(node: Node) -> Any:
     if node.floats():
         return mb.pow(x=x, y=as_float(y))
     exponent = node.value(1).const
-    if exponent is None or exponent.size != 1 or exponent.reshape(-1)[0] not in range(1, 9):
+    if exponent is None and node.floats(1):
         raise node.refused(
-            "Core ML has powers of whole numbers only as products: the exponent must be 1 to 8"
+            "whole numbers to a computed power of floating point are not exact in Core ML", "use floats"
         )
-    result = x
-    for _ in range(int(exponent.reshape(-1)[0]) - 1):
-        result = mb.mul(x=result, y=x)
-    if len(y.shape) > len(x.shape):
-        result = broadcast_to(result, common_shape(result, y))
-    return wrapped(result, node.dtype())
+    if exponent is not None and np.any(exponent != np.trunc(exponent)):
+        raise node.refused("whole numbers to a broken power are not exact in Core ML", "use floats")
+    shape = common_shape(x, y)
+    x = broadcast_to(x, shape)
+    if exponent is not None and exponent.size == 1 and exponent.reshape(-1)[0] in range(1, 9):
+        product = reduce(lambda a, b: mb.mul(x=a, y=b), [x] * int(exponent.reshape(-1)[0]))
+        return wrapped(product, node.dtype())
+    return wrapped(_whole_power(x, broadcast_to(cast(y, "int32"), shape)), node.dtype())
+
+
+def _whole_power(x: Any, y: Any) -> Any:
+    """Whole numbers to the power of whole numbers: the product of squares of squares that the exponent has.
+
+    Only 0, 1 and -1 have powers above 31 that fit: for them, 32 is as 30, and 33 as 31. Negative powers of
+    others than 1 and -1 are cut to 0.
+    """
+    one, two = np.int32(1), np.int32(2)
+    size = mb.abs(x=y)
+    large = mb.add(x=mb.mod(x=size, y=two), y=np.int32(30))
+    size = mb.select(cond=mb.less(x=size, y=np.int32(32)), a=size, b=large)
+    ones = mb.add(x=mb.mul(x=x, y=np.int32(0)), y=one)
+    result, square = ones, x
+    for bit in range(5):
+        has = mb.equal(x=mb.mod(x=mb.floor_div(x=size, y=np.int32(1 << bit)), y=two), y=one)
+        result = mb.mul(x=result, y=mb.select(cond=has, a=square, b=ones))
+        square = mb.mul(x=square, y=square)
+    kept = mb.logical_or(x=mb.greater_equal(x=y, y=np.int32(0)), y=mb.equal(x=mb.abs(x=x), y=one))
+    return mb.select(cond=kept, a=result, b=mb.mul(x=ones, y=np.int32(0)))
 
 
 def maximum(node: Node) -> Any:
@@ -191,16 +215,6 @@ def round_half_even(node: Node) -> Any:
     """The nearest whole number, the even one of two."""
     node.require_float()
     return half_even(node.var(0))
-
-
-def half_even(x: Any) -> Any:
-    """Rounded to the nearest whole number, halves to the even one: Core ML's `round` says nothing of them."""
-    down = mb.floor(x=x)
-    rest = mb.sub(x=x, y=down)
-    odd = mb.mod(x=down, y=np.float32(2))
-    half = mb.mul(x=mb.cast(x=mb.equal(x=rest, y=np.float32(0.5)), dtype="fp32"), y=odd)
-    above = mb.cast(x=mb.greater(x=rest, y=np.float32(0.5)), dtype="fp32")
-    return mb.add(x=down, y=mb.add(x=half, y=above))
 
 
 def clip(node: Node) -> Any:
@@ -321,30 +335,3 @@ def _cast(node: Node, wanted: np.dtype[Any] | None) -> Any:
     out = cast(x, "int32")
     narrower = source.kind not in "iu" or source.kind != wanted.kind or source.itemsize > wanted.itemsize
     return wrapped(out, wanted) if narrower and source.kind != "b" else out
-
-
-# --- bits ---------------------------------------------------------------------------------------
-
-
-def bit_shift(node: Node) -> Any:
-    """Shifted left or right by known numbers of bits."""
-    x, dtype = node.var(0), node.dtype()
-    if dtype.itemsize >= 4:
-        raise node.refused(f"Core ML computes with 31 bits, and this shifts {dtype}")
-    bits = node.constant(1, "the number of bits")
-    if np.any(bits < 0):
-        raise node.refused("it shifts by a negative number of bits", "correct the number of bits")
-    powers = 2.0 ** np.clip(bits, 0, 30)
-    factor = mb.const(val=powers.astype(np.int32))
-    if node.attribute("direction") == "LEFT":
-        return wrapped(mb.mul(x=x, y=factor), dtype)
-    return mb.floor_div(x=x, y=factor)
-
-
-def bitwise_not(node: Node) -> Any:
-    """Every bit turned round."""
-    x, dtype = node.var(0), node.dtype()
-    if dtype.kind == "u" and dtype.itemsize >= 4:
-        raise node.refused(f"Core ML computes with 31 bits, and this is {dtype}")
-    highest = np.int32(-1 if dtype.kind == "i" else (1 << (8 * dtype.itemsize)) - 1)
-    return mb.sub(x=highest, y=x)

@@ -109,6 +109,8 @@ _HINT_OPEN = "open fewer sizes, or convert a package for each shape: --shape ins
 _HINT_FALSE = "the model tells a false type or shape: export the network to ONNX again"
 _WAYS_OUT = {
     "NonMaxSuppression": "--cut-nms ends the model before it and returns its boxes and scores",
+    "NonZero": "cut it off the model and return its input: how many are not zero is known at run time only",
+    "Unique": "cut it off the model and return its input: how many differ is known at run time only",
     "If": "--set NAME=NUMBER where an input decides it, or export the network without branches",
     "Loop": "make its number of steps a constant, or export the network with the loop unrolled",
     "Scan": "fix the sequence length, or export the network with the loop unrolled",

@@ -171,17 +171,21 @@ def compress(node: Node) -> Any:
 
 
 def reverse_sequence(node: Node) -> Any:
-    """The first entries of each sample turned round, as many as its known length says."""
-    x = node.var(0)
-    batch, time = int(node.attribute("batch_axis", 1)), int(node.attribute("time_axis", 0))
-    lengths = node.ints(1, "the lengths")
+    """The first entries of each sample turned round, as many as its length says."""
+    x, kind = _whole(node.var(0))
+    rank = len(x.shape)
+    batch, time = node.axis(rank, 1, "batch_axis"), node.axis(rank, 0, "time_axis")
     size = int(x.shape[time])
-    parts = []
-    for at, length in enumerate(lengths):
-        places = np.arange(size)
-        places[:length] = places[:length][::-1]
-        parts.append(taken(sliced(x, batch, at, at + 1), places, time))
-    return mb.identity(x=joined(parts, batch))
+    known = node.value(1).const
+    if known is not None and np.any((known < 0) | (known > size)):
+        raise node.refused(f"a length lies outside of 0..{size}", "correct the lengths")
+    lengths = reshaped(node.var(1), (int(x.shape[batch]), 1))
+    steps = mb.const(val=np.arange(size, dtype=np.int32)[None].repeat(int(x.shape[batch]), axis=0))
+    turned = mb.sub(x=mb.sub(x=lengths, y=np.int32(1)), y=steps)
+    places = mb.select(cond=mb.less(x=steps, y=lengths), a=turned, b=steps)
+    order = [batch, time] + [at for at in range(rank) if at not in (batch, time)]
+    found = mb.gather(x=permuted(x, order), indices=places, axis=np.int32(1), batch_dims=np.int32(1))
+    return cast(permuted(found, [order.index(at) for at in range(rank)]), kind)
 
 
 def tensor_scatter(node: Node) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from edgebench.convert.coreml.base import (
     open_same,
     padded,
     reshaped,
+    sliced,
 )
 
 
@@ -41,10 +42,7 @@ def max_pool(node: Node) -> Any:
     if node.floats() and _native(node, window):
         return mb.max_pool(x=x, kernel_sizes=np.array(window.kernel, np.int32), **_moves(window))
     lowest = -math.inf if node.floats() else float(np.iinfo(np.int32).min)
-    result = None
-    for _, tap in _taps(node, x, window, lowest):
-        result = tap if result is None else mb.maximum(x=result, y=tap)
-    return result
+    return _windowed(x, window, lowest, mb.maximum)
 
 
 def average_pool(node: Node) -> Any:
@@ -61,7 +59,7 @@ def average_pool(node: Node) -> Any:
             exclude_padding_from_average=not with_border,
             **_moves(window),
         )
-    total = _sum(tap for _, tap in _taps(node, x, window, 0.0))
+    total = _windowed(x, window, 0.0, mb.add)
     counts = _counts(window, with_border=with_border)
     return mb.mul(x=total, y=(1.0 / counts).astype(np.float32)[None, None])
 
@@ -72,7 +70,7 @@ def lp_pool(node: Node) -> Any:
     power = float(node.attribute("p", 2))
     window = _window(node)
     raised = mb.pow(x=mb.abs(x=node.var(0)), y=np.float32(power))
-    total = _sum(tap for _, tap in _taps(node, raised, window, 0.0))
+    total = _windowed(raised, window, 0.0, mb.add)
     return mb.pow(x=total, y=np.float32(1.0 / power))
 
 
@@ -191,11 +189,44 @@ def _moves(window: _Window) -> dict[str, Any]:
     }
 
 
+def _windowed(x: Any, window: _Window, border: float, combine: Callable[..., Any]) -> Any:
+    """What all windows hold, combined: one axis after the other, as a window is a rectangle."""
+    wide = padded(x, [(0, 0), (0, 0), *_borders(window)], border)
+    for axis in range(len(window.kernel)):
+        moved = _along_axis(wide, axis + 2, window.kernel[axis], window.dilations[axis], combine)
+        reach = (window.steps[axis] - 1) * window.strides[axis] + 1
+        wide = sliced(moved, axis + 2, 0, reach, window.strides[axis])
+    return mb.identity(x=wide) if wide is x else wide
+
+
+def _along_axis(x: Any, axis: int, length: int, dilation: int, combine: Callable[..., Any]) -> Any:
+    """Every entry combined with the next ones, `length` in all, `dilation` apart.
+
+    Runs of 1, 2, 4, 8 ... entries are combined from two halves each, and the window from those runs that add
+    up to its length: long windows take few steps.
+    """
+    places = int(x.shape[axis]) - (length - 1) * dilation
+    run, result, done = x, None, 0
+    for bit in range(length.bit_length()):
+        size = 1 << bit
+        if length & size:
+            part = sliced(run, axis, done * dilation, done * dilation + places)
+            result = part if result is None else combine(x=result, y=part)
+            done += size
+        if length >= 2 * size:
+            left = int(run.shape[axis]) - size * dilation
+            run = combine(
+                x=sliced(run, axis, 0, left), y=sliced(run, axis, size * dilation, size * dilation + left)
+            )
+    return result
+
+
 def _taps(node: Node, x: Any, window: _Window, border: float) -> Iterator[tuple[tuple[int, ...], Any]]:
     """For each place inside the window: the place, and what all windows see there."""
     if math.prod(window.kernel) > MAX_TAPS:
         raise node.refused(
-            f"with dilation, ceil mode or such a border, {math.prod(window.kernel)} values are too many"
+            f"where each of {math.prod(window.kernel)} values of a window lies takes too many steps",
+            "ask for the values alone, not for their places",
         )
     wide = padded(x, [(0, 0), (0, 0), *_borders(window)], border)
     for place in itertools.product(*(range(kernel) for kernel in window.kernel)):
@@ -221,13 +252,6 @@ def _borders(window: _Window) -> list[tuple[int, int]]:
         needed = (window.steps[axis] - 1) * window.strides[axis] + reach
         borders.append((before, max(after, needed - window.sizes[axis] - before)))
     return borders
-
-
-def _sum(taps: Iterator[Any]) -> Any:
-    total = None
-    for tap in taps:
-        total = tap if total is None else mb.add(x=total, y=tap)
-    return total
 
 
 def _counts(window: _Window, *, with_border: bool) -> Any:

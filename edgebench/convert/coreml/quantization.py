@@ -13,9 +13,11 @@ from edgebench.convert.coreml.base import (
     Value,
     as_float,
     cast,
+    half_even,
     mb,
     number,
     reshaped,
+    taken,
     types,
 )
 
@@ -27,8 +29,7 @@ def quantize_linear(node: Node) -> Any:
     wanted = node.output_dtypes[0]
     if wanted is None or wanted.kind not in "iu":
         raise node.refused(f"Core ML has no numbers of type {wanted}")
-    if node.attribute("block_size", 0):
-        raise node.refused("Core ML quantizes by tensor or by axis, not by blocks")
+    _check_precision(node)
     x, scale = as_float(node.var(0)), node.value(1)
     zero = node.value(2) if node.given(2) else Value(dtype=wanted, const=np.zeros((), wanted))
     grid = _grid(scale, zero, wanted)
@@ -36,8 +37,20 @@ def quantize_linear(node: Node) -> Any:
         return Value(dtype=wanted, var=node.value(0).var, grid=grid, passed=node.value(0))
     if _is_native(node, scale, zero, wanted):
         return Value(dtype=wanted, var=_quantized(node, x, scale, zero, wanted))
-    steps = mb.real_div(x=x, y=_along(node, scale.mil(), len(x.shape)))
-    return _kept_within(_half_even(steps), _along(node, zero.mil(), len(x.shape)), wanted)
+    steps = mb.real_div(x=x, y=_along(node, as_float(scale.mil()), x))
+    return _kept_within(half_even(steps), _along(node, zero.mil(), x), wanted)
+
+
+def _check_precision(node: Node) -> None:
+    """A refusal of a division in half precision: it rounds other numbers to other steps."""
+    from onnx import TensorProto
+
+    asked = int(node.attribute("precision", 0))
+    if asked not in (0, TensorProto.FLOAT):
+        raise node.refused(
+            "Core ML divides by the scale in float32, and the node asks for another type",
+            "remove its attribute precision",
+        )
 
 
 def _grid(scale: Value, zero: Value, dtype: np.dtype[Any]) -> Grid | None:
@@ -76,23 +89,19 @@ def _known(value: Value) -> Any:
     return np.zeros(value.shape, value.dtype) if value.const is None else value.const
 
 
-def _along(node: Node, parameter: Any, rank: int) -> Any:
-    """A scale or zero point of one number, or one along an axis, so that it broadcasts."""
+def _along(node: Node, parameter: Any, x: Any) -> Any:
+    """A scale or zero point of one number, along an axis, or of blocks along it, in a shape that fits x."""
+    rank, block = len(x.shape), int(node.attribute("block_size", 0))
     if not parameter.shape or (int(parameter.shape[0]) == 1 and len(parameter.shape) == 1):
         return reshaped(parameter, ())
+    if block and len(parameter.shape) == rank:
+        axis = node.axis(rank, 1)
+        return taken(parameter, np.arange(int(x.shape[axis])) // block, axis)
     if len(parameter.shape) != 1:
-        raise node.refused("Core ML quantizes by tensor or by axis, not by blocks")
+        raise node.refused(f"scales of shape {list(parameter.shape)} do not fit its data", "correct them")
     shape = [1] * rank
     shape[node.axis(rank, 1)] = int(parameter.shape[0])
     return reshaped(parameter, shape)
-
-
-def _half_even(x: Any) -> Any:
-    """Rounded, halves to the even number."""
-    down = mb.floor(x=x)
-    rest = mb.sub(x=x, y=down)
-    half = mb.mul(x=cast(mb.equal(x=rest, y=np.float32(0.5)), "fp32"), y=mb.mod(x=down, y=np.float32(2)))
-    return mb.add(x=down, y=mb.add(x=half, y=cast(mb.greater(x=rest, y=np.float32(0.5)), "fp32")))
 
 
 def _kept_within(steps: Any, zero: Any, wanted: np.dtype[Any]) -> Any:
@@ -107,8 +116,6 @@ def _kept_within(steps: Any, zero: Any, wanted: np.dtype[Any]) -> Any:
 def dequantize_linear(node: Node) -> Any:
     """(x - zero point) times scale."""
     x, scale = node.value(0), node.value(1)
-    if node.attribute("block_size", 0):
-        raise node.refused("Core ML dequantizes computed values by tensor or by axis, not by blocks")
     zero = node.value(2) if node.given(2) else Value(dtype=x.dtype, const=np.zeros((), x.dtype))
     grid = _grid(scale, zero, x.dtype)
     if x.passed is not None:
@@ -119,8 +126,9 @@ def dequantize_linear(node: Node) -> Any:
     if integers and scale.const is not None and zero.const is not None and scale.rank <= 1:
         floats = mb.dequantize(input=x.var, **_parameters(node, scale, zero, x.rank, x.dtype))
         return Value(dtype=np.dtype(np.float32), var=floats, grid=grid)
-    whole = mb.sub(x=x.mil(), y=_along(node, zero.mil(), x.rank))
-    return mb.mul(x=as_float(whole), y=_along(node, as_float(scale.mil()), x.rank))
+    integer = x.mil()
+    whole = mb.sub(x=integer, y=_along(node, zero.mil(), integer))
+    return mb.mul(x=as_float(whole), y=_along(node, as_float(scale.mil()), integer))
 
 
 def dynamic_quantize_linear(node: Node) -> Any:
@@ -133,8 +141,8 @@ def dynamic_quantize_linear(node: Node) -> Any:
     nothing = cast(mb.equal(x=scale, y=np.float32(0)), "fp32")
     divisor = mb.add(x=scale, y=nothing)  # all zeros: anything but 0 / 0
     offset = mb.real_div(x=mb.mul(x=low, y=np.float32(-1)), y=divisor)
-    zero = _kept_within(_half_even(offset), number(0.0), np.dtype(np.uint8))
-    steps = _half_even(mb.real_div(x=x, y=divisor))
+    zero = _kept_within(half_even(offset), number(0.0), np.dtype(np.uint8))
+    steps = half_even(mb.real_div(x=x, y=divisor))
     return [_kept_within(steps, zero, np.dtype(np.uint8)), scale, zero]
 
 
@@ -235,4 +243,4 @@ def qlinear_conv(node: Node) -> Any:
 def _requantized(node: Node, sums: Any, scale: Any) -> Any:
     wanted = node.output_dtypes[0] or node.dtype()
     real = mb.real_div(x=mb.mul(x=sums, y=scale), y=reshaped(as_float(node.var(6)), ()))
-    return _kept_within(_half_even(real), reshaped(node.var(7), ()), wanted)
+    return _kept_within(half_even(real), reshaped(node.var(7), ()), wanted)

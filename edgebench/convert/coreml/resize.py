@@ -1,4 +1,4 @@
-"""Resize, Upsample and GridSample.
+"""Resize and Upsample.
 
 Resizing is separable: where Core ML's own operator does not do exactly what ONNX says, every axis is resized
 by one product with a constant matrix of ONNX's interpolation weights (or by one gather, for the nearest).
@@ -327,36 +327,3 @@ def _weights(node: Node, mode: str, at: Any) -> Any:
     near = ((a + 2) * size - (a + 3)) * size**2 + 1
     far = ((a * size - 5 * a) * size + 8 * a) * size - 4 * a
     return np.where(size <= 1, near, np.where(size < 2, far, 0.0))
-
-
-# --- sampling at computed places ------------------------------------------------------------------
-
-
-def grid_sample(node: Node) -> Any:
-    """Values at computed places of an image; linear in two axes, where Core ML's operator is exact."""
-    node.require_float()
-    x, grid = node.var(0), node.var(1)
-    mode = node.attribute("mode", "linear")
-    padding = node.attribute("padding_mode", "zeros")
-    if len(x.shape) != 4:
-        raise node.refused("Core ML samples images of two axes only")
-    if mode not in ("linear", "bilinear"):
-        raise node.refused(
-            f'Core ML has no exact "{mode}" sampling', "use mode linear, or onnxruntime or openvino"
-        )
-    corners = bool(node.attribute("align_corners", 0))
-    mirror = (
-        "reflection" if corners else "symmetric"
-    )  # at the centres of the border pixels, or at their edges
-    beyond = {"zeros": "constant", "border": "border", "reflection": mirror}
-    if padding not in beyond:
-        raise node.refused(f'there is no padding mode "{padding}"', "export the network to ONNX again")
-    return mb.resample(
-        x=x,
-        coordinates=grid,
-        sampling_mode="bilinear",
-        padding_mode=beyond[padding],
-        padding_value=np.float32(0),
-        coordinates_mode="normalized_minus_one_to_one",
-        align_corners=corners,
-    )

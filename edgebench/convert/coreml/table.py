@@ -26,6 +26,14 @@ _FAMILIES = {
         "LogSoftmax": "log_softmax",
         "Hardmax": "hardmax",
     },
+    "bits": {
+        "BitShift": "bit_shift",
+        "BitwiseAnd": "bitwise_and",
+        "BitwiseOr": "bitwise_or",
+        "BitwiseXor": "bitwise_xor",
+        "BitwiseNot": "bitwise_not",
+        "BitCast": "bit_cast",
+    },
     "convolution": {"Conv": "conv", "ConvTranspose": "conv_transpose"},
     "elementwise": {
         "Add": "add",
@@ -78,9 +86,8 @@ _FAMILIES = {
         "IsInf": "is_infinite",
         "Cast": "cast_to",
         "CastLike": "cast_to",
-        "BitShift": "bit_shift",
-        "BitwiseNot": "bitwise_not",
     },
+    "fourier": {"DFT": "dft", "STFT": "stft"},
     "indexing": {
         "Gather": "gather",
         "GatherElements": "gather_elements",
@@ -98,6 +105,7 @@ _FAMILIES = {
         "Col2Im": "column_to_image",
     },
     "matmul": {"MatMul": "matmul", "Gemm": "gemm", "Einsum": "einsum"},
+    "ngrams": {"TfIdfVectorizer": "tf_idf_vectorizer"},
     "normalization": {
         "BatchNormalization": "batch_normalization",
         "InstanceNormalization": "instance_normalization",
@@ -144,7 +152,9 @@ _FAMILIES = {
         "CumSum": "cumulative_sum",
         "CumProd": "cumulative_product",
     },
-    "resize": {"Resize": "resize", "Upsample": "upsample", "GridSample": "grid_sample"},
+    "regions": {"RoiAlign": "roi_align"},
+    "resize": {"Resize": "resize", "Upsample": "upsample"},
+    "sampling": {"GridSample": "grid_sample", "DeformConv": "deform_conv"},
     "shape": {
         "Reshape": "reshape",
         "Flatten": "flatten",

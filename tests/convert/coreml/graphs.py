@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from edgebench import model
 from edgebench.convert.base import Place, Produced, Request
 from edgebench.convert.coreml import CoreMlConverter
 from edgebench.convert.coreml.interpreter import interpret
+from edgebench.errors import ModelError
 from tests.convert.coreml.mil import tools
 
 Arrays = dict[str, np.ndarray]
@@ -89,16 +90,41 @@ def reference(net: Any, feeds: Mapping[str, np.ndarray]) -> Arrays:
     return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
 
-def assert_same(net: Any, feeds: Mapping[str, np.ndarray], rtol: float = 1e-4) -> None:
-    """The package and ONNX Runtime agree on every output: type of boundary, shape and numbers."""
-    found, wanted = evaluated(net, feeds), reference(net, feeds)
+def defined(net: Any, feeds: Mapping[str, np.ndarray]) -> Arrays:
+    """What ONNX's own reference implementation computes."""
+    from onnx.reference import ReferenceEvaluator
+
+    names = [each.name for each in net.graph.output]
+    with np.errstate(all="ignore"):
+        return dict(zip(names, ReferenceEvaluator(net).run(None, dict(feeds)), strict=True))
+
+
+def assert_same(
+    net: Any,
+    feeds: Mapping[str, np.ndarray],
+    rtol: float = 1e-4,
+    oracle: Callable[[Any, Mapping[str, np.ndarray]], Arrays] = reference,
+) -> None:
+    """The package and the oracle agree on every output: type of boundary, shape and numbers."""
+    found, wanted = evaluated(net, feeds), oracle(net, feeds)
     for name, want in wanted.items():
         got = found[name]
         assert got.shape == (want.shape or (1,)), name
         scale = float(np.max(np.abs(want.astype(np.float64)), initial=1e-3))
         np.testing.assert_allclose(
-            got.reshape(want.shape).astype(np.float64), want.astype(np.float64), rtol=rtol, atol=1e-5 * scale
+            got.reshape(want.shape).astype(np.float64),
+            want.astype(np.float64),
+            rtol=rtol,
+            atol=1e-5 * scale,
+            err_msg=name,
         )
+
+
+def refused(net: Any) -> ModelError:
+    """The error that says why the converter takes the model not."""
+    with tempfile.TemporaryDirectory() as folder, pytest.raises(ModelError) as caught:
+        converted(net, Path(folder))
+    return caught.value
 
 
 def skip_without_coremltools() -> None:
