@@ -275,10 +275,10 @@ def _differs(wanted: Array, found: Array | None) -> bool:
 
 
 def _alone(net: Net, layer: Layer, run: Run) -> Array | None:
-    """What a layer computes in `net` from its input in `run`; None when it computes nothing."""
-    source = run.mat(layer.inputs[0])
+    """What a layer computes in `net` from its inputs in `run`; None when it computes nothing."""
+    sources = {blob: run.mat(blob) for blob in layer.inputs}
     try:
-        return net.alone({layer.inputs[0]: source}).values(layer.outputs[0])
+        return net.alone(sources).values(layer.outputs[0])
     except ModelError:
         return None
 

@@ -26,6 +26,7 @@ from edgebench.records import decode
 
 LABEL = "requantised-by-edgebench"
 METHODS = ("absmax", "kl")
+ALONE = "weights alone"  # the way of layers that need no range
 CHECKED = 8  # samples that SNRs and Winograd are looked at with, evenly chosen
 MIN_LAYER_DB = 20.0  # a hundredth of a layer's energy is noise
 MIN_OUTPUT_DB = 23.0  # parity asks for 20
@@ -125,7 +126,7 @@ def _evenly(samples: list[Sample]) -> list[Sample]:
 def _ends(network: Network, layers: list[Layer], outputs: tuple[str, ...]) -> dict[str, str]:
     """The blobs that these layers take and give, and the outputs -> what they are copies of."""
     origin = _origins(network)
-    ends = [blob for layer in layers for blob in (layer.inputs[0], layer.outputs[0])]
+    ends = [blob for layer in layers for blob in (*layer.inputs, layer.outputs[0])]
     return {blob: origin.get(blob, blob) for blob in (*ends, *outputs)}
 
 
@@ -174,7 +175,17 @@ def _asked(request: Request) -> tuple[str, ...]:
 
 
 def measured(methods: tuple[str, ...], layers: list[Layer], bench: _Bench) -> dict[str, Thresholds]:
-    """Method -> layer -> threshold, on all samples; a layer whose input is always 0 gets 0."""
+    """Method -> layer -> threshold, on all samples; a layer whose input is always 0 gets 0.
+
+    Layers whose int8 form has no range are there too, by a method of their own.
+    """
+    ranged = [layer for layer in layers if quantize.has_range(layer)]
+    found = _ranged(methods, ranged, bench) if ranged else {}
+    without = {layer.name: 1.0 for layer in layers if not quantize.has_range(layer)}
+    return found | ({ALONE: without} if without else {})
+
+
+def _ranged(methods: tuple[str, ...], layers: list[Layer], bench: _Bench) -> dict[str, Thresholds]:
     origin = _origins(bench.network)
     blobs = {layer.name: origin.get(layer.inputs[0], layer.inputs[0]) for layer in layers}
     wanted = list(dict.fromkeys(blobs.values()))
@@ -297,7 +308,9 @@ def _by_winograd(thresholds: Thresholds, bench: _Bench) -> list[Layer]:
 
 def _notes(origin: str, choice: Choice, winograd: str) -> tuple[str, ...]:
     methods = [choice.methods[name] for name in choice.thresholds]
-    used = ", ".join(f"{method} for {methods.count(method)}" for method in METHODS if method in methods)
+    used = ", ".join(
+        f"{method} for {methods.count(method)}" for method in (*METHODS, ALONE) if method in methods
+    )
     total = len(choice.thresholds) + len(choice.kept)
     notes = [f"{LABEL}: int8 in {len(methods)} of {total} layers, {origin}{f' ({used})' if used else ''}"]
     if choice.kept:
