@@ -259,6 +259,25 @@ def output_snr(floats: Runs, int8: Runs, outputs: Sequence[str], samples: Sequen
     return min(_all_decibels(_each(look, samples)), default=CAP_DB)
 
 
+def output_share(floats: Runs, int8: Runs, outputs: Sequence[str], samples: Sequence[Sample]) -> float:
+    """The largest error of an output of the whole int8 network, as a share of that output's largest value."""
+
+    def look(sample: Sample) -> list[tuple[float, float]]:
+        wanted, found = floats.run(sample), int8.run(sample)
+        return [_largest(wanted.values(name), found.values(name)) for name in outputs]
+
+    most = np.max(_each(look, samples), axis=0)
+    return max((error / value if value else math.inf for error, value in most if error), default=0.0)
+
+
+def _largest(wanted: Array, found: Array) -> tuple[float, float]:
+    """The largest distance, and the largest value; nothing that is not finite comes near."""
+    if found.shape != wanted.shape or not np.isfinite(found).all():
+        return math.inf, 1.0
+    distance = np.abs(wanted.astype(np.float64) - found).max(initial=0.0)
+    return float(distance), float(np.abs(wanted).max(initial=0.0))
+
+
 def unequal(plain: Runs, other: Net, layers: Sequence[Layer], samples: Sequence[Sample]) -> list[str]:
     """The layers whose output in `other` is not exactly that of `plain`, each given the blobs of `plain`."""
 

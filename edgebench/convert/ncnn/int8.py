@@ -2,7 +2,8 @@
 
     ranges    absmax and KL in one pass over the calibration samples, or the scales of a QDQ model
     choose    for each layer the better range by SNR; a layer that loses too much stays float
-    settle    as long as an output of the whole network loses too much, the worst layers go back to float
+    settle    as long as an output of the whole network loses too much or is far off somewhere, the worst
+              layers go back to float
     Winograd  int8 layers that ncnn may compute by Winograd must give exactly what they give without
 
 What the float network and the settled one compute for the few samples that are looked at closely is kept.
@@ -30,6 +31,7 @@ ALONE = "weights alone"  # the way of layers that need no range
 CHECKED = 8  # samples that SNRs and Winograd are looked at with, evenly chosen
 MIN_LAYER_DB = 20.0  # a hundredth of a layer's energy is noise
 MIN_OUTPUT_DB = 23.0  # parity asks for 20
+MAX_OUTPUT_SHARE = 0.06  # parity asks for 0.1
 SEED = 5
 
 Thresholds = Mapping[str, float]
@@ -265,8 +267,7 @@ def settle(choice: Choice, bench: _Bench) -> Settled:
         files = bench.save(left, "int8")
         ends = _ends(bench.network, _by_winograd(left, bench), bench.outputs)
         plain = Memory(bench.net(files), bench.checked(), ends)
-        snr_db = calibrate.output_snr(bench.floats, plain, bench.outputs, bench.checked())
-        if snr_db >= MIN_OUTPUT_DB:
+        if _outputs_hold(plain, bench):
             why = dict.fromkeys(order[:back], "the outputs need it")
             return Settled(choice._replace(thresholds=left, kept=choice.kept | why), files, plain)
         back = max(1, 2 * back)
@@ -274,6 +275,14 @@ def settle(choice: Choice, bench: _Bench) -> Settled:
         "no layer can be int8 without harm to the outputs",
         hint="use fp16 with ncnn, give more typical calibration inputs, or use onnxruntime or openvino",
         detail="\n".join(f"{name}: {why}" for name, why in choice.kept.items()),
+    )
+
+
+def _outputs_hold(net: Memory, bench: _Bench) -> bool:
+    compared = (bench.floats, net, bench.outputs, bench.checked())
+    return (
+        calibrate.output_snr(*compared) >= MIN_OUTPUT_DB
+        and calibrate.output_share(*compared) <= MAX_OUTPUT_SHARE
     )
 
 
