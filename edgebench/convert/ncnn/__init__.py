@@ -12,16 +12,13 @@ Whether the numbers are right, parity says. The gate runs in the worker: a crash
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import shutil
-import signal
 import time
-from array import array
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from edgebench.convert.base import (
     Form,
@@ -33,9 +30,10 @@ from edgebench.convert.base import (
     has_operator,
     refuse_precision,
     refuse_types,
-    says_out_of_memory,
 )
-from edgebench.errors import BugError, InfrastructureError, ModelError
+from edgebench.convert.ncnn import gate
+from edgebench.convert.ncnn.gate import MAX_RANK, OTHERS, Ran
+from edgebench.errors import BugError
 from edgebench.records import ModelInfo, Tensor, encode, replace
 from edgebench.tools import find_pnnx, package_version, pnnx_version
 
@@ -53,17 +51,9 @@ INTEGER = (
     "DynamicQuantizeMatMul",
 )
 QDQ = ("QuantizeLinear", "DequantizeLinear")  # their scales are taken over
-MAX_RANK = 4
-NO_BATCH_AXIS = "233"  # ncnn's way to say it
-OTHERS = "onnxruntime or openvino"
 
-_PARAM_MAGIC = "7767517"
-_MAX_PARAM_BYTES = 64 << 20
 _TAIL_BYTES = 64 << 10
-_PATTERN = array("f", [0.05 + 0.9 * (index * 0.6180339887 % 1.0) for index in range(1009)])
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_BATCH_INDEX = re.compile(r'ex\.input\("(in\d+)", ncnn\.Mat\(.*batch_index=(\d+)\)')
-_TELLING = re.compile(r"not supported|unsupported|not exists|failed|error|ignore ", re.IGNORECASE)
 
 
 # What `direct` has of the operators that ONNX defines as functions; it writes what pnnx fails on.
@@ -98,17 +88,19 @@ class NcnnConverter:
     """ONNX -> ncnn. int8 comes from a float model with calibration inputs, or from a QDQ model."""
 
     runtime = "ncnn"
-    revision = 2
+    revision = 3
     forms: ClassVar[Mapping[str, Form]] = {
         "fp32": Form(what="param and bin in float32, by pnnx", options={"fp16": "0"}, ways=(Way(), _DIRECT)),
         "fp16": Form(
             what="weights stored in float16; computed in float16 where the processor has it",
             options={"fp16": "1"},
+            ways=(Way(), _DIRECT),
         ),
         "int8": Form(
             what="requantised by edgebench from calibration, or with the scales of a QDQ file; "
             "layers that it hurts stay float and are named",
             options={"fp16": "0", "ranges": "best"},
+            ways=(Way(), _DIRECT),
             calibrates=True,
             # its steps are symmetric, and weights that Winograd takes have 6 bits: a bit less than QDQ
             noise_margin_db=9.0,
@@ -133,7 +125,7 @@ class NcnnConverter:
 
     def command(self, request: Request, work: Path) -> tuple[str, ...]:
         """The command line of pnnx, with the model in `work`; none where it is left out."""
-        if request.options.get("by") == "edgebench":
+        if _is_direct(request):
             return ()
         _place_model(request, work / "m.onnx")
         fp16 = request.options.get("fp16", "0")
@@ -147,27 +139,18 @@ class NcnnConverter:
 
     def convert(self, request: Request, place: Place) -> Produced:
         """`model.param` and `model.bin`; ModelError when pnnx or the gate says no."""
-        if request.options.get("by") == "edgebench":
-            return _write_directly(request, place)
-        ran = _wait_for_pnnx(place)
+        floats = _directly(request, place) if _is_direct(request) else _by_pnnx(request, place)
         started = time.perf_counter()
-        _check_status(ran)
-        param, weights = _written(place.work, ran)
-        _check_layers(param, ran)
-        batch_axis = _batch_axis(place.work / "m_ncnn.py", request.info)
-        net = _Net(request, batch_axis)
-        net.load(param, weights, ran)
-        net.check_outputs(ran)
+        _check(floats, request.info)
         check_s = time.perf_counter() - started
-        options = {"fp16": _fp16(request), "batch_axis": batch_axis}
-        notes = _notes(request)
+        options = {"fp16": "on" if floats.half else "off", "batch_axis": floats.batch_axis}
+        param, weights, notes = floats.param, floats.weights, floats.notes
         if request.precision == "int8":
             from edgebench.convert.ncnn import int8
 
-            made = int8.make(
-                request, int8.Files(param, weights), place.work, drops_batch=batch_axis == "drop"
-            )
-            (param, weights), notes = made
+            drops_batch = floats.batch_axis == "drop"
+            made = int8.make(request, int8.Files(param, weights), place.work, drops_batch=drops_batch)
+            (param, weights), notes = made.files, made.notes + notes
             options |= {"winograd43": "off"}
         param.rename(place.output / "model.param")
         weights.rename(place.output / "model.bin")
@@ -176,47 +159,63 @@ class NcnnConverter:
             blobs=_blobs(request.info),
             options=options,
             notes=notes,
-            tool_s=ran.seconds,
+            tool_s=floats.ran.seconds,
             check_s=check_s,
         )
 
 
-def _write_directly(request: Request, place: Place) -> Produced:
-    """The files without pnnx; they pass the same gate."""
+class _Floats(NamedTuple):
+    """A float network's files. `half`: computed in float16 where the processor can."""
+
+    param: Path
+    weights: Path
+    batch_axis: str
+    half: bool
+    notes: tuple[str, ...]
+    ran: Ran
+
+
+def _is_direct(request: Request) -> bool:
+    return request.options.get("by") == "edgebench"
+
+
+def _by_pnnx(request: Request, place: Place) -> _Floats:
+    ran = _wait_for_pnnx(place)
+    gate.check_status(ran)
+    param, weights = gate.written(place.work, ran)
+    half = request.precision == "fp16"
+    notes = ("weights are stored as fp16; arithmetic is fp16 where the processor has it",) if half else ()
+    batch_axis = gate.batch_axis(place.work / "m_ncnn.py", request.info)
+    return _Floats(param, weights, batch_axis, half, notes, ran)
+
+
+def _directly(request: Request, place: Place) -> _Floats:
+    """The files without pnnx; they pass the same gate. Weights may be float16, what is computed never."""
     from edgebench.convert.ncnn import direct
 
     started = time.perf_counter()
-    param, weights = place.output / "model.param", place.output / "model.bin"
-    direct.write(Path(request.model_path), param, weights)
-    ran = _Ran(status=0, log="", seconds=time.perf_counter() - started)
-    _check_layers(param, ran)
-    net = _Net(request, "keep")
-    net.load(param, weights, ran)
-    net.check_outputs(ran)
-    return Produced(
-        entry={"param": "model.param", "bin": "model.bin"},
-        blobs=_blobs(request.info),
-        options={"fp16": "off", "batch_axis": "keep"},
-        notes=("written by edgebench itself, layer by layer: pnnx could not; slower than what it makes",),
-        tool_s=ran.seconds,
-        check_s=time.perf_counter() - started - ran.seconds,
-    )
+    source, param, weights = (place.work / name for name in ("m.onnx", "direct.param", "direct.bin"))
+    _place_model(request, source)
+    half = request.precision == "fp16"
+    direct.write(source, param, weights, half=half)
+    notes = ["written by edgebench itself, layer by layer: pnnx could not; slower than what it makes"]
+    if half:
+        notes.append("weights are stored as fp16; arithmetic is fp32")
+    ran = Ran(status=0, log="", seconds=time.perf_counter() - started)
+    return _Floats(param, weights, "keep", half=False, notes=tuple(notes), ran=ran)
+
+
+def _check(floats: _Floats, info: ModelInfo) -> None:
+    gate.check_layers(floats.param, floats.ran)
+    net = gate.Net(info, drops_batch=floats.batch_axis == "drop", half=floats.half)
+    net.load(floats.param, floats.weights, floats.ran)
+    net.check_outputs(floats.ran)
 
 
 def _blobs(info: ModelInfo) -> dict[str, str]:
     """ONNX names -> ncnn's, which count in ONNX's order."""
     inputs = {tensor.name: f"in{number}" for number, tensor in enumerate(info.inputs)}
     return inputs | {tensor.name: f"out{number}" for number, tensor in enumerate(info.outputs)}
-
-
-def _fp16(request: Request) -> str:
-    return "on" if request.precision == "fp16" else "off"
-
-
-def _notes(request: Request) -> tuple[str, ...]:
-    if request.precision == "fp16":
-        return ("weights are stored as fp16; arithmetic is fp16 where the processor has it",)
-    return ()
 
 
 # --- refusing without trying --------------------------------------------------------------------
@@ -264,16 +263,8 @@ def _refuse_shapes(info: ModelInfo) -> Refusal | None:
 # --- pnnx ---------------------------------------------------------------------------------------
 
 
-class _Ran(NamedTuple):
-    """What a run of pnnx left: its exit status, the tail of what it printed, and how long it took."""
-
-    status: int
-    log: str
-    seconds: float
-
-
 def _place_model(request: Request, path: Path) -> None:
-    """A copy for pnnx, which writes its files beside it: float32, the only numbers that it reads.
+    """A copy for pnnx, which writes its files beside it, or for `direct`: in float32.
 
     The scales of a QDQ model are put beside it, for the worker.
     """
@@ -299,7 +290,7 @@ def _place_stripped(request: Request, path: Path) -> None:
     path.with_name(transfer.SCALES_FILE).write_bytes(encode(scales))
 
 
-def _wait_for_pnnx(place: Place) -> _Ran:
+def _wait_for_pnnx(place: Place) -> Ran:
     """How pnnx ended. Of what it prints only the tail is kept, however much that is."""
     if place.tool is None or place.tool.stdout is None:
         raise BugError("pnnx was not started")
@@ -308,160 +299,8 @@ def _wait_for_pnnx(place: Place) -> _Ran:
         tail = (tail + chunk)[-_TAIL_BYTES:]
     status = place.tool.wait()
     log = _COLOUR.sub("", tail.decode("utf-8", "replace"))
-    return _Ran(status=status, log=log, seconds=time.perf_counter() - place.started_s)
+    return Ran(status=status, log=log, seconds=time.perf_counter() - place.started_s)
 
 
 def _shape_argument(tensor: Tensor) -> str:
     return f"[{','.join(str(size) for size in tensor.shape)}]{TYPES[tensor.dtype]}"
-
-
-def _check_status(ran: _Ran) -> None:
-    if ran.status == 0:
-        return
-    if ran.status == -signal.SIGKILL or says_out_of_memory(ran.log):
-        raise InfrastructureError(
-            "pnnx needs more memory than it may have",
-            hint="allow conversions more memory, or convert on a larger computer",
-            detail=_detail(ran),
-        )
-    what = f"ended with status {ran.status}"
-    if ran.status < 0:
-        what = f"crashed ({signal.Signals(-ran.status).name})"
-    raise _refused(f"pnnx {what} on this model", ran)
-
-
-def _written(folder: Path, ran: _Ran) -> tuple[Path, Path]:
-    paths = (folder / "m.ncnn.param", folder / "m.ncnn.bin")
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise _refused(f"pnnx ended well but wrote no {' and no '.join(missing)}", ran)
-    return paths
-
-
-# --- the gate -----------------------------------------------------------------------------------
-
-
-def _check_layers(param: Path, ran: _Ran) -> None:
-    """Every layer type must be one that ncnn knows; what pnnx cannot translate keeps another name."""
-    import ncnn
-
-    unknown = [kind for kind in _layer_types(param, ran) if "." in kind or ncnn.layer_to_index(kind) < 0]
-    if unknown:
-        raise _refused(f"ncnn has no layer for {', '.join(unknown)}", ran)
-
-
-def _layer_types(param: Path, ran: _Ran) -> list[str]:
-    """The layer types of a param file, each once, in order of appearance."""
-    if param.stat().st_size > _MAX_PARAM_BYTES:
-        raise _refused("pnnx wrote a param file larger than any network's", ran)
-    lines = param.read_text("utf-8", "replace").splitlines()
-    if len(lines) < 3 or lines[0].strip() != _PARAM_MAGIC:
-        raise _refused("what pnnx wrote is no ncnn param file", ran)
-    return list(dict.fromkeys(words[0] for line in lines[2:] if (words := line.split())))
-
-
-def _batch_axis(script: Path, info: ModelInfo) -> str:
-    """Whether Mats lack the inputs' leading axis of 1 ("drop") or have all axes ("keep").
-
-    pnnx says so in the example script that it writes. ModelError when its inputs differ in that, or when the
-    axis it dropped is not a leading 1: a Mat cannot hold a batch.
-    """
-    text = script.read_text("utf-8", "replace") if script.is_file() else ""
-    axes = dict(_BATCH_INDEX.findall(text))
-    kinds = set()
-    for number, tensor in enumerate(info.inputs):
-        axis = axes.get(f"in{number}", "0" if tensor.shape[0] == 1 else NO_BATCH_AXIS)
-        if axis not in ("0", NO_BATCH_AXIS) or (axis == "0" and tensor.shape[0] != 1):
-            raise ModelError(
-                f'ncnn takes one sample at a time, and pnnx sees the batch of "{tensor.name}" in axis {axis}',
-                hint=f"convert with batch 1: --shape {tensor.name}=1,... ; {OTHERS} take other batches",
-            )
-        if axis == NO_BATCH_AXIS and len(tensor.shape) > MAX_RANK:
-            raise ModelError(
-                f'ncnn has at most {MAX_RANK} axes, and pnnx keeps all of "{tensor.name}" {tensor.shape}',
-                hint=f"use {OTHERS}",
-            )
-        kinds.add("keep" if axis == NO_BATCH_AXIS else "drop")
-    if len(kinds) > 1:
-        raise ModelError(
-            "pnnx takes the batch axis off some inputs and not off others",
-            hint=f"give every input a leading axis of 1, or use {OTHERS}",
-        )
-    return kinds.pop() if kinds else "keep"
-
-
-class _Net:
-    """The converted network in ncnn, fed once with values between 0 and 1 (integers: 0).
-
-    Without numpy, whose import takes half as long as pnnx takes for a small network.
-    """
-
-    def __init__(self, request: Request, batch_axis: str) -> None:
-        import ncnn
-
-        self._ncnn = ncnn
-        self._info = request.info
-        self._drops_batch = batch_axis == "drop"
-        self._net = ncnn.Net()
-        options = self._net.opt
-        fp16 = _fp16(request) == "on"
-        options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = fp16
-        options.use_bf16_packed = options.use_bf16_storage = False
-        # speed is no question here: no weights rearranged for it while loading, no thread pool started
-        options.use_winograd_convolution = False
-        options.num_threads = 1
-
-    def load(self, param: Path, weights: Path, ran: _Ran) -> None:
-        """ModelError when ncnn does not load a file."""
-        for path, read in ((param, self._net.load_param), (weights, self._net.load_model)):
-            if read(str(path)) != 0:
-                raise _refused(f"ncnn does not load the {path.suffix[1:]} file that pnnx wrote", ran)
-
-    def check_outputs(self, ran: _Ran) -> None:
-        """ModelError unless every output comes, in full size and without NaN."""
-        extractor = self._net.create_extractor()
-        held = [self._mat(tensor) for tensor in self._info.inputs]  # the extractor does not keep them alive
-        for number, mat in enumerate(held):
-            if extractor.input(f"in{number}", mat) != 0:
-                raise _refused(f'pnnx lost the input "{self._info.inputs[number].name}"', ran)
-        for number, tensor in enumerate(self._info.outputs):
-            status, mat = extractor.extract(f"out{number}")
-            if status != 0 or mat.empty():
-                raise _refused(f'ncnn gives no output "{tensor.name}"', ran)
-            values = array("f", memoryview(mat).tobytes())
-            if all(isinstance(size, int) for size in tensor.shape) and len(values) != _elements(tensor):
-                raise _refused(
-                    f'ncnn gives {len(values)} values for "{tensor.name}", not {_elements(tensor)}', ran
-                )
-            if any(value != value for value in values):
-                raise _refused(f'ncnn computes NaN for "{tensor.name}"', ran)
-
-    def _mat(self, tensor: Tensor) -> Any:
-        """A Mat that owns its data: ncnn.Mat(buffer) does not keep the buffer alive."""
-        count = _elements(tensor)
-        shape = [int(size) for size in tensor.shape[self._drops_batch :]] or [1]
-        if tensor.dtype.startswith("int"):
-            held: memoryview[Any] = memoryview(bytes(4 * count)).cast("i", shape)
-        else:
-            values = (_PATTERN * (count // len(_PATTERN) + 1))[:count]
-            held = memoryview(values.tobytes()).cast("f", shape)
-        return self._ncnn.Mat(held).clone()  # a name holds the buffer: it must live until it is copied
-
-
-def _elements(tensor: Tensor) -> int:
-    return math.prod(int(size) for size in tensor.shape)
-
-
-def _refused(what: str, ran: _Ran) -> ModelError:
-    """The error of a model that pnnx or ncnn cannot take, with the log's telling lines."""
-    telling = list(dict.fromkeys(line.strip() for line in ran.log.splitlines() if _TELLING.search(line)))
-    said = f" (pnnx: {'; '.join(telling[:3])[:400]})" if telling else ""
-    return ModelError(
-        what + said,
-        hint=f"use {OTHERS}, or replace what the message names in the model",
-        detail=_detail(ran),
-    )
-
-
-def _detail(ran: _Ran) -> str:
-    return ran.log[-4000:].strip()

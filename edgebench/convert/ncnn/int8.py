@@ -1,9 +1,12 @@
 """The int8 form of what pnnx wrote: ranges from samples or from a QDQ model, then proof, layer by layer.
 
-    ranges    absmax and KL on calibration samples, or the scales of a QDQ model
+    ranges    absmax and KL in one pass over the calibration samples, or the scales of a QDQ model
     choose    for each layer the better range by SNR; a layer that loses too much stays float
-    settle    as long as an output of the whole network loses too much, the worst layers go back to float
+    settle    as long as an output of the whole network loses too much or is far off somewhere, the worst
+              layers go back to float
     Winograd  int8 layers that ncnn may compute by Winograd must give exactly what they give without
+
+What the float network and the settled one compute for the few samples that are looked at closely is kept.
 
 It runs in the conversion worker: ncnn may crash.
 """
@@ -17,18 +20,19 @@ from typing import NamedTuple
 from edgebench import model
 from edgebench.convert.base import Request
 from edgebench.convert.ncnn import calibrate, param, quantize, transfer
-from edgebench.convert.ncnn.calibrate import Net, Sample, Settings
+from edgebench.convert.ncnn.base import Memory, Net, Sample, Settings
 from edgebench.convert.ncnn.param import Layer, Network
 from edgebench.errors import BugError, ModelError, UserError
 from edgebench.records import decode
 
 LABEL = "requantised-by-edgebench"
 METHODS = ("absmax", "kl")
+ALONE = "weights alone"  # the way of layers that need no range
 CHECKED = 8  # samples that SNRs and Winograd are looked at with, evenly chosen
 MIN_LAYER_DB = 20.0  # a hundredth of a layer's energy is noise
 MIN_OUTPUT_DB = 23.0  # parity asks for 20
+MAX_OUTPUT_SHARE = 0.06  # parity asks for 0.1
 SEED = 5
-ONE_THREAD_MACS = 50_000_000  # below, threads wait for one another longer than they compute
 
 Thresholds = Mapping[str, float]
 
@@ -60,20 +64,18 @@ class _Bench(NamedTuple):
     """What every step needs: the float network, in ncnn too, samples, outputs, and a folder for files."""
 
     network: Network
-    floats: Net
+    floats: Memory
     samples: list[Sample]
     outputs: tuple[str, ...]
     work: Path
-    threads: int = 0
 
-    def net(self, files: Files, *, winograd: bool = True, winograd43: bool = True) -> Net:
-        """The network of these files in ncnn."""
-        return Net(*files, Settings(self.threads, winograd, winograd43))
+    def net(self, files: Files, *, winograd: bool = False, winograd43: bool = False) -> Net:
+        """The network of these files in ncnn. Without Winograd it is exact, and loads fastest."""
+        return Net(*files, Settings(winograd, winograd43))
 
     def checked(self) -> list[Sample]:
         """A few samples, evenly chosen."""
-        count = min(CHECKED, len(self.samples))
-        return [self.samples[place * len(self.samples) // count] for place in range(count)]
+        return _evenly(self.samples)
 
     def layers(self, names: Mapping[str, object]) -> list[Layer]:
         """The layers of these names, in the network's order."""
@@ -88,27 +90,46 @@ class _Bench(NamedTuple):
         return files
 
 
+class Settled(NamedTuple):
+    """What was chosen in the end, its files, and the network of these files without Winograd."""
+
+    choice: Choice
+    files: Files
+    plain: Memory
+
+
 def make(request: Request, files: Files, work: Path, *, drops_batch: bool) -> Made:
     """The int8 network; UserError for calibration samples that do not fit, ModelError when it cannot be."""
     bench = _bench(request, files, work, drops_batch)
     methods, kept, origin = _ranges(request, bench)
-    choice = settle(choose(methods, kept, bench), bench)
-    made = bench.save(choice.thresholds, "int8")
-    return Made(made, _notes(origin, choice, check_winograd(made, choice, bench)))
+    settled = settle(choose(methods, kept, bench), bench)
+    return Made(settled.files, _notes(origin, settled.choice, check_winograd(settled, bench)))
 
 
 def _bench(request: Request, files: Files, work: Path, drops_batch: bool) -> _Bench:
     network = param.read(files.param.read_text("utf-8"), files.weights.read_bytes())
-    macs = request.info.macs
-    threads = 1 if macs is not None and macs < ONE_THREAD_MACS else 0
+    samples = _samples(request, drops_batch)
+    outputs = tuple(f"out{number}" for number in range(len(request.info.outputs)))
+    layers = [layer for layer in network.layers if quantize.quantizable(layer)]
     return _Bench(
         network=network,
-        floats=Net(*files, Settings(threads)),
-        samples=_samples(request, drops_batch),
-        outputs=tuple(f"out{number}" for number in range(len(request.info.outputs))),
+        floats=Memory(Net(*files), _evenly(samples), _ends(network, layers, outputs)),
+        samples=samples,
+        outputs=outputs,
         work=work,
-        threads=threads,
     )
+
+
+def _evenly(samples: list[Sample]) -> list[Sample]:
+    count = min(CHECKED, len(samples))
+    return [samples[place * len(samples) // count] for place in range(count)]
+
+
+def _ends(network: Network, layers: list[Layer], outputs: tuple[str, ...]) -> dict[str, str]:
+    """The blobs that these layers take and give, and the outputs -> what they are copies of."""
+    origin = _origins(network)
+    ends = [blob for layer in layers for blob in (*layer.inputs, layer.outputs[0])]
+    return {blob: origin.get(blob, blob) for blob in (*ends, *outputs)}
 
 
 def _samples(request: Request, drops_batch: bool) -> list[Sample]:
@@ -156,18 +177,30 @@ def _asked(request: Request) -> tuple[str, ...]:
 
 
 def measured(methods: tuple[str, ...], layers: list[Layer], bench: _Bench) -> dict[str, Thresholds]:
-    """Method -> layer -> threshold, on all samples; a layer whose input is always 0 gets 0."""
+    """Method -> layer -> threshold, on all samples; a layer whose input is always 0 gets 0.
+
+    Layers whose int8 form has no range are there too, by a method of their own.
+    """
+    ranged = [layer for layer in layers if quantize.has_range(layer)]
+    found = _ranged(methods, ranged, bench) if ranged else {}
+    without = {layer.name: 1.0 for layer in layers if not quantize.has_range(layer)}
+    return found | ({ALONE: without} if without else {})
+
+
+def _ranged(methods: tuple[str, ...], layers: list[Layer], bench: _Bench) -> dict[str, Thresholds]:
     origin = _origins(bench.network)
     blobs = {layer.name: origin.get(layer.inputs[0], layer.inputs[0]) for layer in layers}
-    largest = calibrate.absmax(bench.floats, list(dict.fromkeys(blobs.values())), bench.samples)
-    found: dict[str, Thresholds] = {}
-    if "absmax" in methods:
-        found["absmax"] = {name: largest[blob] for name, blob in blobs.items()}
-    if "kl" in methods:
-        counts = calibrate.histograms(bench.floats, largest, bench.samples)
-        best = {blob: calibrate.kl_threshold(counts[blob], largest[blob]) for blob in counts}
-        found["kl"] = {name: best[blob] for name, blob in blobs.items()}
-    return found
+    wanted = list(dict.fromkeys(blobs.values()))
+    if "kl" not in methods:
+        largest = calibrate.absmax(bench.floats, wanted, bench.samples)
+        return {"absmax": {name: largest[blob] for name, blob in blobs.items()}}
+    seen = calibrate.ranges(bench.floats, wanted, bench.samples)
+    cut = {blob: calibrate.kl_threshold(each.over_largest(), each.largest) for blob, each in seen.items()}
+    found = {
+        "absmax": {name: seen[blob].largest for name, blob in blobs.items()},
+        "kl": {name: cut[blob] for name, blob in blobs.items()},
+    }
+    return {method: found[method] for method in methods}
 
 
 def _origins(network: Network) -> dict[str, str]:
@@ -225,17 +258,18 @@ def choose(methods: Mapping[str, Thresholds], kept: Mapping[str, str], bench: _B
     return choice
 
 
-def settle(choice: Choice, bench: _Bench) -> Choice:
+def settle(choice: Choice, bench: _Bench) -> Settled:
     """The choice with as many of its worst layers back in float as the whole network's outputs need."""
     order = sorted(choice.thresholds, key=lambda name: choice.snr_db[name])
     back = 0
     while back < len(order):
         left = {name: choice.thresholds[name] for name in choice.thresholds if name not in order[:back]}
-        net = bench.net(bench.save(left, "whole"))
-        snr_db = calibrate.output_snr(bench.floats, net, bench.outputs, bench.checked())
-        if snr_db >= MIN_OUTPUT_DB:
+        files = bench.save(left, "int8")
+        ends = _ends(bench.network, _by_winograd(left, bench), bench.outputs)
+        plain = Memory(bench.net(files), bench.checked(), ends)
+        if _outputs_hold(plain, bench):
             why = dict.fromkeys(order[:back], "the outputs need it")
-            return choice._replace(thresholds=left, kept=choice.kept | why)
+            return Settled(choice._replace(thresholds=left, kept=choice.kept | why), files, plain)
         back = max(1, 2 * back)
     raise ModelError(
         "no layer can be int8 without harm to the outputs",
@@ -244,24 +278,38 @@ def settle(choice: Choice, bench: _Bench) -> Choice:
     )
 
 
+def _outputs_hold(net: Memory, bench: _Bench) -> bool:
+    compared = (bench.floats, net, bench.outputs, bench.checked())
+    return (
+        calibrate.output_snr(*compared) >= MIN_OUTPUT_DB
+        and calibrate.output_share(*compared) <= MAX_OUTPUT_SHARE
+    )
+
+
 # --- Winograd -----------------------------------------------------------------------------------
 
 
-def check_winograd(files: Files, choice: Choice, bench: _Bench) -> str:
+def check_winograd(settled: Settled, bench: _Bench) -> str:
     """What to say of Winograd, if anything; ModelError when even F(2,3), which stays on, changes a layer."""
-    layers = [layer for layer in bench.layers(choice.thresholds) if quantize.winograd(layer)]
+    layers = _by_winograd(settled.choice.thresholds, bench)
     if not layers:
         return ""
-    plain = bench.net(files, winograd=False)
-    wrong = calibrate.unequal(plain, bench.net(files, winograd43=False), layers, bench.checked())
+    _, files, plain = settled
+    wrong = calibrate.unequal(plain, bench.net(files, winograd=True), layers, bench.checked())
     if wrong:
         raise ModelError(
             f"ncnn computes {', '.join(wrong)} differently by Winograd than without: its integers overflow",
             hint="use fp16 with ncnn, or onnxruntime or openvino for int8",
         )
-    worse = calibrate.unequal(plain, bench.net(files), layers, bench.checked())
+    full = bench.net(files, winograd=True, winograd43=True)
+    worse = calibrate.unequal(plain, full, layers, bench.checked())
     danger = f"with it {', '.join(worse)} computes wrong values" if worse else "its sums could overflow"
-    return f"use_winograd43_convolution is off here and must be off in production: {danger}"
+    tried = f"{len(bench.checked())} of {len(bench.samples)} samples tried"
+    return f"use_winograd43_convolution is off here and must be off in production: {danger} ({tried})"
+
+
+def _by_winograd(thresholds: Thresholds, bench: _Bench) -> list[Layer]:
+    return [layer for layer in bench.layers(thresholds) if quantize.winograd(layer)]
 
 
 # --- telling ------------------------------------------------------------------------------------
@@ -269,7 +317,9 @@ def check_winograd(files: Files, choice: Choice, bench: _Bench) -> str:
 
 def _notes(origin: str, choice: Choice, winograd: str) -> tuple[str, ...]:
     methods = [choice.methods[name] for name in choice.thresholds]
-    used = ", ".join(f"{method} for {methods.count(method)}" for method in METHODS if method in methods)
+    used = ", ".join(
+        f"{method} for {methods.count(method)}" for method in (*METHODS, ALONE) if method in methods
+    )
     total = len(choice.thresholds) + len(choice.kept)
     notes = [f"{LABEL}: int8 in {len(methods)} of {total} layers, {origin}{f' ({used})' if used else ''}"]
     if choice.kept:

@@ -251,6 +251,7 @@ def _scales(layer: Layer, groups: int | None) -> list[_Need]:
 
 
 QUANTIZED = ("Convolution", "ConvolutionDepthWise", "InnerProduct")
+RECURRENT = {"LSTM": 4, "GRU": 3, "RNN": 1}  # gates
 
 
 def _gemm(layer: Layer) -> list[_Need]:
@@ -284,19 +285,27 @@ def _lstm(layer: Layer) -> list[_Need]:
     found = [_tagged(weights), _tagged(4 * hidden * directions), _tagged(4 * hidden * out * directions)]
     if out != hidden:
         found.append(_tagged(hidden * out * directions))
-    return _float_only(layer, 8, found)
+    return found + _row_scales(layer, 4 * hidden * directions)
 
 
 def _gru(layer: Layer) -> list[_Need]:
     out, weights, directions = layer.whole(0), layer.whole(1), _directions(layer)
     found = [_tagged(weights), _tagged(4 * out * directions), _tagged(3 * out * out * directions)]
-    return _float_only(layer, 8, found)
+    return found + _row_scales(layer, 3 * out * directions)
 
 
 def _rnn(layer: Layer) -> list[_Need]:
     out, weights, directions = layer.whole(0), layer.whole(1), _directions(layer)
     found = [_tagged(weights), _tagged(out * directions), _tagged(out * out * directions)]
-    return _float_only(layer, 8, found)
+    return found + _row_scales(layer, out * directions)
+
+
+def _row_scales(layer: Layer, rows: int) -> list[_Need]:
+    """What an int8 recurrent layer reads besides: a scale for each row of both weights."""
+    term = layer.whole(8)
+    if term not in (0, 2):
+        raise _int8(layer)
+    return [_raw(rows)] * 2 if term else []
 
 
 def _directions(layer: Layer) -> int:

@@ -7,6 +7,9 @@ Symmetric, without zero points (Tencent/ncnn, `Convolution::forward_int8`):
     input scale     = 127 / threshold         threshold: the largest |input| to represent
     inference       : act(sum(xq * wq) / (input scale * weight scale[c]) + bias[c]), the bias in float32
 
+Recurrent layers (LSTM, GRU, RNN) have int8 weights and compute in float32: a weight scale for each row of a
+gate, and none for the input.
+
 Q is 127, but 31 for 3x3 convolutions with stride and dilation 1: ncnn may compute these by Winograd's F(4,3),
 whose sums of larger weights overflow its integers without a word.
 """
@@ -18,7 +21,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebench.convert.ncnn.param import FLOAT32, INT8, QUANTIZED, Block, Layer, Network
+from edgebench.convert.ncnn.param import FLOAT32, INT8, QUANTIZED, RECURRENT, Block, Layer, Network
 from edgebench.errors import BugError, ModelError
 
 FULL = 127
@@ -30,16 +33,21 @@ Floats = NDArray[np.float32]
 
 
 def quantizable(layer: Layer) -> bool:
-    """Whether the layer has an int8 form that edgebench writes: float weights, dense or depthwise."""
-    if layer.kind not in QUANTIZED or layer.whole(INT8_TERM) or not layer.blocks:
+    """Whether edgebench writes an int8 form of the layer: float weights; dense, depthwise or recurrent."""
+    if layer.kind not in (*QUANTIZED, *RECURRENT) or layer.whole(INT8_TERM) or not layer.blocks:
         return False
     if layer.kind == "ConvolutionDepthWise" and layer.whole(7, 1) != layer.whole(0):
         return False
-    rows = layer.whole(0)
-    weights = layer.blocks[0]
-    return (
+    rows = _rows(layer)
+    return all(
         weights.tag == FLOAT32 and rows > 0 and len(weights.data) > 0 and len(weights.data) % (4 * rows) == 0
+        for weights in _weights(layer)
     )
+
+
+def has_range(layer: Layer) -> bool:
+    """Whether the int8 form needs the range of the layer's input."""
+    return layer.kind in QUANTIZED
 
 
 def winograd(layer: Layer) -> bool:
@@ -53,8 +61,27 @@ def winograd(layer: Layer) -> bool:
 
 
 def weights_of(layer: Layer) -> Floats:
-    """The float weights of a quantizable layer, a row for each output channel (depthwise: each group)."""
-    return np.frombuffer(layer.blocks[0].data, "<f4").reshape(layer.whole(0), -1)
+    """The float weights of a quantizable layer, a row for each output channel (depthwise: each group).
+
+    Of a recurrent layer: those of its input, a row for each gate of each state.
+    """
+    return _matrix(layer, layer.blocks[0])
+
+
+def _weights(layer: Layer) -> tuple[Block, ...]:
+    """The blocks that become int8; recurrent layers have their biases between two."""
+    return (layer.blocks[0], layer.blocks[2]) if layer.kind in RECURRENT else layer.blocks[:1]
+
+
+def _rows(layer: Layer) -> int:
+    if layer.kind not in RECURRENT:
+        return layer.whole(0)
+    hidden = layer.whole(3, layer.whole(0)) if layer.kind == "LSTM" else layer.whole(0)
+    return RECURRENT[layer.kind] * hidden * (2 if layer.whole(2) == 2 else 1)
+
+
+def _matrix(layer: Layer, block: Block) -> Floats:
+    return np.frombuffer(block.data, "<f4").reshape(_rows(layer), -1)
 
 
 def quantized(network: Network, thresholds: Mapping[str, float]) -> Network:
@@ -70,7 +97,21 @@ def quantized(network: Network, thresholds: Mapping[str, float]) -> Network:
 
 
 def _quantized(layer: Layer, threshold: float) -> Layer:
-    weights = weights_of(layer)
+    if layer.kind in RECURRENT:
+        (inputs, input_scales), (states, state_scales) = (_codes(layer, each) for each in _weights(layer))
+        bias, projection = layer.blocks[1], layer.blocks[3:]
+        blocks = (inputs, bias, states, *projection, input_scales, state_scales)
+        return layer.with_key(INT8_TERM, 2)._replace(blocks=blocks)
+    codes, scales = _codes(layer, layer.blocks[0])
+    input_scale = np.array([FULL / max(threshold, SMALLEST)], "<f4")
+    blocks = (codes, *layer.blocks[1:], scales, Block(None, input_scale.tobytes()))
+    term = 1 if layer.kind == "ConvolutionDepthWise" else 2
+    return layer.with_key(INT8_TERM, term)._replace(blocks=blocks)
+
+
+def _codes(layer: Layer, block: Block) -> tuple[Block, Block]:
+    """The int8 form of float weights, and the scale of each row."""
+    weights = _matrix(layer, block)
     if not np.isfinite(weights).all():
         raise ModelError(
             f'the weights of {layer.kind} "{layer.name}" are not finite', hint="check the model's weights"
@@ -78,15 +119,7 @@ def _quantized(layer: Layer, threshold: float) -> Layer:
     largest = np.maximum(np.abs(weights).max(axis=1), SMALLEST)
     scales = ((SIX_BIT if winograd(layer) else FULL) / largest.astype(np.float64)).astype("<f4")
     codes = np.clip(_rounded(weights * scales[:, None]), -FULL, FULL).astype(np.int8)
-    input_scale = np.array([FULL / max(threshold, SMALLEST)], "<f4")
-    blocks = (
-        Block(INT8, codes.tobytes()),
-        *layer.blocks[1:],
-        Block(None, scales.tobytes()),
-        Block(None, input_scale.tobytes()),
-    )
-    term = 1 if layer.kind == "ConvolutionDepthWise" else 2
-    return layer.with_key(INT8_TERM, term)._replace(blocks=blocks)
+    return Block(INT8, codes.tobytes()), Block(None, scales.tobytes())
 
 
 def _rounded(values: Floats) -> Floats:

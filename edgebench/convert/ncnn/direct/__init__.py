@@ -26,11 +26,15 @@ _RULES: dict[str, Rule] = {
 OPERATORS = frozenset(_RULES)
 
 
-def write(path: Path, param: Path, weights: Path) -> None:
-    """The two files for an ONNX file; ModelError naming what has no exact form in ncnn's layers."""
+def write(path: Path, param: Path, weights: Path, *, half: bool = False) -> None:
+    """The two files for an ONNX file; ModelError naming what has no exact form in ncnn's layers.
+
+    `half`: weights are stored in float16. Computing them in float16 is another matter, and not exact: truth
+    values come from differences stretched beyond its range.
+    """
     import onnx
 
-    net = Net()
+    net = Net(half=half)
     _walk(onnx.load(path), net)
     param.write_text(net.param_text(), "utf-8")
     weights.write_bytes(b"".join(net.weights))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edgebench.convert.ncnn.param import FLOAT16, FLOAT32
 from edgebench.errors import ModelError
 
 Array = NDArray[Any]
@@ -19,6 +20,7 @@ MAX_RANK = 4
 MAX_MATRIX = 1 << 22  # elements of a constant that stands for a movement of values
 MAX_RESIZED = 512  # of one axis: its matrix comes from numpy and Python loops
 MAX_LAYERS = 5000
+HALF_STEP = 2.0**-11  # what float16 rounds away, of the largest weight
 LARGE = 1e38  # stretches any difference beyond 1
 OTHERS = "use onnxruntime or openvino"
 
@@ -100,10 +102,11 @@ def refused(what: str) -> ModelError:
 class Net:
     """Layers in the making; the methods are what the rules below are written in."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, half: bool = False) -> None:
         self.layers: list[Layer] = []
         self.weights: list[bytes] = []
         self._count = 0
+        self._half = half
 
     # --- files ---
 
@@ -137,6 +140,35 @@ class Net:
                     copies = tuple(f"{name}_{number}" for number in range(readers[name]))
                     placed.append(Layer("Split", (name,), copies, {}))
         return placed
+
+    def stored(self, weights: Array) -> Array:
+        """Weights as the file holds them: float16's, where that was asked for and costs only its rounding."""
+        values = np.ascontiguousarray(weights, np.float32)
+        if not self._half:
+            return values
+        with np.errstate(over="ignore", invalid="ignore"):
+            rounded = values.astype(np.float16).astype(np.float32)
+            lost = np.abs(rounded - values)
+        most = float(np.abs(values).max(initial=0.0))
+        return rounded if np.all(lost <= most * HALF_STEP) else values
+
+    def tagged(self, weights: Array) -> None:
+        """Write weights that a layer reads behind a tag, which says how they are stored."""
+        values = self.stored(weights)
+        tag, data = FLOAT32, values.astype("<f4").tobytes()
+        if self._exact_in_half(values):
+            tag, data = FLOAT16, values.astype("<f2").tobytes()
+        self.weights.append(tag.to_bytes(4, "little") + data + bytes(-len(data) % 4))
+
+    def raw(self, values: Array) -> None:
+        """Write values that a layer reads as float32 (biases)."""
+        self.weights.append(np.ascontiguousarray(values, "<f4").tobytes())
+
+    def _exact_in_half(self, values: Array) -> bool:
+        if not self._half:
+            return False
+        with np.errstate(over="ignore"):
+            return np.array_equal(values.astype(np.float16).astype(np.float32), values)
 
     # --- blobs ---
 
@@ -173,9 +205,14 @@ class Net:
         array = np.ascontiguousarray(finite(value), np.float32).reshape(value.shape)
         if np.isnan(array).any() or array.size > MAX_MATRIX:
             raise refused("a constant that is NaN or very large")
-        self.weights.append(array.tobytes())
         joined = array.shape if array.ndim <= MAX_RANK else (array.size,)
-        return self.add("MemoryData", [], joined, **_sizes(joined))._replace(shape=array.shape)
+        sizes = _sizes(joined)
+        if self._exact_in_half(array):  # another constant may be an index or a bound: it keeps all digits
+            self.tagged(array)
+            sizes["p21"] = 0
+        else:
+            self.raw(array)
+        return self.add("MemoryData", [], joined, **sizes)._replace(shape=array.shape)
 
     def reshape(self, value: Value, shape: Shape) -> Value:
         """The same values in another shape; the blob stays as it is."""

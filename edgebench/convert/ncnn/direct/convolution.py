@@ -27,7 +27,7 @@ def _matmul(net: Net, node: Node) -> Value:
     left, right = given(node)[:2]
     wide = net.reshape(left, (1, *left.shape)) if len(left.shape) == 1 else left
     tall = net.reshape(right, (*right.shape, 1)) if len(right.shape) == 1 else right
-    made = net.matmul(wide, tall)
+    made = _linear(net, wide, tall) if _is_linear(wide, tall) else _product(net, wide, tall)
     shape = list(made.shape)
     if len(right.shape) == 1:
         del shape[-1]
@@ -36,17 +36,50 @@ def _matmul(net: Net, node: Node) -> Value:
     return net.reshape(made, tuple(shape))
 
 
+def _product(net: Net, left: Value, right: Value) -> Value:
+    return net.matmul(*(each if isinstance(each, Mat) else net.stored(each) for each in (left, right)))
+
+
+def _is_linear(left: Value, right: Value) -> bool:
+    """Whether this is a fully connected layer: constant weights, the same for all rows."""
+    if not isinstance(left, Mat) or isinstance(right, Mat):
+        return False
+    return math.prod(right.shape[:-2]) == 1 and bool(np.isfinite(right).all())
+
+
+def _linear(net: Net, value: Value, weights: Value, bias: Array | None = None) -> Value:
+    """Rows by constant weights [..., inner, columns]: a layer that also has an int8 form."""
+    inner, columns = weights.shape[-2:]
+    rows = net.with_dims(value, (math.prod(value.shape[:-1]), inner))
+    net.tagged(np.reshape(np.asarray(weights), (inner, columns)).T)
+    if bias is not None:
+        net.raw(bias)
+    sizes = {"p0": columns, "p1": int(bias is not None), "p2": inner * columns}
+    made = net.add("InnerProduct", [rows], (rows.dims[0], columns), **sizes)
+    batch = np.broadcast_shapes(value.shape[:-2], weights.shape[:-2])
+    return net.reshape(made, (*batch, value.shape[-2], columns))
+
+
 def _gemm(net: Net, node: Node) -> Value:
     left, right = given(node)[:2]
     a = net.transpose(left, (1, 0)) if node.attributes.get("transA", 0) else left
     b = net.transpose(right, (1, 0)) if node.attributes.get("transB", 0) else right
-    made = net.matmul(a, b)
     alpha, beta = node.attributes.get("alpha", 1.0), node.attributes.get("beta", 1.0)
-    made = net.scalar("Mul", made, alpha) if alpha != 1.0 else made
     bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if _is_linear(a, b):
+        if alpha == beta == 1.0 and _one_for_each_column(bias, b.shape[1]):
+            return _linear(net, a, b, np.reshape(np.asarray(bias), -1))
+        made = _linear(net, a, b)
+    else:
+        made = _product(net, a, b)
+    made = net.scalar("Mul", made, alpha) if alpha != 1.0 else made
     if bias is None:
         return made
     return net.binary("Add", made, net.scalar("Mul", bias, beta) if beta != 1.0 else bias)
+
+
+def _one_for_each_column(bias: Value | None, columns: int) -> bool:
+    return isinstance(bias, np.ndarray) and bias.shape in ((columns,), (1, columns))
 
 
 class _Window(NamedTuple):
@@ -205,6 +238,7 @@ def _mixed_channels(net: Net, value: Value, matrix: Value, group: int) -> Value:
     area, out, inner = math.prod(sizes), matrix.shape[0], channels // group
     columns = net.reshape(value, (batch, group, inner, area))
     rows = net.reshape(matrix, (1, group, out // group, inner))
+    rows = rows if isinstance(rows, Mat) else net.stored(rows)
     return net.reshape(net.matmul(rows, columns), (batch, out, *sizes))
 
 
@@ -272,9 +306,9 @@ def _conv_one(
     wide = windows[-1]
     channels, count = value.shape[1], weight.shape[0]
     mat = net.with_dims(value, (channels, high.size, wide.size))
-    net.weights.append(b"\0\0\0\0" + np.ascontiguousarray(weight, np.float32).tobytes())
+    net.tagged(weight)
     if bias is not None:
-        net.weights.append(np.ascontiguousarray(bias, np.float32).tobytes())
+        net.raw(bias)
     made = net.add(
         "ConvolutionDepthWise" if group > 1 else "Convolution",
         [mat],

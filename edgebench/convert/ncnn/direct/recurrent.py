@@ -70,7 +70,7 @@ def _check(node: Node, inputs: Sequence[Value | None], *, steps: int, directions
 
 
 def _write(net: Net, node: Node, weights: tuple[Array, Array]) -> None:
-    """Input weights, biases, recurrent weights: each as raw float32 behind its tag of zero."""
+    """Input weights, biases, recurrent weights: each behind its tag."""
     order, (weight, recurrence) = _GATES[node.op], weights
     directions, hidden = recurrence.shape[0], recurrence.shape[2]
     gates = len(order)
@@ -85,7 +85,7 @@ def _write(net: Net, node: Node, weights: tuple[Array, Array]) -> None:
     else:
         rows = of_input + of_state
     for each in (_ordered(weight, order), rows, _ordered(recurrence, order)):
-        net.weights.append(b"\0\0\0\0" + np.ascontiguousarray(each, np.float32).tobytes())
+        net.tagged(each)
 
 
 def _ordered(weights: Array, order: Sequence[int]) -> Array:
