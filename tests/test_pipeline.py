@@ -132,7 +132,7 @@ def test_the_artifact_says_what_it_is_made_of(bench: Workbench) -> None:
 @pytest.mark.parametrize(
     ("name", "runtime", "precision", "told"),
     [
-        ("conv_net", "ncnn", "int8-dynamic", "cannot run int8-dynamic"),
+        ("conv_net", "tensorrt", "int8-dynamic", "cannot run int8-dynamic"),
         ("conv_net_qdq", "onnxruntime", "fp16", "already int8-qdq"),
         ("nan_output", "onnxruntime", "fp32", "NaN"),
         ("string_input", "onnxruntime", "fp32", "string"),

@@ -8,14 +8,18 @@ such weights; what is changed is said in the artifact's notes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from edgebench.errors import ModelError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto
+
+    Array = NDArray[Any]
 
 _FLOAT = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
 _MADE = "edgebench.weight_only."  # prefix of names that are new
@@ -46,15 +50,16 @@ def rewritten(model: ModelProto) -> ModelProto:
     """
     made = type(model)()
     made.CopyFrom(model)
-    chains = [_chain(made, node) for node in made.graph.node if node.op_type in _FLOAT]
+    constants = _constants(made)
+    chains = [_chain(made, node, constants) for node in made.graph.node if node.op_type in _FLOAT]
     dropped = {name for chain in chains for name in chain.drops}
     replaced = {chain.result: chain for chain in chains}
     nodes: list[NodeProto] = []
     for node in made.graph.node:
         if node.op_type == _LSTM:
-            nodes += _float_lstm(made, node)
+            nodes += _float_lstm(made, node, constants)
         elif node.output[0] in replaced:
-            nodes += _float_nodes(replaced[node.output[0]])
+            nodes += _float_nodes(made, replaced[node.output[0]], constants)
         elif not set(node.output) & dropped:
             nodes.append(node)
     texts = [node.SerializeToString() for node in _without_idle(nodes, made)]
@@ -81,14 +86,25 @@ def _without_idle(nodes: list[NodeProto], model: ModelProto) -> list[NodeProto]:
         kept = [node for node in kept if not any(node is each for each in idle)]
 
 
-def _chain(model: ModelProto, product: NodeProto) -> _Chain:
+def _constants(model: ModelProto) -> dict[str, Array]:
+    """What is known beforehand, by name: initializers and Constants."""
+    from onnx import numpy_helper
+
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    made = [node for node in model.graph.node if node.op_type == "Constant"]
+    return stored | {
+        node.output[0]: numpy_helper.to_array(node.attribute[0].t)
+        for node in made
+        if node.attribute[0].name == "value"
+    }
+
+
+def _chain(model: ModelProto, product: NodeProto, constants: Mapping[str, Array]) -> _Chain:
     makers = {name: node for node in model.graph.node for name in node.output if name}
     readers: dict[str, list[NodeProto]] = {}
     for node in model.graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    constants |= {name for name, node in makers.items() if node.op_type == "Constant"}
     source = makers.get(product.input[0])
     cast = _only(readers, product.output[0], "Cast")
     scaled = None if cast is None else _only(readers, cast.output[0], "Mul")
@@ -125,40 +141,39 @@ def _refused(node: NodeProto, why: str) -> ModelError:
     )
 
 
-def _float_nodes(chain: _Chain) -> list[NodeProto]:
+def _float_nodes(model: ModelProto, chain: _Chain, constants: Mapping[str, Array]) -> list[NodeProto]:
     """The weight dequantized (along the axis of its scales), and the float operator on it."""
-    from onnx import helper, numpy_helper
+    from onnx import helper
 
     product = chain.product
     weight = f"{_MADE}{product.input[1]}.{chain.result}"
-    flat = f"{weight}.scale"
-    axis = 0 if product.op_type == "ConvInteger" else -1
-    inputs = [product.input[1], flat]
-    shape = f"{_MADE}{chain.result}.shape"
-    nodes = [
-        helper.make_node("Constant", [], [shape], value=numpy_helper.from_array(np.array([-1], np.int64))),
-        helper.make_node("Reshape", [chain.scale, shape], [f"{flat}.row"]),
-        helper.make_node("Squeeze", [f"{flat}.row"], [flat]),
-    ]
+    inputs = [product.input[1], _stored(model, f"{weight}.scale", np.squeeze(constants[chain.scale]))]
     if len(product.input) > 3 and product.input[3]:
-        nodes.append(helper.make_node("Reshape", [product.input[3], shape], [f"{weight}.zero.row"]))
-        nodes.append(helper.make_node("Squeeze", [f"{weight}.zero.row"], [f"{weight}.zero"]))
-        inputs.append(f"{weight}.zero")
-    nodes.append(helper.make_node("DequantizeLinear", inputs, [weight], axis=axis))
+        inputs.append(_stored(model, f"{weight}.zero", np.squeeze(constants[product.input[3]])))
+    axis = 0 if product.op_type == "ConvInteger" else -1
     name = product.name or chain.result
     operator = helper.make_node(_FLOAT[product.op_type], [chain.source, weight], [chain.result], name=name)
     operator.attribute.extend(product.attribute)
-    return [*nodes, operator]
+    return [helper.make_node("DequantizeLinear", inputs, [weight], axis=axis), operator]
 
 
-def _float_lstm(model: ModelProto, node: NodeProto) -> list[NodeProto]:
+def _stored(model: ModelProto, name: str, values: Array) -> str:
+    """The name of a new initializer."""
+    from onnx import numpy_helper
+
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
+    return name
+
+
+def _float_lstm(model: ModelProto, node: NodeProto, constants: Mapping[str, Array]) -> list[NodeProto]:
     """The dequantized weights of a quantized LSTM, in ONNX's order of axes, and the float LSTM on them."""
     from onnx import helper
 
     inputs = list(node.input)
     nodes = []
     for place, (scale, zero_point) in _LSTM_WEIGHTS.items():
-        dequantize = _lstm_weight(model, node, inputs[place], inputs[scale], inputs[zero_point])
+        names = (inputs[place], inputs[scale], inputs[zero_point])
+        dequantize = _lstm_weight(model, node, names, constants)
         inputs[place] = dequantize.output[0]
         nodes.append(dequantize)
     lstm = helper.make_node(
@@ -168,27 +183,25 @@ def _float_lstm(model: ModelProto, node: NodeProto) -> list[NodeProto]:
     return [*nodes, lstm]
 
 
-def _lstm_weight(model: ModelProto, node: NodeProto, name: str, scale: str, zero_point: str) -> NodeProto:
-    """The dequantization of a weight [directions, inputs, 4 * hidden], whose scale is one or one a direction.
+def _lstm_weight(
+    model: ModelProto, node: NodeProto, names: tuple[str, str, str], constants: Mapping[str, Array]
+) -> NodeProto:
+    """The dequantization of a weight [directions, inputs, 4 * hidden] by one step, or one a direction.
 
-    The steps of ONNX Runtime's quantizer; ModelError for others.
+    `names` are those of the weight, its scale and its zero point. ModelError for other steps.
     """
-    from onnx import helper, numpy_helper
+    from onnx import helper
 
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    if not {name, scale, zero_point} <= set(stored):
+    if not set(names) <= set(constants):
         raise _refused(node, "its weights are computed")
-    weight, steps, zeros = (numpy_helper.to_array(stored[each]) for each in (name, scale, zero_point))
+    weight, steps, zeros = (constants[name] for name in names)
     if steps.size not in (1, weight.shape[0]) or zeros.size != steps.size:
         raise _refused(node, "its weights have a scale for each channel")
-    made = f"{_MADE}{name}.{node.output[0] or node.output[1]}"
-    one = steps.size == 1
-    for suffix, values in (
-        ("", np.ascontiguousarray(weight.transpose(0, 2, 1))),
-        (".scale", steps.reshape(() if one else -1)),
-        (".zero", zeros.reshape(() if one else -1)),
-    ):
-        model.graph.initializer.append(numpy_helper.from_array(np.asarray(values), made + suffix))
-    return helper.make_node(
-        "DequantizeLinear", [made, f"{made}.scale", f"{made}.zero"], [f"{made}.float"], axis=0
-    )
+    made = f"{_MADE}{names[0]}.{node.output[0] or node.output[1]}"
+    axes: tuple[int, ...] = () if steps.size == 1 else (-1,)
+    inputs = [
+        _stored(model, made, weight.transpose(0, 2, 1)),
+        _stored(model, f"{made}.scale", steps.reshape(axes)),
+        _stored(model, f"{made}.zero", zeros.reshape(axes)),
+    ]
+    return helper.make_node("DequantizeLinear", inputs, [f"{made}.float"], axis=0)

@@ -105,6 +105,13 @@ class NcnnConverter:
             # its steps are symmetric, and weights that Winograd takes have 6 bits: a bit less than QDQ
             noise_margin_db=9.0,
         ),
+        "int8-dynamic": Form(
+            what="weight-only int8: weights as tables of 256 values, computed in float32; ncnn has no "
+            "dynamic ranges, and the artifact says so",
+            steps=("int8-dynamic",),
+            options={"fp16": "0"},
+            ways=(Way(), Way(natively=DIRECTLY | frozenset(INTEGER), options=_DIRECT.options)),
+        ),
     }
 
     def __init__(self, home: Path | None = None) -> None:
@@ -152,6 +159,8 @@ class NcnnConverter:
             made = int8.make(request, int8.Files(param, weights), place.work, drops_batch=drops_batch)
             (param, weights), notes = made.files, made.notes + notes
             options |= {"winograd43": "off"}
+        if request.precision == "int8-dynamic":
+            notes = (*_as_tables(param, weights), *notes)
         param.rename(place.output / "model.param")
         weights.rename(place.output / "model.bin")
         return Produced(
@@ -205,6 +214,23 @@ def _directly(request: Request, place: Place) -> _Floats:
     return _Floats(param, weights, "keep", half=False, notes=tuple(notes), ran=ran)
 
 
+def _as_tables(param: Path, weights: Path) -> tuple[str, ...]:
+    """Store the weights in these files as tables where that loses nothing; what is to be said of it."""
+    from edgebench.convert.ncnn import tables
+    from edgebench.convert.ncnn.param import read, write
+
+    made = tables.tabled(read(param.read_text("utf-8"), weights.read_bytes()))
+    text, data = write(made.network)
+    param.write_text(text, "utf-8")
+    weights.write_bytes(data)
+    if not made.done:
+        return (
+            "dynamic int8 computed as float32: no larger weight has 256 values or fewer, none is smaller",
+        )
+    share = f"{made.done} of {made.all} larger weights are tables of 256 values"
+    return (f"weight-only int8: {share}; ncnn computes the activations as float",)
+
+
 def _check(floats: _Floats, info: ModelInfo) -> None:
     gate.check_layers(floats.param, floats.ran)
     net = gate.Net(info, drops_batch=floats.batch_axis == "drop", half=floats.half)
@@ -231,6 +257,8 @@ def _refuse_operators(info: ModelInfo, precision: str) -> Refusal | None:
     integer = has_operator(info, *INTEGER)
     if precision == "int8" and info.precision == "int8-qdq" and set(integer) <= set(QDQ):
         return None
+    if precision == "int8-dynamic" and info.precision == "int8-dynamic":
+        return None
     if integer:
         return Refusal(
             reason=f"pnnx cannot read quantized operators, and {info.name} has {', '.join(integer)}",
@@ -249,7 +277,7 @@ def _refuse_shapes(info: ModelInfo) -> Refusal | None:
         if not tensor.shape:
             return Refusal(
                 reason=f'ncnn has no scalar inputs, and "{tensor.name}" is one',
-                hint=f"make it a constant or give it the shape [1]; {OTHERS} take it as it is",
+                hint=f"make it a constant with --set {tensor.name}=NUMBER; {OTHERS} take it as it is",
             )
         rank = len(tensor.shape) - (tensor.shape[0] == 1)
         if rank > MAX_RANK:
@@ -271,6 +299,9 @@ def _place_model(request: Request, path: Path) -> None:
     if request.info.precision == "int8-qdq":
         _place_stripped(request, path)
         return
+    if request.info.precision == "int8-dynamic":
+        _place_weight_only(request, path)
+        return
     ends = (*request.info.inputs, *request.info.outputs)
     if request.info.precision != "fp32" or any(tensor.dtype == "float16" for tensor in ends):
         from edgebench import model
@@ -288,6 +319,16 @@ def _place_stripped(request: Request, path: Path) -> None:
     made, scales = transfer.stripped(model.load(Path(request.model_path)))
     path.write_bytes(made.SerializeToString(deterministic=True))
     path.with_name(transfer.SCALES_FILE).write_bytes(encode(scales))
+
+
+def _place_weight_only(request: Request, path: Path) -> None:
+    """The float model whose weights are those of the dynamic int8 file."""
+    from edgebench import model
+    from edgebench.convert.ncnn import transfer
+    from edgebench.model import weightonly
+
+    made, _ = transfer.stripped(weightonly.rewritten(model.load(Path(request.model_path))))
+    path.write_bytes(made.SerializeToString(deterministic=True))
 
 
 def _wait_for_pnnx(place: Place) -> Ran:

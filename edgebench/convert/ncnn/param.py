@@ -25,14 +25,19 @@ FLOAT32 = 0x00000000
 FLOAT16 = 0x01306B47
 INT8 = 0x000D4B38
 SCALED_FLOAT32 = 0x0002C056
+TABLE = 0x00000001  # any other tag but 0: 256 float32 values, and a byte for each weight
 MAX_LAYERS = 1 << 20
 _WHOLE = re.compile(r"-?[0-9]{1,12}")
-_BYTES = {FLOAT32: 4, FLOAT16: 2, INT8: 1, SCALED_FLOAT32: 4}
+_BYTES = {FLOAT32: 4, FLOAT16: 2, INT8: 1, SCALED_FLOAT32: 4, TABLE: 1}
+_TABLE_BYTES = 4 * 256
 _HINT = "use onnxruntime or openvino for int8, or ncnn with fp32 or fp16"
 
 
 class Block(NamedTuple):
-    """The weights of one buffer: `tag` is None for raw float32 values. `data` is without padding."""
+    """The weights of one buffer: `tag` is None for raw float32 values. `data` is without padding.
+
+    With TABLE, `data` begins with the 256 values.
+    """
 
     tag: int | None
     data: bytes
@@ -204,7 +209,8 @@ def _blocks(layer: Layer, cursor: _Cursor) -> Iterator[Block]:
         (tag,) = struct.unpack("<I", cursor.take(4, layer))
         if tag not in _BYTES:
             raise _refused(f'{layer.kind} "{layer.name}" has weights in an unknown form (tag {tag:#010x})')
-        data = cursor.take(need.size * _BYTES[tag], layer)
+        table = _TABLE_BYTES if tag == TABLE else 0
+        data = cursor.take(table + need.size * _BYTES[tag], layer)
         if any(cursor.take(-len(data) % 4, layer)):
             raise _refused(f'{layer.kind} "{layer.name}" has weights that end unevenly')
         yield Block(tag, data)
