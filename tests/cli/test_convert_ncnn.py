@@ -14,8 +14,10 @@ from tests.models.generate import conv_net_integer, save
 
 
 @pytest.fixture(autouse=True)
-def _pnnx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGEBENCH_PNNX", str(find_pnnx(pnnx_home())))
+def _pnnx(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "EDGEBENCH_PNNX", str(find_pnnx(pnnx_home()))
+    )  # after `cli`, which clears the environment
 
 
 @pytest.mark.parametrize("name", ["vit", "lstm"])
