@@ -249,7 +249,7 @@ def _refuse_shapes(info: ModelInfo) -> Refusal | None:
         if not tensor.shape:
             return Refusal(
                 reason=f'ncnn has no scalar inputs, and "{tensor.name}" is one',
-                hint=f"make it a constant or give it the shape [1]; {OTHERS} take it as it is",
+                hint=f"make it a constant with --set {tensor.name}=NUMBER; {OTHERS} take it as it is",
             )
         rank = len(tensor.shape) - (tensor.shape[0] == 1)
         if rank > MAX_RANK:
