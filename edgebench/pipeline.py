@@ -74,6 +74,7 @@ QUANTIZED = ("int8", "int8-dynamic")
 PARITY_SAMPLES = 4
 GENERATED = "generated"
 GENERATED_SEED = 20261123
+RUNNING = "while running"  # in ONNX Runtime's words where a model loads, and its inputs are at fault
 CANONICAL_REVISION = 3  # raised whenever the same file would give another canonical form
 WRITTEN_OUT_REVISION = 2  # raised whenever the same operators would be written out otherwise
 NOISE_REVISION = 1  # raised whenever a noise floor would come out otherwise
@@ -242,7 +243,7 @@ class Workbench:
         try:
             ran = Reference(self.infer(_as_reference(variant), folder, inputs), REFERENCE)
         except ModelError as error:
-            if "while running" in f"{error.message} {error.detail}":  # the inputs are none for this model
+            if RUNNING in f"{error.message} {error.detail}":  # the inputs are none for this model
                 raise
             defined = self._by_definition(folder / MODEL_FILE, inputs, in_any_case=True)
             if defined is None:
@@ -414,10 +415,17 @@ def _prove_canonical(cell: Cell, folder: Path, info: ModelInfo, bench: Workbench
 
 
 def _computed_at_all(cell: Cell, kind: str, compute: Callable[[], Reference]) -> Reference:
-    """The reference; ModelError that tells the shapes tried where a model does not take all that it shall."""
+    """The reference; ModelError with the way out where the file itself does not take the shapes or inputs."""
     try:
         return compute()
     except ModelError as error:
+        if not cell.flexible and kind == GENERATED and RUNNING in error.message:
+            why = error.message.rpartition("Status Message: ")[2]
+            raise ModelError(
+                f"the model itself does not run on generated inputs: {why}",
+                hint="--inputs FILE.npz gives typical ones, --set NAME=NUMBER one that decides",
+                detail=error.message,
+            ) from error
         if not cell.flexible:
             raise
         raise ModelError(

@@ -31,6 +31,8 @@ from edgebench.errors import ModelError, UserError, did_you_mean
 from edgebench.records import ORT_FORMATS, ModelInfo
 from edgebench.tools import package_version
 
+# The optimiser follows the branch of an If that no input takes into a contradiction of shapes, and gives up.
+_UNOPTIMISED = Way(options={"graph_optimization": "off"})
 _NOTABLE_GROWTH_BYTES = 64 << 10
 _ARM = ("aarch64", "armv7l")
 # .ort format -> the first and the last onnxruntime that read it; None: still read. Documented in
@@ -60,11 +62,12 @@ class OnnxRuntimeConverter:
     forms: ClassVar[Mapping[str, Form]] = {
         "fp32": Form(
             what="the canonical ONNX file as it is; operators that it has no kernel for are written out",
-            ways=(Way(), Way(natively=frozenset())),
+            ways=(Way(), Way(natively=frozenset()), _UNOPTIMISED),
         ),
         "fp16": Form(
             what="weights and values in float16, inputs and outputs as they were; CPUs compute in float32",
             steps=("fp16",),
+            ways=(Way(), _UNOPTIMISED),
         ),
         "int8": Form(
             what="static QDQ, per channel, ranges from calibration; uint8 activations on x86, int8 on ARM",
@@ -104,6 +107,7 @@ class OnnxRuntimeConverter:
     def convert(self, request: Request, place: Place) -> Produced:
         """`model.onnx` or `model.ort`; ModelError with ONNX Runtime's own words when it cannot load it."""
         chosen = request.options.get("format", "onnx")
+        level = request.options.get("graph_optimization", "all") if chosen == "onnx" else "all"
         model = place.output / ("model.ort" if chosen == "ort" else "model.onnx")
         started = time.perf_counter()
         if chosen == "onnx":
@@ -114,8 +118,8 @@ class OnnxRuntimeConverter:
         _check_loads(model)
         return Produced(
             entry={"model": model.name},
-            options={"graph_optimization": "all"} | ({} if chosen == "onnx" else {"format": chosen}),
-            notes=_notes(request.info) + _format_notes(Path(request.model_path), model, chosen),
+            options={"graph_optimization": level} | ({} if chosen == "onnx" else {"format": chosen}),
+            notes=_notes(request.info, level) + _format_notes(Path(request.model_path), model, chosen),
             tool_s=made - started,
             check_s=time.perf_counter() - made,
         )
@@ -182,8 +186,12 @@ def _first_line(error: Exception) -> str:
     return lines[0][:500] if lines else type(error).__name__
 
 
-def _notes(info: ModelInfo) -> tuple[str, ...]:
+def _notes(info: ModelInfo, level: str) -> tuple[str, ...]:
     """What one should know before measuring; measured on x86."""
+    if level == "off":
+        return (
+            "ONNX Runtime cannot load it, or errs, with its graph optimisations: they are off, it is slower",
+        )
     if info.precision == "int8-dynamic" and any("ConvInteger" in name for name in info.operators):
         return ("dynamic int8 convolutions are slower than float in ONNX Runtime (3x and more)",)
     if info.precision == "fp16":

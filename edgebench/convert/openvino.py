@@ -32,6 +32,9 @@ _INT8_WAYS = (Way(), Way(options={"activations": "unsigned"}))
 # lines of its errors that say where in OpenVINO's source something happened, not what
 _WHERE_NOT_WHAT = ("Exception from", "Check '", "FrontEnd API failed", "Model wasn't fully", "Summary:")
 
+_BEGINS = " with a message:"
+_FOLLOWS = "Unsupported input type dynamic"  # an operator before it could not be converted
+
 
 class OpenVinoConverter:
     """ONNX -> IR, run in float32: bfloat16, the silent default of many CPUs, is no precision of ours."""
@@ -129,11 +132,25 @@ def _save(model: Any, path: Path, *, to_fp16: bool) -> None:
 def _not_converted(error: RuntimeError) -> ModelError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(_WHERE_NOT_WHAT)] or lines or ["no reason given"]
+    reason = "; ".join(_operators(telling)[:2] or telling[:2])
     return ModelError(
-        f"OpenVINO cannot convert the model: {'; '.join(telling[:2])[:500]}",
+        f"OpenVINO cannot convert the model: {reason[:500]}",
         hint="the message names the operator; try onnxruntime, or change the model",
         detail=str(error)[:4000],
     )
+
+
+def _operators(lines: list[str]) -> list[str]:
+    """Name and reason of each operator that the log tells of, without those that only follow from others."""
+    told: dict[str, str] = {}
+    name = ""
+    for line in lines:
+        if line.startswith("-- ") and line.endswith(_BEGINS):
+            name = line.removeprefix("-- ").removesuffix(_BEGINS)
+        elif name and not line.startswith(("While ", "-- ")):
+            told.setdefault(name, line)
+    causes = [f"{name}: {line}" for name, line in told.items() if line != _FOLLOWS]
+    return causes or [f"{name}: {line}" for name, line in told.items()]
 
 
 def _check_tensors(model: Any, info: ModelInfo) -> None:

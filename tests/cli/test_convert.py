@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper, parser
 
 from edgebench.records import Artifact, ParityReport, from_json
 from edgebench.tools import find_pnnx
@@ -77,6 +77,39 @@ def test_an_input_made_a_constant_decides_an_if(cli: Cli) -> None:
     report = cli.json("verify", path, made[1].digest, "--set", "mode=1")["parity"]
     assert report["passed"]
     cli("verify", path, made[1].digest, "--set", "mode=0", code=4)
+
+
+def test_a_model_that_does_not_run_on_generated_inputs_says_which_to_give(cli: Cli) -> None:
+    """An index beyond a table of two rows: generated whole numbers go up to nine."""
+    node = helper.make_node("Gather", ["table", "x"], ["y"], name="look_up")
+    inputs = [generate.tensor("x", [64], TensorProto.INT64)]
+    table = {"table": np.ones((2, 3), np.float32)}
+    net = generate.build([node], inputs, [generate.tensor("y", [64, 3])], table)
+    path = generate.save(net, cli.folder / "table.onnx")
+    told = cli.fails(4, "model", "convert", path, "--to", "onnxruntime")
+    assert "does not run on generated inputs" in told
+    assert "--inputs" in told
+    assert "--set" in told
+
+
+def test_what_the_optimiser_cannot_take_runs_without_it(cli: Cli) -> None:
+    """A branch never taken that is impossible in these shapes, which ONNX Runtime finds out while folding."""
+    text = """<ir_version: 8, opset_import: ["": 17]>
+        net (float[n, 4] x, bool flag) => (float[p, q] y) {
+          y = If (flag) <
+            then_branch = yes () => (float[n, 4] a) { shape = Shape (x) a = Reshape (x, shape) },
+            else_branch = no () => (float[k, l] b) {
+              sizes = Shape (x) same = Neg (sizes) back = Neg (same) again = Reshape (x, back)
+              weight = Constant <value = float[2, 1] {1, 1}> () b = MatMul (again, weight)
+            }
+          >
+        }"""
+    path = generate.save(parser.parse_model(text), cli.folder / "picky.onnx")
+    np.savez(cli.folder / "inputs.npz", x=np.ones((3, 4), np.float32), flag=np.array(True))
+    asked = ("--shape", "x=3,4", "--inputs", cli.folder / "inputs.npz")
+    made = convert(cli, *asked, model=path)
+    assert made.options["graph_optimization"] == "off"
+    assert "optimisations" in made.notes[0]
 
 
 def test_ncnn_goes_through_pnnx(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

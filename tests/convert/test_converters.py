@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 
+import numpy as np
 import pytest
+from onnx import helper
 
 from edgebench import model, parity
-from edgebench.convert.base import CONVERTERS, converter
+from edgebench.convert.base import CONVERTERS, Place, Request, converter
 from edgebench.errors import ModelError, UserError
 from edgebench.records import ModelInfo, Tensor
 from tests.convert import support
+from tests.models import generate
 
 MADE = [
     ("conv_net", "onnxruntime", "fp32"),
@@ -179,6 +182,22 @@ def test_an_unknown_runtime_names_the_nearest():
     with pytest.raises(UserError) as caught:
         converter("onxruntime")
     assert 'did you mean "onnxruntime"?' in caught.value.hint
+
+
+def test_openvino_names_the_operator_at_fault_and_not_those_behind_it(tmp_path):
+    """A signal without its third axis: OpenVINO's log begins with what only follows from it."""
+    home_for("openvino")
+    weights = {"step": np.array(8, np.int64), "window": np.ones(16, np.float32)}
+    nodes = [
+        helper.make_node("STFT", ["x", "step", "window"], ["spectrum"]),
+        helper.make_node("ReduceSumSquare", ["spectrum"], ["y"], axes=[3], keepdims=0),
+    ]
+    inputs = [generate.tensor("x", [1, 64])]
+    proto = generate.build(nodes, inputs, [generate.tensor("y", None)], weights)
+    path = generate.save(proto, tmp_path / "spectrum.onnx")
+    request = Request(model_path=str(path), info=model.inspect(path), precision="fp32")
+    with pytest.raises(ModelError, match=r"STFT.*rank equal to 3"):
+        converter("openvino").convert(request, Place(tmp_path, tmp_path))
 
 
 def test_openvino_names_the_operator_it_lacks(tmp_path):

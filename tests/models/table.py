@@ -198,9 +198,14 @@ the signal-to-noise ratio in dB of the worst output against the same variant in 
 optimisations off. Every pass was proven again by other means: the file as it was given, in a plain ONNX
 Runtime session, against the artifact, on inputs that edgebench had not seen; the number behind the stroke
 is the worst output of that. In int8 it shows what quantization costs this network (the generated ones have
-random weights, and eight generated samples are all there is for calibration): a property of the network, not
-of the conversion. On noise a detector of voices or text says almost 0, of which int8 keeps little. Core ML
-artifacts are computed by edgebench's interpreter from the saved package (reference-verified).
+random weights, and eight samples are all there is for calibration): a property of the network, not of the
+conversion. Core ML artifacts are computed by edgebench's interpreter from the saved package
+(reference-verified).
+
+Published networks are fed with what they are built for, made by `tests/models/feeds.py`: writing, pictures,
+voices, spectra, words. The `light-` ones come without weights, and got seeded ones. `-set` was made with
+`--set sr=16000`. Files that are compressed already are taken as they are, in the precision they have; the
+last section has such files on purpose, made by ONNX Runtime's own quantizers and float16 converter.
 
 **no** is a refusal: no artifact was given out, for the reason in the footnote, which names who must act.
 **WRONG** would be an artifact given out that the second proof contradicts, **BROKEN** our own fault."""
