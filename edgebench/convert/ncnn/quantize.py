@@ -10,8 +10,8 @@ Symmetric, without zero points (Tencent/ncnn, `Convolution::forward_int8`):
 A Gemm with constant weights, as pnnx writes most fully connected layers, becomes an InnerProduct: ncnn's int8
 Gemm has one scale for all weights.
 
-Recurrent layers (LSTM, GRU, RNN) have int8 weights and compute in float32: a weight scale for each row of a
-gate, and none for the input.
+Recurrent layers (LSTM, GRU, RNN) have a weight scale for each row of a gate and none for the input: ncnn
+quantizes that while it runs, or computes with floats.
 
 Q is 127, but 31 for 3x3 convolutions with stride and dilation 1: ncnn may compute these by Winograd's F(4,3),
 whose sums of larger weights overflow its integers without a word.
