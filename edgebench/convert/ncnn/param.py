@@ -42,6 +42,10 @@ class Block(NamedTuple):
     tag: int | None
     data: bytes
 
+    def size(self) -> int:
+        """How many values a tagged block holds; 0 for a raw one, which holds biases and constants."""
+        return 0 if self.tag is None else len(self.data) // _BYTES[self.tag]
+
 
 class Layer(NamedTuple):
     """One line of the param file and its weights. Keys and values stay the text they were."""

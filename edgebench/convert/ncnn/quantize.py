@@ -7,8 +7,11 @@ Symmetric, without zero points (Tencent/ncnn, `Convolution::forward_int8`):
     input scale     = 127 / threshold         threshold: the largest |input| to represent
     inference       : act(sum(xq * wq) / (input scale * weight scale[c]) + bias[c]), the bias in float32
 
-Recurrent layers (LSTM, GRU, RNN) have int8 weights and compute in float32: a weight scale for each row of a
-gate, and none for the input.
+A Gemm with constant weights, as pnnx writes most fully connected layers, becomes an InnerProduct: ncnn's int8
+Gemm has one scale for all weights.
+
+Recurrent layers (LSTM, GRU, RNN) have a weight scale for each row of a gate and none for the input: ncnn
+quantizes that while it runs, or computes with floats.
 
 Q is 127, but 31 for 3x3 convolutions with stride and dilation 1: ncnn may compute these by Winograd's F(4,3),
 whose sums of larger weights overflow its integers without a word.
@@ -28,12 +31,28 @@ FULL = 127
 SIX_BIT = 31
 SMALLEST = 1e-9  # stands for the largest weight of a channel that is all zeros
 INT8_TERM = 8
+# keys of a Gemm and what they must be: alpha, beta, A as it is and no constant, B constant, output as it is
+_PLAIN = {
+    "0": "1",
+    "1": "1",
+    "2": "0",
+    "4": "0",
+    "5": "1",
+    "11": "0",
+    "12": "0",
+    "13": "0",
+    "14": "0",
+    "18": "0",
+}
 
 Floats = NDArray[np.float32]
 
 
 def quantizable(layer: Layer) -> bool:
     """Whether edgebench writes an int8 form of the layer: float weights; dense, depthwise or recurrent."""
+    if layer.kind == "Gemm":
+        inner_product = _inner_product(layer)
+        return inner_product is not None and quantizable(inner_product)
     if layer.kind not in (*QUANTIZED, *RECURRENT) or layer.whole(INT8_TERM) or not layer.blocks:
         return False
     if layer.kind == "ConvolutionDepthWise" and layer.whole(7, 1) != layer.whole(0):
@@ -45,9 +64,35 @@ def quantizable(layer: Layer) -> bool:
     )
 
 
+def _inner_product(gemm: Layer) -> Layer | None:
+    """The same layer as an InnerProduct; None where it is more than rows by weights and a bias."""
+    if gemm.kind != "Gemm" or len(gemm.inputs) != 1 or not gemm.blocks:
+        return None
+    keys = {"0": "1", "1": "1"} | dict(gemm.keys)
+    told = {key: keys.get(key, "0") for key in _PLAIN}
+    if any(told[key] not in (plain, f"{float(plain):e}") for key, plain in _PLAIN.items()):
+        return None
+    if any(block.tag != FLOAT32 for block in gemm.blocks) or (
+        gemm.whole(6) and gemm.whole(10) not in (-1, 4)
+    ):
+        return None
+    columns, inner = gemm.whole(8), gemm.whole(9)
+    weights = np.frombuffer(gemm.blocks[0].data, "<f4")
+    if columns <= 0 or weights.size != columns * inner:
+        return None
+    rows = weights.reshape(columns, inner) if gemm.whole(3) else weights.reshape(inner, columns).T
+    biases = tuple(Block(None, block.data) for block in gemm.blocks[1:])
+    sizes = {"0": columns, "1": len(biases), "2": columns * inner}
+    return gemm._replace(
+        kind="InnerProduct",
+        keys=tuple((key, str(value)) for key, value in sizes.items()),
+        blocks=(Block(FLOAT32, rows.tobytes()), *biases),
+    )
+
+
 def has_range(layer: Layer) -> bool:
     """Whether the int8 form needs the range of the layer's input."""
-    return layer.kind in QUANTIZED
+    return layer.kind not in RECURRENT
 
 
 def winograd(layer: Layer) -> bool:
@@ -65,6 +110,7 @@ def weights_of(layer: Layer) -> Floats:
 
     Of a recurrent layer: those of its input, a row for each gate of each state.
     """
+    layer = _inner_product(layer) or layer
     return _matrix(layer, layer.blocks[0])
 
 
@@ -97,6 +143,7 @@ def quantized(network: Network, thresholds: Mapping[str, float]) -> Network:
 
 
 def _quantized(layer: Layer, threshold: float) -> Layer:
+    layer = _inner_product(layer) or layer
     if layer.kind in RECURRENT:
         (inputs, input_scales), (states, state_scales) = (_codes(layer, each) for each in _weights(layer))
         bias, projection = layer.blocks[1], layer.blocks[3:]
