@@ -57,6 +57,7 @@ ENTRIES = {
     "edgebench.convert.coreml.interpreter.package": "a package is a program and the weight files beside it",
     "edgebench.convert.coreml.interpreter.program": "evaluates what package reads",
     "edgebench.cli.demo": "the main job is `run` itself, with a plan of its own",
+    "edgebench.pipeline": "the door to preparing and measuring",
     "edgebench.fleet.start": "turns plans and interrupted runs into what the engine takes",
     "edgebench.convert.coreml": "the converter; its parts need coremltools, imported on first use",
     "edgebench.convert.coreml.frontend": "the walk over the network, loops written out first",

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgebench import model, pipeline
+from edgebench import model
 from edgebench.artifacts import ArtifactStore
 from edgebench.convert import evaluate as evaluation
 from edgebench.convert.base import Place, Request, Way, converter, read_arrays, write_arrays
@@ -32,6 +32,7 @@ from edgebench.device.session import InputSet, save_inputs
 from edgebench.errors import BugError, EdgebenchError, ModelError
 from edgebench.model import definition
 from edgebench.parity import align
+from edgebench.pipeline import Cell, Workbench, base, preparing
 from edgebench.probe.runtimes.base import adapter
 from edgebench.probe.wire import ProbeError
 from edgebench.records import Artifact, replace
@@ -56,10 +57,10 @@ class Outcome(msgspec.Struct, frozen=True):
     seconds: float = 0.0
 
 
-class QuickBench(pipeline.Workbench):
+class QuickBench(Workbench):
     """A workbench whose inference runs in this process."""
 
-    def infer(self, artifact: Artifact, folder: Path, inputs: InputSet) -> pipeline.Samples:
+    def infer(self, artifact: Artifact, folder: Path, inputs: InputSet) -> base.Samples:
         """What an artifact computes, sample by sample."""
         if evaluates(artifact.runtime):
             return super().infer(artifact, folder, inputs)
@@ -111,10 +112,10 @@ class Route:
         self._isolated = isolated
         self._home = home
         limits = Limits(time_s=TOOL_LIMIT_S, memory_bytes=8 << 30)
-        kind = pipeline.Workbench if isolated else QuickBench
+        kind = Workbench if isolated else QuickBench
         self._bench = kind(home, limits=limits)
         if not isolated:
-            pipeline.convert_variant = quick_convert
+            preparing.convert_variant = quick_convert
             evaluation._interpret = _interpreted
             definition.computed = _defined
 
@@ -155,12 +156,12 @@ class Route:
         bench = self._bench
         with bench.scratch() as folder:
             cell = self._cell(case, runtime, _plain(inputs), folder)
-            info, canonical = pipeline.canonical_form(cell, bench)
-            form = pipeline.choose_form(cell, info, bench)
-            variant = pipeline.make_variant(cell, form, canonical, bench)
+            info, canonical = preparing.canonical_form(cell, bench)
+            form = preparing.choose_form(cell, info, bench)
+            variant = preparing.make_variant(cell, form, canonical, bench)
             own = save_inputs([_fitted(inputs, info)], bench.home)
-            proof = pipeline.Proof(info, own, "the case's")
-            prepared = pipeline.first_proven(cell, form.ways, variant, proof, bench)
+            proof = preparing.Proof(info, own, "the case's")
+            prepared = preparing.first_proven(cell, form.ways, variant, proof, bench)
             self._prove_generated(info, variant, prepared.conversion)
             artifact = prepared.artifact
             outputs = bench.infer(artifact, bench.artifacts.path(artifact.digest), own)[0]
@@ -169,10 +170,10 @@ class Route:
         reason = differs(expected, outputs)
         return ("wrong", reason) if reason else ("passed", "")
 
-    def _cell(self, case: Case, runtime: str, inputs: dict[str, Any], folder: Path) -> pipeline.Cell:
+    def _cell(self, case: Case, runtime: str, inputs: dict[str, Any], folder: Path) -> Cell:
         np.savez(folder / "inputs.npz", **inputs)
         shapes = tuple((name, array.shape) for name, array in inputs.items() if array.ndim)
-        return pipeline.Cell(
+        return Cell(
             model_path=str(case.folder / "model.onnx"),
             runtime=runtime,
             precision=_precision(case),
@@ -184,7 +185,7 @@ class Route:
 
     def _prove_generated(self, info: Any, variant: Artifact, conversion: Conversion) -> None:
         """Parity on generated inputs too, where the reference is finite on them."""
-        inputs = save_inputs([model.random_inputs(info, pipeline.GENERATED_SEED)], self._bench.home)
+        inputs = save_inputs([model.random_inputs(info, base.GENERATED_SEED)], self._bench.home)
         try:
             reference = self._bench.reference(variant, inputs)
         except ModelError:
@@ -192,18 +193,18 @@ class Route:
         if all(
             np.isfinite(array).all() for array in reference.samples[0].values() if array.dtype.kind == "f"
         ):
-            pipeline.prove(info, variant, conversion, inputs, "generated", self._bench)
+            preparing.prove(info, variant, conversion, inputs, "generated", self._bench)
 
 
-def quick_convert(cell: pipeline.Cell, way: Way, source: Artifact, bench: pipeline.Workbench) -> Conversion:
-    """`pipeline.convert_variant` without the worker process."""
+def quick_convert(cell: Cell, way: Way, source: Artifact, bench: Workbench) -> Conversion:
+    """`preparing.convert_variant` without the worker process."""
     maker = converter(cell.runtime, bench.home)
-    info = pipeline._info(source, bench)
+    info = preparing.info_of(source, bench)
     refusal = maker.refuse(info, cell.precision)
     if refusal is not None:
         raise ModelError(refusal.reason, hint=refusal.hint)
     request = Request(
-        model_path=str(bench.artifacts.path(source.digest) / pipeline.MODEL_FILE),
+        model_path=str(bench.artifacts.path(source.digest) / base.MODEL_FILE),
         info=info,
         precision=cell.precision,
         options=maker.forms[cell.precision].options | way.options,

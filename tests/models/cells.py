@@ -23,7 +23,7 @@ from edgebench import model, parity
 from edgebench.convert.run import Limits
 from edgebench.device.session import save_inputs
 from edgebench.errors import BugError, EdgebenchError
-from edgebench.pipeline import Cell, Prepared, Workbench, _bounds, prepare
+from edgebench.pipeline import Cell, Prepared, Workbench, prepare
 from tests.models import feeds
 
 LIMITS = Limits(time_s=400.0, memory_bytes=8 << 30)
@@ -165,7 +165,7 @@ def again(task: Task, prepared: Prepared, bench: Workbench) -> tuple[str, float]
     told = model.fixed_inputs(Path(task.path), shapes=task.shapes, constants=task.constants)
     given = _computed(Path(task.path), [sample | told for sample in samples])
     # a quantized network has a noise floor of its own on these inputs
-    bounds = _bounds(prepared.variant, inputs, artifact.runtime, artifact.precision, bench)
+    bounds = bench.bounds(prepared.variant, inputs, artifact.runtime, artifact.precision)
     how: dict[str, Any] = {"where": "again", "reference_name": "ONNX Runtime", "own_bounds": bounds.own}
     to_given = parity.judge(given, outputs, bounds.general, **how)
     wanted = bench.reference(prepared.variant, inputs).samples

@@ -1,0 +1,36 @@
+"""One job, top to bottom. `prepare` needs no device, `measure` needs one; both read as a table of contents.
+
+prepare   inspect -> canonical form -> compress -> convert -> parity on the controller
+measure   push -> parity on the device -> launches, each stored at once
+"""
+
+from edgebench.pipeline.base import (
+    BUILT_ON_DEVICE,
+    CONTROLLER,
+    Announce,
+    Cell,
+    Prepared,
+    Step,
+    Workbench,
+    silent,
+    title,
+)
+from edgebench.pipeline.measuring import Site, measure, open_device
+from edgebench.pipeline.preparing import prepare, verify_artifact
+
+__all__ = [
+    "BUILT_ON_DEVICE",
+    "CONTROLLER",
+    "Announce",
+    "Cell",
+    "Prepared",
+    "Site",
+    "Step",
+    "Workbench",
+    "measure",
+    "open_device",
+    "prepare",
+    "silent",
+    "title",
+    "verify_artifact",
+]
