@@ -270,11 +270,15 @@ def batches(arrays: Mapping[str, NDArray[Any]], info: ModelInfo) -> Iterator[Arr
 
 def _tidy(model: ModelProto, name: str) -> None:
     """Sort the model, fold its shape arithmetic, infer its shapes and drop the exporter's notes, in place."""
-    from edgebench.model import base, canonical, fold
+    from edgebench.model import base, canonical, fold, spectra
 
     canonical.tidy(model)
+    for node in base.nodes(model.graph):
+        spectra.say_onesided(node)
     base.sort(model.graph, name)
     shaped = fold.folded(base.skeleton(model), name)
+    if spectra.signals_in_full(shaped.graph):
+        shaped = fold.folded(shaped, name)
     canonical.forget_invented_symbols(shaped.graph)
     fold.graft(model, shaped)
 

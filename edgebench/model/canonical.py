@@ -13,11 +13,10 @@ from edgebench.errors import UserError, did_you_mean
 from edgebench.model.base import MAX_ELEMENTS, graphs, real_inputs, short
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, TensorShapeProto, ValueInfoProto
+    from onnx import GraphProto, ModelProto, TensorShapeProto, ValueInfoProto
 
 Shape = tuple[int, ...]
 _NAMELESS = ("", "?", "-1", "None", "unknown")  # what exporters write for "any size"
-_INT = 2  # onnx.proto, AttributeProto.AttributeType
 OLDEST_IR = 4  # from here on weights need not be graph inputs
 
 
@@ -264,17 +263,10 @@ def tidy(model: ModelProto) -> None:
                 entry.ClearField("doc_string")
                 entry.ClearField("metadata_props")
         for node in graph.node:
-            _say_onesided(node)
             for attribute in node.attribute:
                 attribute.ClearField("doc_string")
                 attribute.t.ClearField("doc_string") if attribute.HasField("t") else None
     _drop_unused_imports(model)
-
-
-def _say_onesided(node: NodeProto) -> None:
-    """Write STFT's default out: ONNX's shape inference takes a missing `onesided` for 0, kernels do for 1."""
-    if node.op_type == "STFT" and all(attribute.name != "onesided" for attribute in node.attribute):
-        node.attribute.add(name="onesided", i=1, type=_INT)
 
 
 def _drop_unused_imports(model: ModelProto) -> None:

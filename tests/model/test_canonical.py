@@ -327,8 +327,12 @@ def test_upcast_of_a_float32_model_is_equal(tmp_path: Path) -> None:
     assert model.fp16_to_fp32(proto) == proto
 
 
-def test_a_spectrum_has_the_half_that_is_not_said(tmp_path: Path) -> None:
-    """ONNX's inference takes STFT's missing `onesided` for 0: the next MatMul would contradict it."""
+@pytest.mark.parametrize("parts", [[], [1]])
+def test_a_spectrum_has_the_half_that_is_not_said(tmp_path: Path, parts: list[int]) -> None:
+    """ONNX's inference takes STFT's missing `onesided` for 0: the next MatMul would contradict it.
+
+    Without its last axis, the signal is taken by ONNX Runtime alone.
+    """
     random = np.random.default_rng(1)
     weights = {
         "step": np.array(8, np.int64),
@@ -341,9 +345,11 @@ def test_a_spectrum_has_the_half_that_is_not_said(tmp_path: Path) -> None:
         helper.make_node("ReduceSumSquare", ["spectrum"], ["power"], axes=[3], keepdims=0),
         helper.make_node("MatMul", ["power", "bands"], ["y"]),
     ]
-    inputs = [generate.tensor("x", ["n", 64, 1])]
+    inputs = [generate.tensor("x", ["n", 64, *parts])]
     proto = generate.build(nodes, inputs, [generate.tensor("y", ["n", "f", 4])], weights)
     path = generate.save(proto, tmp_path / "in.onnx")
     info = _prepare(path)
     assert info.outputs[0].shape == (1, 7, 4)
+    assert info.operators.get("Unsqueeze", 0) == (not parts)
+    assert model.prepare(tmp_path / "out.onnx", shapes={}, out=tmp_path / "again.onnx") == info
     _same_values(path, info)

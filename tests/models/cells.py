@@ -31,6 +31,7 @@ PARITY_SEEDS = range(50, 52)
 CALIBRATION_SEEDS = range(100, 108)
 OTHER_SEEDS = range(4711, 4715)
 FEWER_SEEDS = OTHER_SEEDS[:1]
+OTHER_INPUTS = 2.0
 MANY_MACS = 1_000_000_000  # a network that takes long
 MAX_REASON = 260
 
@@ -166,6 +167,10 @@ def again(task: Task, prepared: Prepared, bench: Workbench) -> tuple[str, float]
     given = _computed(Path(task.path), [sample | told for sample in samples])
     # a quantized network has a noise floor of its own on these inputs
     bounds = bench.bounds(prepared.variant, inputs, artifact.runtime, artifact.precision)
+    if task.precision == "int8" and prepared.variant.precision == "fp32":
+        # what eight bits cost is in it too: on other inputs than those that settled it, a value may err more
+        share = OTHER_INPUTS * bounds.general.max_abs_share
+        bounds = bounds._replace(general=msgspec.structs.replace(bounds.general, max_abs_share=share))
     how: dict[str, Any] = {"where": "again", "reference_name": "ONNX Runtime", "own_bounds": bounds.own}
     to_given = parity.judge(given, outputs, bounds.general, **how)
     wanted = bench.reference(prepared.variant, inputs).samples
