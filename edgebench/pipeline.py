@@ -27,6 +27,7 @@ from edgebench.device.session import InputSet, Lease, Placed, Session, open_sess
 from edgebench.errors import (
     BugError,
     DeviceError,
+    EdgebenchError,
     InfrastructureError,
     ModelError,
     ParityError,
@@ -67,6 +68,12 @@ REFERENCE = "ONNX Runtime, graph optimisations off"
 DEFINITION = "ONNX's reference implementation"
 MODEL_FILE = "model.onnx"
 INFO_FILE = "info.json"
+_CANNOT_RUN = "cannot run it: "
+_UNOPTIMISED = {"graph_optimization": "off"}
+_OWN_FAULT = (
+    "correct what the message names in the model; where its inputs are at fault, give some that it takes: "
+    "--inputs FILE.npz"
+)
 BUILT_ON_DEVICE = (
     "tensorrt",
 )  # their artifact is an ONNX file and a plan: here the reference runs that file
@@ -207,6 +214,12 @@ class Workbench:
         """
         try:
             yield
+        except ModelError as error:
+            raise ModelError(
+                f"{artifact.model}: {artifact.runtime} {_CANNOT_RUN}{_told(error)}",
+                hint=_OWN_FAULT if artifact.options == _UNOPTIMISED else error.hint,
+                detail=error.detail,
+            ) from error
         except RuntimeDied as error:
             raise ModelError(
                 f"{artifact.model}: {artifact.runtime} did not survive running it: {_told(error)}",
@@ -243,7 +256,9 @@ class Workbench:
         try:
             ran = Reference(self.infer(_as_reference(variant), folder, inputs), REFERENCE)
         except ModelError as error:
-            if RUNNING in f"{error.message} {error.detail}":  # the inputs are none for this model
+            if isinstance(error.__cause__, RuntimeDied):  # what does not end there would not end in numpy
+                raise
+            if RUNNING in error.detail:  # the inputs are none for this model
                 raise
             defined = self._by_definition(folder / MODEL_FILE, inputs, in_any_case=True)
             if defined is None:
@@ -419,12 +434,12 @@ def _computed_at_all(cell: Cell, kind: str, compute: Callable[[], Reference]) ->
     try:
         return compute()
     except ModelError as error:
-        if not cell.flexible and kind == GENERATED and RUNNING in error.message:
-            why = error.message.rpartition("Status Message: ")[2]
+        if not cell.flexible and kind == GENERATED and RUNNING in error.detail:
+            why = error.message.rpartition(_CANNOT_RUN)[2]
             raise ModelError(
                 f"the model itself does not run on generated inputs: {why}",
                 hint="--inputs FILE.npz gives typical ones, --set NAME=NUMBER one that decides",
-                detail=error.message,
+                detail=error.detail,
             ) from error
         if not cell.flexible:
             raise
@@ -845,7 +860,7 @@ def _why(report: ParityReport) -> str:
     return "; ".join(f'output "{output.name}": {output.reason}' for output in wrong)
 
 
-def _told(error: DeviceError) -> str:
+def _told(error: EdgebenchError) -> str:
     return error.message.removeprefix(f"{CONTROLLER}: ")
 
 
@@ -857,7 +872,7 @@ def title(what: Cell | Job) -> str:
 
 def _as_reference(variant: Artifact) -> Artifact:
     """An ONNX artifact as the reference runs it."""
-    return replace(variant, runtime="onnxruntime", options={"graph_optimization": "off"})
+    return replace(variant, runtime="onnxruntime", options=_UNOPTIMISED)
 
 
 def _keep_onnx(folder: Path, info: ModelInfo, key: str, bench: Workbench) -> Artifact:
