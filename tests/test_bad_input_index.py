@@ -63,6 +63,48 @@ BAD_INPUT: dict[str, tuple[str, ...]] = {
         "test_parity.py::test_a_broken_candidate_does_not_pass",
         "cli/test_convert.py::test_nan_outputs_are_the_models_fault",
     ),
+    # the network
+    "a cycle, a name made twice, a missing weight": (
+        "model/test_checks.py::test_a_bad_network_is_refused_with_a_hint",
+        "cli/test_bad_networks.py::test_every_command_refuses_it",
+    ),
+    "nodes of one name": ("model/test_canonical.py::test_twins_get_a_number_and_onnx_has_one_name",),
+    "an absurd shape": (
+        "model/test_checks.py::test_a_bad_network_is_refused_with_a_hint",
+        "model/test_checks.py::test_a_vector_of_half_a_billion_elements_takes_no_memory",
+        "cli/test_bad_networks.py::test_every_command_refuses_it",
+    ),
+    "control flow": (
+        "model/test_checks.py::test_branches_are_checked_too",
+        "convert/test_converters.py::test_ncnn_refuses_with_the_reason",
+    ),
+    "a custom domain": (
+        "model/test_checks.py::test_a_bad_network_is_refused_with_a_hint",
+        "model/test_checks.py::test_an_operator_that_onnxruntime_does_not_bring_is_named",
+        "cli/test_bad_networks.py::test_every_command_refuses_it",
+    ),
+    "strings, sequences, sparse tensors": (
+        "model/test_checks.py::test_a_bad_network_is_refused_with_a_hint",
+        "model/test_checks.py::test_a_weight_of_strings_is_refused",
+        "cli/test_bad_networks.py::test_every_command_refuses_it",
+    ),
+    "sizes of zero": ("cli/test_bad_networks.py::test_nothing_inside_a_network_is_computed_or_refused",),
+    "unnamed nodes": (
+        "model/test_checks.py::test_unnamed_nodes_are_called_by_their_output",
+        "cli/test_bad_networks.py::test_what_onnxruntime_cannot_run_is_told_by_node_without_its_paths",
+    ),
+    "a network broken at random": (
+        "model/test_file.py::test_mutated_files_give_our_errors_or_a_model",
+        "convert/test_mutations.py::test_a_broken_network_is_refused_or_holds",
+    ),
+    "a network without end": (
+        "cli/test_crashes.py::test_a_hang_ends_at_the_time_limit",
+        "model/test_definition.py::test_what_does_not_end_or_takes_all_memory_is_the_models_error",
+    ),
+    "a runtime that crashes": (
+        "cli/test_crashes.py::test_a_crash_is_the_models_refusal_and_the_session_lives_on",
+        "cli/test_crashes.py::test_a_crash_is_told_with_its_log",
+    ),
     # words
     "unknown runtime": (
         "cli/test_convert.py::test_unknown_words_name_the_nearest",

@@ -94,5 +94,5 @@ def _failure(artifact: Artifact, done: subprocess.CompletedProcess[bytes]) -> Ex
     said = decode(Answer, done.stdout.splitlines()[-1], source="the interpreter's answer")
     for kind in (ModelError, InfrastructureError, UserError):
         if said.owner == kind.owner:
-            return kind(said.message, hint=said.hint, detail=said.detail or log)
+            return kind(said.message, hint=said.hint or "try another runtime", detail=said.detail or log)
     return BugError(said.message, hint=said.hint, detail=said.detail or log)

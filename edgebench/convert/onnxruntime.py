@@ -28,6 +28,7 @@ from edgebench.convert.base import (
     refuse_types,
 )
 from edgebench.errors import ModelError, UserError, did_you_mean
+from edgebench.model.complaints import in_plain_words
 from edgebench.records import ORT_FORMATS, ModelInfo
 from edgebench.tools import package_version
 
@@ -175,8 +176,8 @@ def _load(model: Path, options: Any) -> None:
     except Exception as error:
         # onnxruntime's errors share no base class below Exception
         raise ModelError(
-            f"ONNX Runtime cannot load the model: {_first_line(error)}",
-            hint="the message names the node or operator; try another runtime, or change the model",
+            f"ONNX Runtime cannot load the model: {in_plain_words(_first_line(error))}",
+            hint="try another runtime, or change what the message names in the model",
             detail=str(error)[-4000:],
         ) from error
 

@@ -312,7 +312,7 @@ class _Worker:
             return self._too_large(detail)
         for kind in (ModelError, InfrastructureError, UserError):
             if kind.owner == answer.owner:
-                return kind(answer.message, hint=answer.hint, detail=detail)
+                return kind(answer.message, hint=answer.hint or "try another runtime", detail=detail)
         return BugError(answer.message, hint=answer.hint, detail=detail)
 
     def _death(self) -> EdgebenchError:

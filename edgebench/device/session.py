@@ -27,6 +27,7 @@ from edgebench.errors import (
     RuntimeDied,
     printable,
 )
+from edgebench.model.complaints import in_plain_words
 from edgebench.records import (
     Artifact,
     ArtifactFile,
@@ -310,13 +311,13 @@ class Session:
             printable(str(said.get("message", "no reason given"))),
         )
         detail = printable(str(said.get("detail", "")), lines=True)[-8192:]
-        text = f"{self.device.name}: {message}"
+        text = f"{self.device.name}: {in_plain_words(message)}"
         if kind == "busy":
             return DeviceBusy(
                 text, hint="wait for it (--wait 10min) or choose another device", retryable=True
             )
         if kind in ("model_load", "inference"):
-            return ModelError(text, hint="the runtime's own words are in the detail", detail=detail)
+            return ModelError(text, hint=_CORRECT, detail=detail)
         if kind == "bad_request":
             return BugError(f"{text} (request {op})", detail=detail)
         hint = _HINTS.get(kind, "the detail holds the end of the device's log")
@@ -353,6 +354,9 @@ class _Output(Record, frozen=True):
     size_bytes: int
 
 
+_CORRECT = (
+    "correct what the runtime names in the model, or try another runtime; its own words are in the detail"
+)
 _RUNS = ("infer", "launch")  # what a runtime's process is started for
 _HINTS = {
     "no_space": "free space on the device, or: edgebench devices clean NAME",

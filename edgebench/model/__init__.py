@@ -284,9 +284,10 @@ def _tidy(model: ModelProto, name: str) -> None:
 
 
 def _loaded(path: Path) -> tuple[ModelProto, str, int]:
-    from edgebench.model import checks, file
+    from edgebench.model import canonical, checks, file
 
     loaded = file.read(Path(path))
+    canonical.settle(loaded.model)
     checks.check(loaded.model, Path(path).name)
     return loaded
 

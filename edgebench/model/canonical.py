@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from edgebench.errors import UserError, did_you_mean
-from edgebench.model.base import MAX_ELEMENTS, graphs, real_inputs, short
+from edgebench.model.base import MAX_ELEMENTS, graphs, nodes, real_inputs, short
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorShapeProto, ValueInfoProto
 
 Shape = tuple[int, ...]
 _NAMELESS = ("", "?", "-1", "None", "unknown")  # what exporters write for "any size"
+CONTRIBUTED = "com.microsoft"  # the domain of ONNX Runtime's own operators
 OLDEST_IR = 4  # from here on weights need not be graph inputs
 
 
@@ -30,6 +31,40 @@ class Frozen:
         self.open = frozenset(open_)
         self.symbols: dict[str, int] = {}
         self.inputs: dict[str, Shape] = {}
+
+
+# --- names that mean the same -------------------------------------------------------------------
+
+
+def settle(model: ModelProto) -> None:
+    """Write in one way, in place, what can be written in two that not every tool takes for the same.
+
+    ONNX's own domain is called "", ONNX Runtime's is imported where it is used, and no two nodes of a graph
+    have one name.
+    """
+    inside = [node for function in model.functions for node in function.node]
+    imports = [entry for function in model.functions for entry in function.opset_import]
+    for each in (*model.opset_import, *nodes(model.graph), *imports, *inside):
+        each.domain = "" if each.domain == "ai.onnx" else each.domain
+    imported = {entry.domain for entry in model.opset_import}
+    if CONTRIBUTED not in imported and any(node.domain == CONTRIBUTED for node in nodes(model.graph)):
+        model.opset_import.add(domain=CONTRIBUTED, version=1)
+    for graph in graphs(model.graph):
+        _number_twins(graph)
+
+
+def _number_twins(graph: GraphProto) -> None:
+    """Give a node whose name another node before it has a number behind it."""
+    taken = {node.name for node in graph.node}
+    seen: set[str] = set()
+    for node in graph.node:
+        if node.name and node.name in seen:
+            count = 1
+            while f"{node.name}_{count}" in taken:
+                count += 1
+            node.name = f"{node.name}_{count}"
+            taken.add(node.name)
+        seen.add(node.name)
 
 
 # --- shapes -------------------------------------------------------------------------------------

@@ -89,7 +89,9 @@ def _expected_and_found(tensor: TensorProto) -> tuple[int, int]:
 
 
 def _check_types(model: ModelProto, name: str) -> None:
-    """Only dense tensors of numbers come in, go out and are stored."""
+    """Only dense tensors of numbers come in, go out and are stored; and something goes out."""
+    if not model.graph.output:
+        raise ModelError(f"{name} has no outputs: nothing says what it computes", hint=HINT_EXPORT)
     for graph in graphs(model.graph):
         if graph.sparse_initializer:
             raise ModelError(
@@ -114,7 +116,7 @@ def _check_value_type(value: ValueInfoProto, name: str) -> None:
         raise ModelError(f"{shown} has no type", hint=HINT_EXPORT)
     if kind != "tensor_type":
         raise ModelError(
-            f"{shown} is a {kind.removesuffix('_type')}, not a tensor",
+            f"{shown} is {'an' if kind[0] == 'o' else 'a'} {kind.removesuffix('_type')}, not a tensor",
             hint="export the network so that it takes and returns tensors only",
         )
     if type_name(value.type.tensor_type.elem_type) == "STRING":
@@ -129,12 +131,22 @@ def _check_operators(model: ModelProto, name: str) -> None:
     """Every operator is known in the version the file imports; judged by nodes, not by the import list."""
     import onnx.defs
 
-    versions = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+    versions: dict[str, int] = {}
+    for entry in model.opset_import:
+        if versions.setdefault(entry.domain or "ai.onnx", entry.version) != entry.version:
+            raise ModelError(
+                f"{name} says that it uses version {versions[entry.domain or 'ai.onnx']} and version "
+                f"{entry.version} of {short(entry.domain or 'ai.onnx')}",
+                hint=HINT_EXPORT,
+            )
     own = {(function.domain, function.name) for function in model.functions}
     newest = onnx.defs.onnx_opset_version()
     for node in nodes(model.graph):
         domain = node.domain or "ai.onnx"
-        if (node.domain, node.op_type) in own or domain.startswith("com.microsoft"):
+        if (node.domain, node.op_type) in own:
+            continue
+        if domain.startswith("com.microsoft"):
+            _check_contributed(node, name)
             continue
         if domain not in KNOWN_DOMAINS:
             raise ModelError(
@@ -151,6 +163,23 @@ def _check_operators(model: ModelProto, name: str) -> None:
                 hint=f"pip install -U onnx, or export with opset_version={newest} or lower",
             )
         _check_schema(node, versions[domain], name)
+
+
+def _check_contributed(node: NodeProto, name: str) -> None:
+    """An operator of ONNX Runtime's own domains must be one that the installed version has."""
+    if (node.domain, node.op_type) not in _contributed():
+        raise ModelError(
+            f"{name}: {title(node)} is no operator that the installed onnxruntime has",
+            hint="pip install -U onnxruntime, or export the network without it",
+        )
+
+
+@cache
+def _contributed() -> frozenset[tuple[str, str]]:
+    """Domain and name of all operators of the installed onnxruntime."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+    return frozenset((schema.domain, schema.name) for schema in native.get_all_operator_schema())
 
 
 def _check_schema(node: NodeProto, version: int, name: str) -> None:

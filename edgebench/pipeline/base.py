@@ -17,6 +17,7 @@ from edgebench.convert.run import Conversion, Limits
 from edgebench.device.session import InputSet, Placed, Session, open_session, read_samples
 from edgebench.errors import (
     DeviceError,
+    EdgebenchError,
     InfrastructureError,
     ModelError,
     ParityError,
@@ -46,6 +47,12 @@ REFERENCE = "ONNX Runtime, graph optimisations off"
 DEFINITION = "ONNX's reference implementation"
 MODEL_FILE = "model.onnx"
 INFO_FILE = "info.json"
+CANNOT_RUN = "cannot run it: "
+_UNOPTIMISED = {"graph_optimization": "off"}
+_OWN_FAULT = (
+    "correct what the message names in the model; where its inputs are at fault, give some that it takes: "
+    "--inputs FILE.npz"
+)
 BUILT_ON_DEVICE = (
     "tensorrt",
 )  # their artifact is an ONNX file and a plan: here the reference runs that file
@@ -182,6 +189,12 @@ class Workbench:
         """
         try:
             yield
+        except ModelError as error:
+            raise ModelError(
+                f"{artifact.model}: {artifact.runtime} {CANNOT_RUN}{_told(error)}",
+                hint=_OWN_FAULT if artifact.options == _UNOPTIMISED else error.hint,
+                detail=error.detail,
+            ) from error
         except RuntimeDied as error:
             raise ModelError(
                 f"{artifact.model}: {artifact.runtime} did not survive running it: {_told(error)}",
@@ -218,7 +231,9 @@ class Workbench:
         try:
             ran = Reference(self.infer(_as_reference(variant), folder, inputs), REFERENCE)
         except ModelError as error:
-            if RUNNING in f"{error.message} {error.detail}":  # the inputs are none for this model
+            if isinstance(error.__cause__, RuntimeDied):  # what does not end there would not end in numpy
+                raise
+            if RUNNING in error.detail:  # the inputs are none for this model
                 raise
             defined = self._by_definition(folder / MODEL_FILE, inputs, in_any_case=True)
             if defined is None:
@@ -331,7 +346,7 @@ def why(report: ParityReport) -> str:
     return "; ".join(f'output "{output.name}": {output.reason}' for output in wrong)
 
 
-def _told(error: DeviceError) -> str:
+def _told(error: EdgebenchError) -> str:
     return error.message.removeprefix(f"{CONTROLLER}: ")
 
 
@@ -343,7 +358,7 @@ def title(what: Cell | Job) -> str:
 
 def _as_reference(variant: Artifact) -> Artifact:
     """An ONNX artifact as the reference runs it."""
-    return replace(variant, runtime="onnxruntime", options={"graph_optimization": "off"})
+    return replace(variant, runtime="onnxruntime", options=_UNOPTIMISED)
 
 
 def key_of(*parts: object) -> str:

@@ -28,6 +28,7 @@ from edgebench.errors import (
 from edgebench.model import flexible, images
 from edgebench.pipeline.base import (
     BUILT_ON_DEVICE,
+    CANNOT_RUN,
     CONTROLLER,
     GENERATED,
     GENERATED_SEED,
@@ -203,12 +204,12 @@ def _computed_at_all(cell: Cell, kind: str, compute: Callable[[], Reference]) ->
     try:
         return compute()
     except ModelError as error:
-        if not cell.flexible and kind == GENERATED and RUNNING in error.message:
-            why = error.message.rpartition("Status Message: ")[2]
+        if not cell.flexible and kind == GENERATED and RUNNING in error.detail:
+            told = error.message.rpartition(CANNOT_RUN)[2]
             raise ModelError(
-                f"the model itself does not run on generated inputs: {why}",
+                f"the model itself does not run on generated inputs: {told}",
                 hint="--inputs FILE.npz gives typical ones, --set NAME=NUMBER one that decides",
-                detail=error.message,
+                detail=error.detail,
             ) from error
         if not cell.flexible:
             raise

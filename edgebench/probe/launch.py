@@ -30,6 +30,7 @@ BLOCK = 10
 STABLE = 0.01
 PR_SET_PDEATHSIG = 1
 EXIT_ORPHAN = 3
+WHERE_NOT_WHAT = ("Exception from ", "Check '")
 NO_MEMORY_TEXTS = ("bad_alloc", "failed to allocate memory", "out of memory")
 NPY_TYPES = {
     "f2": "float16",
@@ -293,13 +294,25 @@ def blamed(kind: str) -> Iterator[None]:
 
 
 def _blame(kind: str, error: BaseException) -> ProbeError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    lines = _telling(str(error)) or [type(error).__name__]
     if isinstance(error, MemoryError) or any(text in str(error).lower() for text in NO_MEMORY_TEXTS):
         kind = "out_of_memory"
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         kind = "no_space"
-    tail = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return ProbeError(kind, "%s: %s" % (type(error).__name__, lines[0][:1000]), tail[-wire.TAIL_BYTES :])
+    return ProbeError(kind, "%s: %s" % (type(error).__name__, lines[0][:1000]), _detail(kind, error))
+
+
+def _detail(kind: str, error: BaseException) -> str:
+    """What the runtime itself said of a model; of everything else, where it happened."""
+    if kind in ("model_load", "inference"):
+        return str(error)[: wire.TAIL_BYTES]
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))[-wire.TAIL_BYTES :]
+
+
+def _telling(text: str) -> List[str]:
+    """The lines of an error, without those that say where in a runtime's source it came from."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return [line for line in lines if not line.startswith(WHERE_NOT_WHAT)] or lines
 
 
 # --- the process ---

@@ -353,3 +353,26 @@ def test_a_spectrum_has_the_half_that_is_not_said(tmp_path: Path, parts: list[in
     assert info.operators.get("Unsqueeze", 0) == (not parts)
     assert model.prepare(tmp_path / "out.onnx", shapes={}, out=tmp_path / "again.onnx") == info
     _same_values(path, info)
+
+
+def test_twins_get_a_number_and_onnx_has_one_name(tmp_path: Path) -> None:
+    """ONNX Runtime loads no two nodes of one name; to ONNX's own tools "ai.onnx" is not ""."""
+    proto = generate.conv_net()
+    for node in proto.graph.node[:3]:
+        node.name, node.domain = "twin", "ai.onnx"
+    proto.opset_import[0].domain = "ai.onnx"
+    proto.graph.node[3].name = "twin_1"
+    path = generate.save(proto, tmp_path / "m.onnx")
+    _same_values(generate.save(generate.conv_net(), tmp_path / "plain.onnx"), _prepare(path))
+    made = onnx.load(tmp_path / "out.onnx")
+    assert [node.name for node in made.graph.node[:4]] == ["twin", "twin_2", "twin_3", "twin_1"]
+    assert {node.domain for node in made.graph.node} == {""}
+    assert [entry.domain for entry in made.opset_import] == [""]
+
+
+def test_onnxruntimes_own_domain_is_imported_where_it_is_used(tmp_path: Path) -> None:
+    proto = generate.conv_net()
+    proto.graph.node[1].op_type, proto.graph.node[1].domain = "QuickGelu", "com.microsoft"
+    _prepare(generate.save(proto, tmp_path / "m.onnx"))
+    made = onnx.load(tmp_path / "out.onnx")
+    assert {entry.domain: entry.version for entry in made.opset_import}["com.microsoft"] == 1

@@ -127,6 +127,28 @@ def test_unnamed_nodes_are_called_by_their_output(tmp_path: Path) -> None:
     assert 'com.example::Magic "y"' in _refused(tmp_path, proto)
 
 
+def test_an_operator_that_onnxruntime_does_not_bring_is_named(tmp_path: Path) -> None:
+    proto = generate.conv_net()
+    proto.graph.node[1].op_type, proto.graph.node[1].domain = "Nonsense", "com.microsoft"
+    assert 'com.microsoft::Nonsense "relu1" is no operator that' in _refused(tmp_path, proto)
+    proto.graph.node[1].op_type = "QuickGelu"
+    assert model.inspect(generate.save(proto, tmp_path / "m.onnx")).operators["com.microsoft::QuickGelu"] == 1
+
+
+def test_two_versions_of_one_domain_are_refused(tmp_path: Path) -> None:
+    proto = generate.conv_net()
+    proto.opset_import.append(helper.make_opsetid("ai.onnx", 9))
+    assert "version 17 and version 9 of ai.onnx" in _refused(tmp_path, proto)
+    proto.opset_import[1].version = 17
+    assert model.inspect(generate.save(proto, tmp_path / "m.onnx")).opset == {"ai.onnx": 17}
+
+
+def test_a_network_without_outputs_is_refused(tmp_path: Path) -> None:
+    proto = generate.conv_net()
+    del proto.graph.output[:]
+    assert "has no outputs" in _refused(tmp_path, proto)
+
+
 def test_names_from_the_file_are_cut_and_printable(tmp_path: Path) -> None:
     proto = generate.custom_domain()
     proto.graph.node[0].name = "\x1b[31m" + "n" * 5000

@@ -36,6 +36,7 @@ from edgebench.convert.coreml.base import (
     types,
 )
 from edgebench.errors import ModelError
+from edgebench.model.base import inferred
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -239,7 +240,7 @@ def _foldable(node: NodeProto, known: set[str]) -> bool:
 def _described(model: ModelProto, options: dict[str, Any]) -> _Graph:
     import onnx
 
-    shaped = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    shaped = inferred(model, "the network")
     graph = _Graph(model=model, options=options, opset=_opset(model))
     for value in (*shaped.graph.input, *shaped.graph.value_info, *shaped.graph.output):
         typed = value.type.tensor_type

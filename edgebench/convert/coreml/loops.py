@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from edgebench.convert.coreml.base import MAX_STEPS
+from edgebench.model.base import inferred
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -32,10 +33,8 @@ def unrolled(model: ModelProto) -> ModelProto:
     """The model without those loops whose number of steps is known; the same model where it has none."""
     if not any(node.op_type in ("Scan", "Loop") for node in model.graph.node):
         return model
-    import onnx
-    import onnx.shape_inference
 
-    made = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    made = inferred(model, "the network")
     known = _constants(made)
     shapes = _shapes(made)
     placed: list[NodeProto] = []
@@ -49,7 +48,7 @@ def unrolled(model: ModelProto) -> ModelProto:
     del made.graph.node[:], made.graph.value_info[:]
     for text in texts:
         made.graph.node.add().ParseFromString(text)
-    return onnx.shape_inference.infer_shapes(made, data_prop=True)
+    return inferred(made, "the network")
 
 
 def _constants(model: ModelProto) -> dict[str, Any]:
