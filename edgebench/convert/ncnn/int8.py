@@ -13,6 +13,7 @@ It runs in the conversion worker: ncnn may crash.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -160,7 +161,8 @@ def _ranges(request: Request, bench: _Bench) -> tuple[dict[str, Thresholds], dic
     layers = [layer for layer in bench.network.layers if quantize.quantizable(layer)]
     if not layers:
         raise ModelError(
-            f"{request.info.name} has no layer that ncnn runs in int8 (convolutions, fully connected ones)",
+            f"{request.info.name} has no layer that ncnn runs in int8 (convolutions, fully connected ones, "
+            "LSTM, GRU, RNN)",
             hint="use fp16 with ncnn, or onnxruntime or openvino for int8",
         )
     scales = bench.work / transfer.SCALES_FILE
@@ -228,7 +230,14 @@ def _transferred(path: Path, layers: list[Layer]) -> tuple[dict[str, Thresholds]
             "no layer of the QDQ model could be found again after pnnx",
             hint="start from the fp32 model with --calibration, or use onnxruntime or openvino",
         )
-    kept = {name: "the QDQ model has no scale for it" for name in weights if name not in matched.thresholds}
+    known = Counter(transfer.digest(values) for values in weights.values())
+    kept = {
+        name: "another layer has the same weights"
+        if known[transfer.digest(values)] > 1
+        else "the QDQ model has no scale for it"
+        for name, values in weights.items()
+        if name not in matched.thresholds
+    }
     return (
         {"qdq": matched.thresholds},
         kept,

@@ -7,8 +7,8 @@ Symmetric, without zero points (Tencent/ncnn, `Convolution::forward_int8`):
     input scale     = 127 / threshold         threshold: the largest |input| to represent
     inference       : act(sum(xq * wq) / (input scale * weight scale[c]) + bias[c]), the bias in float32
 
-Recurrent layers (LSTM, GRU, RNN) have int8 weights and compute in float32: a weight scale for each row of a
-gate, and none for the input.
+Recurrent layers (LSTM, GRU, RNN) have a weight scale for each row of a gate and none for the input: ncnn
+quantizes that while it runs, or computes with floats.
 
 Q is 127, but 31 for 3x3 convolutions with stride and dilation 1: ncnn may compute these by Winograd's F(4,3),
 whose sums of larger weights overflow its integers without a word.
@@ -47,7 +47,7 @@ def quantizable(layer: Layer) -> bool:
 
 def has_range(layer: Layer) -> bool:
     """Whether the int8 form needs the range of the layer's input."""
-    return layer.kind in QUANTIZED
+    return layer.kind not in RECURRENT
 
 
 def winograd(layer: Layer) -> bool:

@@ -62,8 +62,8 @@ def _linear(net: Net, value: Value, weights: Value, bias: Array | None = None) -
 
 def _gemm(net: Net, node: Node) -> Value:
     left, right = given(node)[:2]
-    a = net.transpose(left, (1, 0)) if node.attributes.get("transA", 0) else left
-    b = net.transpose(right, (1, 0)) if node.attributes.get("transB", 0) else right
+    a = _turned(net, left) if node.attributes.get("transA", 0) else left
+    b = _turned(net, right) if node.attributes.get("transB", 0) else right
     alpha, beta = node.attributes.get("alpha", 1.0), node.attributes.get("beta", 1.0)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if _is_linear(a, b):
@@ -76,6 +76,10 @@ def _gemm(net: Net, node: Node) -> Value:
     if bias is None:
         return made
     return net.binary("Add", made, net.scalar("Mul", bias, beta) if beta != 1.0 else bias)
+
+
+def _turned(net: Net, matrix: Value) -> Value:
+    return net.transpose(matrix, (1, 0)) if isinstance(matrix, Mat) else matrix.T
 
 
 def _one_for_each_column(bias: Value | None, columns: int) -> bool:
