@@ -7,6 +7,9 @@ Symmetric, without zero points (Tencent/ncnn, `Convolution::forward_int8`):
     input scale     = 127 / threshold         threshold: the largest |input| to represent
     inference       : act(sum(xq * wq) / (input scale * weight scale[c]) + bias[c]), the bias in float32
 
+A Gemm with constant weights, as pnnx writes most fully connected layers, becomes an InnerProduct: ncnn's int8
+Gemm has one scale for all weights.
+
 Recurrent layers (LSTM, GRU, RNN) have a weight scale for each row of a gate and none for the input: ncnn
 quantizes that while it runs, or computes with floats.
 
@@ -28,12 +31,28 @@ FULL = 127
 SIX_BIT = 31
 SMALLEST = 1e-9  # stands for the largest weight of a channel that is all zeros
 INT8_TERM = 8
+# keys of a Gemm and what they must be: alpha, beta, A as it is and no constant, B constant, output as it is
+_PLAIN = {
+    "0": "1",
+    "1": "1",
+    "2": "0",
+    "4": "0",
+    "5": "1",
+    "11": "0",
+    "12": "0",
+    "13": "0",
+    "14": "0",
+    "18": "0",
+}
 
 Floats = NDArray[np.float32]
 
 
 def quantizable(layer: Layer) -> bool:
     """Whether edgebench writes an int8 form of the layer: float weights; dense, depthwise or recurrent."""
+    if layer.kind == "Gemm":
+        inner_product = _inner_product(layer)
+        return inner_product is not None and quantizable(inner_product)
     if layer.kind not in (*QUANTIZED, *RECURRENT) or layer.whole(INT8_TERM) or not layer.blocks:
         return False
     if layer.kind == "ConvolutionDepthWise" and layer.whole(7, 1) != layer.whole(0):
@@ -42,6 +61,32 @@ def quantizable(layer: Layer) -> bool:
     return all(
         weights.tag == FLOAT32 and rows > 0 and len(weights.data) > 0 and len(weights.data) % (4 * rows) == 0
         for weights in _weights(layer)
+    )
+
+
+def _inner_product(gemm: Layer) -> Layer | None:
+    """The same layer as an InnerProduct; None where it is more than rows by weights and a bias."""
+    if gemm.kind != "Gemm" or len(gemm.inputs) != 1 or not gemm.blocks:
+        return None
+    keys = {"0": "1", "1": "1"} | dict(gemm.keys)
+    told = {key: keys.get(key, "0") for key in _PLAIN}
+    if any(told[key] not in (plain, f"{float(plain):e}") for key, plain in _PLAIN.items()):
+        return None
+    if any(block.tag != FLOAT32 for block in gemm.blocks) or (
+        gemm.whole(6) and gemm.whole(10) not in (-1, 4)
+    ):
+        return None
+    columns, inner = gemm.whole(8), gemm.whole(9)
+    weights = np.frombuffer(gemm.blocks[0].data, "<f4")
+    if columns <= 0 or weights.size != columns * inner:
+        return None
+    rows = weights.reshape(columns, inner) if gemm.whole(3) else weights.reshape(inner, columns).T
+    biases = tuple(Block(None, block.data) for block in gemm.blocks[1:])
+    sizes = {"0": columns, "1": len(biases), "2": columns * inner}
+    return gemm._replace(
+        kind="InnerProduct",
+        keys=tuple((key, str(value)) for key, value in sizes.items()),
+        blocks=(Block(FLOAT32, rows.tobytes()), *biases),
     )
 
 
@@ -65,6 +110,7 @@ def weights_of(layer: Layer) -> Floats:
 
     Of a recurrent layer: those of its input, a row for each gate of each state.
     """
+    layer = _inner_product(layer) or layer
     return _matrix(layer, layer.blocks[0])
 
 
@@ -97,6 +143,7 @@ def quantized(network: Network, thresholds: Mapping[str, float]) -> Network:
 
 
 def _quantized(layer: Layer, threshold: float) -> Layer:
+    layer = _inner_product(layer) or layer
     if layer.kind in RECURRENT:
         (inputs, input_scales), (states, state_scales) = (_codes(layer, each) for each in _weights(layer))
         bias, projection = layer.blocks[1], layer.blocks[3:]

@@ -1,4 +1,4 @@
-"""The int8 form of recurrent layers."""
+"""int8 forms of fully connected layers that pnnx writes as Gemm, and of recurrent layers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,58 @@ from onnx import helper
 
 from edgebench.convert.ncnn import direct, param, quantize
 from edgebench.convert.ncnn.base import Net
-from edgebench.convert.ncnn.param import FLOAT32, Block, Layer, Network
+from edgebench.convert.ncnn.param import FLOAT16, FLOAT32, INT8, Block, Layer, Network
 from tests.convert.ncnn import networks
 from tests.models import generate
+
+
+def gemm(weights: np.ndarray, bias: np.ndarray | None = None, **keys: object) -> Layer:
+    """A Gemm of constant B as pnnx writes it: B is [columns, inner] where key 3 says so."""
+    columns, inner = weights.shape if keys.get("k3", 1) else weights.shape[::-1]
+    told = {"10": 4, "2": 0, "3": 1, "4": 0, "5": 1, "6": 1, "7": 9, "8": columns, "9": inner}
+    told |= {key.removeprefix("k"): value for key, value in keys.items()}
+    blocks = [Block(FLOAT32, np.ascontiguousarray(weights, "<f4").tobytes())]
+    if bias is not None:
+        blocks.append(Block(FLOAT32, np.ascontiguousarray(bias, "<f4").tobytes()))
+    pairs = tuple((key, str(value)) for key, value in told.items())
+    return Layer("Gemm", "fc", ("in0",), ("out0",), pairs, tuple(blocks))
+
+
+def int8(layer: Layer, threshold: float = 2.0) -> Layer:
+    (made,) = quantize.quantized(Network((layer,)), {layer.name: threshold}).layers
+    return made
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_gemm_becomes_an_inner_product(turned: bool) -> None:
+    weights, bias = np.array([[1.0, -0.5, 0.0], [0.0, 0.254, 0.1]]), np.array([3.0, 4.0])
+    layer = gemm(weights.T, bias, k3=0) if turned else gemm(weights, bias)
+    assert quantize.quantizable(layer)
+    assert np.array_equal(quantize.weights_of(layer), weights.astype(np.float32))
+    made = int8(layer)
+    assert (made.kind, made.name, made.inputs, made.outputs) == ("InnerProduct", "fc", ("in0",), ("out0",))
+    assert dict(made.keys) == {"0": "2", "1": "1", "2": "6", "8": "2"}
+    codes, biases, scales, given = made.blocks
+    assert (codes.tag, np.frombuffer(codes.data, "i1").tolist()) == (INT8, [127, -64, 0, 0, 127, 50])
+    assert (biases.tag, np.frombuffer(biases.data, "<f4").tolist()) == (None, [3, 4])
+    assert np.frombuffer(scales.data, "<f4").tolist() == pytest.approx([127, 500])
+    assert np.frombuffer(given.data, "<f4").tolist() == pytest.approx([127 / 2])
+    assert param.read(*param.write(Network((made,)))) == Network((made,))
+
+
+def test_a_gemm_that_does_more_stays_as_it_is() -> None:
+    weights, bias = np.ones((2, 3)), np.ones(2)
+    assert quantize.quantizable(gemm(weights, k6=0))
+    assert quantize.quantizable(gemm(weights, bias, k0="1.000000e+00"))
+    for keys in ({"k0": "5.000000e-01"}, {"k1": 2}, {"k2": 1}, {"k5": 0}, {"k10": 1}, {"k14": 1}, {"k18": 2}):
+        assert not quantize.quantizable(gemm(weights, bias, **keys)), keys
+    assert not quantize.quantizable(gemm(weights, bias)._replace(inputs=("in0", "in1")))
+    half = Block(FLOAT16, weights.astype("<f2").tobytes())
+    assert not quantize.quantizable(gemm(weights)._replace(blocks=(half,)))
+    assert not quantize.quantizable(gemm(weights, k8=5))
+
+
+# --- recurrent layers ---------------------------------------------------------------------------
 
 
 class Files(NamedTuple):
