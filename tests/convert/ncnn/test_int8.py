@@ -210,7 +210,7 @@ def test_a_layer_that_hurts_stays_float_to_the_byte_and_is_named(tmp_path: Path)
     ("name", "values", "told"),
     [
         ("conv_net", np.zeros((2, 3, 16, 16), np.float32), ""),
-        ("matmul_net", None, "no layer that ncnn runs in int8"),
+        ("deconv_net", None, "no layer that ncnn runs in int8"),
     ],
 )
 def test_models_at_the_edge(name: str, values: np.ndarray | None, told: str, tmp_path: Path) -> None:
