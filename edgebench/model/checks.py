@@ -187,12 +187,22 @@ def _check_schema(node: NodeProto, version: int, name: str) -> None:
 
     domain = "" if node.domain == "ai.onnx" else node.domain
     try:
-        defs.get_schema(node.op_type, version, domain)
+        schema = defs.get_schema(node.op_type, version, domain)
     except defs.SchemaError as error:
         raise ModelError(
             f"{name}: {title(node)} is no operator of {domain or 'ai.onnx'} version {version}",
             hint="the file needs another opset version, or an operator that is not standard",
         ) from error
+    for ends, least, most, what in (
+        (node.input, schema.min_input, schema.max_input, "inputs"),
+        (node.output, schema.min_output, schema.max_output, "outputs"),
+    ):
+        if not least <= len(ends) <= most:
+            allowed = f"{least}" if least == most else f"{least} to {most}"
+            raise ModelError(
+                f"{name}: {title(node)} has {len(ends)} {what}; {node.op_type} has {allowed}",
+                hint=HINT_EXPORT,
+            )
 
 
 def _check_names(graph: GraphProto, name: str, outer: frozenset[str] = frozenset()) -> None:

@@ -143,6 +143,16 @@ def test_two_versions_of_one_domain_are_refused(tmp_path: Path) -> None:
     assert model.inspect(generate.save(proto, tmp_path / "m.onnx")).opset == {"ai.onnx": 17}
 
 
+def test_an_operator_has_as_many_ends_as_onnx_says(tmp_path: Path) -> None:
+    proto = generate.if_net()
+    branch = next(node for node in proto.graph.node if node.op_type == "If")
+    del branch.input[:]
+    assert 'If "branch" has 0 inputs; If has 1' in _refused(tmp_path, proto)
+    proto = generate.conv_net()
+    proto.graph.node[1].output.append("second")
+    assert 'Relu "relu1" has 2 outputs; Relu has 1' in _refused(tmp_path, proto)
+
+
 def test_a_network_without_outputs_is_refused(tmp_path: Path) -> None:
     proto = generate.conv_net()
     del proto.graph.output[:]

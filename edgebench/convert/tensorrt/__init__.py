@@ -125,7 +125,7 @@ class TensorRtConverter:
                 CAPABILITY_OPTION: board.capability,
                 "precision": request.precision,
             },
-            notes=(*rewritten, *_told(found), _SCOPE),
+            notes=(*rewritten, *_told(found), *_left_open(board, request.precision), _SCOPE),
             tool_s=checking - started,
             check_s=time.perf_counter() - checking,
         )
@@ -134,6 +134,18 @@ class TensorRtConverter:
 _SCOPE = (
     "parity on the controller is that of the prepared ONNX file; the device builds the engine and proves it"
 )
+
+
+def _left_open(board: Board, precision: str) -> tuple[str, ...]:
+    """What flags said for older versions, and a strongly typed network leaves open."""
+    if board.strongly_typed and precision == "fp32" and board.has_tf32:
+        allowed = f"{board.name} may round the factors of float32 products to 10 bits (TF32)"
+        return (
+            f"{allowed}: whether its trtexec still takes --noTF32 is not known, so the plan does without",
+        )
+    if board.strongly_typed and precision == "int8":
+        return (f"what is not quantized runs in float32: {board.name} takes precision from the file",)
+    return ()
 
 
 def demand(name: str, board: Board, found: Sequence[Finding]) -> None:

@@ -20,6 +20,7 @@ OLDEST = (8, 0, 0)
 STRONGLY_TYPED = (11, 0, 0)  # from here on precision is what the ONNX says; no --fp16, no --int8
 VERSION_OPTION, CAPABILITY_OPTION = "tensorrt_version", "compute_capability"
 MIN_INT8_CAPABILITY = (6, 1)  # the first with 8-bit dot products
+TENSOR_FLOAT_CAPABILITY = (8, 0)
 NO_INT8_CAPABILITIES = ((6, 2),)  # the Jetson TX2, younger than 6.1 but without them
 
 Version = tuple[int, int, int]
@@ -68,6 +69,11 @@ class Board(NamedTuple):
             self.compute_capability >= MIN_INT8_CAPABILITY
             and self.compute_capability not in NO_INT8_CAPABILITIES
         )
+
+    @property
+    def has_tf32(self) -> bool:
+        """Whether the GPU rounds the factors of float32 products to 10 bits unless told not to."""
+        return self.compute_capability >= TENSOR_FLOAT_CAPABILITY
 
     @property
     def casts_int64(self) -> bool:

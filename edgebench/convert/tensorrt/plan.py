@@ -12,10 +12,6 @@ from edgebench.records import ModelInfo, Record
 
 SCHEMA_VERSION = 1
 WORKSPACE_MIB = 256  # 8.2's own default of 16 keeps most fast kernels out
-TENSOR_FLOAT = (
-    8,
-    0,
-)  # the first compute capability that rounds float32 products to 10 bits unless told not to
 
 PLACEHOLDERS = {
     "model": "the prepared ONNX file",
@@ -118,7 +114,7 @@ def _precision_flags(board: Board, precision: str) -> tuple[str, ...]:
     if board.strongly_typed:
         return ()
     if precision == "fp32":
-        return ("--noTF32",) if board.compute_capability >= TENSOR_FLOAT else ()
+        return ("--noTF32",) if board.has_tf32 else ()
     return ("--int8", "--fp16") if precision == "int8" else ("--fp16",)
 
 

@@ -279,3 +279,15 @@ def test_published_networks_have_a_plan_for_the_oldest_board(name, tmp_path):
     before = support.reference(ready, feeds)
     for output, value in support.reference(Prepared(path, info), feeds).items():
         np.testing.assert_allclose(value, before[output], atol=1e-4 * max(1.0, np.abs(before[output]).max()))
+
+
+def test_what_a_strongly_typed_version_leaves_open_is_told(tmp_path: Path) -> None:
+    thor = {"tensorrt_version": "11.0", "compute_capability": "11.0"}
+    ready = support.prepared("conv_net", tmp_path / "model")
+    made, _ = converted(ready, tmp_path / "fp32", options=thor)
+    assert any("TF32" in note for note in made.artifact.notes)
+    made, _ = converted(ready, tmp_path / "older")
+    assert not any("TF32" in note for note in made.artifact.notes)
+    (tmp_path / "calibrated").mkdir()
+    made, _ = converted(calibrated(tmp_path / "calibrated"), tmp_path / "int8", "int8", options=thor)
+    assert any("what is not quantized runs in float32" in note for note in made.artifact.notes)
