@@ -277,7 +277,7 @@ def _tidy(model: ModelProto, name: str) -> None:
         spectra.say_onesided(node)
     base.sort(model.graph, name)
     shaped = fold.folded(base.skeleton(model), name)
-    if spectra.signals_in_full(shaped.graph):
+    if spectra.written_in_full(shaped.graph):
         shaped = fold.folded(shaped, name)
     canonical.forget_invented_symbols(shaped.graph)
     fold.graft(model, shaped)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from edgebench.errors import UserError, did_you_mean
-from edgebench.model.base import MAX_ELEMENTS, graphs, nodes, real_inputs, short
+from edgebench.model.base import DEFAULT_DOMAINS, MAX_ELEMENTS, graphs, nodes, real_inputs, short
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorShapeProto, ValueInfoProto
@@ -45,7 +45,8 @@ def settle(model: ModelProto) -> None:
     inside = [node for function in model.functions for node in function.node]
     imports = [entry for function in model.functions for entry in function.opset_import]
     for each in (*model.opset_import, *nodes(model.graph), *imports, *inside):
-        each.domain = "" if each.domain == "ai.onnx" else each.domain
+        if each.domain in DEFAULT_DOMAINS:
+            each.ClearField("domain")
     imported = {entry.domain for entry in model.opset_import}
     if CONTRIBUTED not in imported and any(node.domain == CONTRIBUTED for node in nodes(model.graph)):
         model.opset_import.add(domain=CONTRIBUTED, version=1)

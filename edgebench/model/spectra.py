@@ -17,19 +17,24 @@ def say_onesided(node: NodeProto) -> None:
         node.attribute.add(name="onesided", i=1, type=_INT)
 
 
-def signals_in_full(graph: GraphProto) -> bool:
-    """Whether any signal of an STFT was given the last axis that ONNX asks for.
+def written_in_full(graph: GraphProto) -> bool:
+    """Whether any STFT was given what it left out: its signal's last axis, the length of its window.
 
-    Only ONNX Runtime takes them without. The shapes in `graph` must be inferred, and have to be again.
+    Only ONNX Runtime takes it without. The shapes in `graph` must be inferred, and have to be again.
     """
-    known = {value.name: value for value in (*graph.input, *graph.value_info)}
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in (*graph.input, *graph.value_info)}
+    windows = {tensor.name: tensor.dims[0] for tensor in graph.initializer if len(tensor.dims) == 1}
     placed: list[NodeProto] = []
+    changed = False
     for node in graph.node:
-        signal = known.get(node.input[0]) if node.op_type == "STFT" else None
-        if signal is not None and len(signal.type.tensor_type.shape.dim) == 2:
-            placed.append(_unsqueezed(graph, node, signal.name))
+        if node.op_type == "STFT" and len(shapes.get(node.input[0], ())) == 2:
+            placed.append(_unsqueezed(graph, node, node.input[0]))
+            changed = True
+        if node.op_type == "STFT" and len(node.input) == 3 and node.input[2] in windows:
+            node.input.append(_stored(graph, f"{node.output[0]}/length", [], windows[node.input[2]]))
+            changed = True
         placed.append(node)
-    if len(placed) == len(graph.node):
+    if not changed:
         return False
     texts = [node.SerializeToString() for node in placed]
     del graph.node[:]
@@ -44,6 +49,14 @@ def _unsqueezed(graph: GraphProto, node: NodeProto, signal: str) -> NodeProto:
     from onnx import helper
 
     name = f"{node.output[0]}/signal"
-    graph.initializer.append(helper.make_tensor(f"{name}/axis", _INT64, [1], [2]))
     node.input[0] = name
-    return helper.make_node("Unsqueeze", [signal, f"{name}/axis"], [name], name=name)
+    axis = _stored(graph, f"{name}/axis", [1], 2)
+    return helper.make_node("Unsqueeze", [signal, axis], [name], name=name)
+
+
+def _stored(graph: GraphProto, name: str, shape: list[int], value: int) -> str:
+    """The name of a new constant of one number."""
+    from onnx import helper
+
+    graph.initializer.append(helper.make_tensor(name, _INT64, shape, [value]))
+    return name

@@ -27,7 +27,7 @@ from edgebench.pipeline import Cell, Prepared, Workbench, prepare
 from tests.models import feeds
 
 LIMITS = Limits(time_s=400.0, memory_bytes=8 << 30)
-PARITY_SEEDS = range(50, 52)
+PARITY_SEEDS = range(50, 54)
 CALIBRATION_SEEDS = range(100, 108)
 OTHER_SEEDS = range(4711, 4715)
 FEWER_SEEDS = OTHER_SEEDS[:1]
