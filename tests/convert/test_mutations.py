@@ -26,7 +26,7 @@ from edgebench.records import ORT_FORMATS
 from tests.convert.support import pnnx_home
 from tests.models.mutations import Draw, broken_bytes, broken_structure
 
-BUDGET_S = float(os.environ.get("EDGEBENCH_MUTATION_S", "14"))  # of each of the two tests
+BUDGET_S = float(os.environ.get("EDGEBENCH_MUTATION_S", "12"))  # of each of the two tests
 HANGS_AFTER_S = 150.0  # several limits of LIMITS.time_s: reference, ways of converting, parity
 LIMITS = Limits(time_s=30.0, memory_bytes=4 << 30)
 RUNTIMES = ("onnxruntime", "openvino", "ncnn", "coreml", "tensorrt")
