@@ -119,6 +119,8 @@ def _main() -> None:
     import onnx
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    seconds = int(MAX_S) + 1  # of processor time: who started this process may be gone
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     task = json.load(sys.stdin)
     samples = [

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 PARITY_SAMPLES = 4
-CANONICAL_REVISION = 6  # raised whenever the same file would give another canonical form
+CANONICAL_REVISION = 7  # raised whenever the same file would give another canonical form
 WRITTEN_OUT_REVISION = 2  # raised whenever the same operators would be written out otherwise
 
 

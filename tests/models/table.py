@@ -196,11 +196,11 @@ ABOUT = """\
 Each cell takes edgebench's own path: canonical form, compression, conversion, parity. A number is a **pass**:
 the signal-to-noise ratio in dB of the worst output against the same variant in ONNX Runtime with graph
 optimisations off. Every pass was proven again by other means: the file as it was given, in a plain ONNX
-Runtime session, against the artifact, on inputs that edgebench had not seen; the number behind the stroke
-is the worst output of that. In int8 it shows what quantization costs this network (the generated ones have
-random weights, and eight samples are all there is for calibration): a property of the network, not of the
-conversion. Core ML artifacts are computed by edgebench's interpreter from the saved package
-(reference-verified).
+Runtime session, against the artifact, on inputs that edgebench had not seen (there, one value may err twice
+as far as parity allows); the number behind the stroke is the worst output of that. In int8 it shows what
+quantization costs this network (the generated ones have random weights, and eight samples are all there is
+for calibration): a property of the network, not of the conversion. Core ML artifacts are computed by
+edgebench's interpreter from the saved package (reference-verified).
 
 Published networks are fed with what they are built for, made by `tests/models/feeds.py`: writing, pictures,
 voices, spectra, words. The `light-` ones come without weights, and got seeded ones. `-set` was made with
