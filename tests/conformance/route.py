@@ -83,7 +83,7 @@ class QuickBench(Workbench):
             raise
         except Exception as error:
             # the runtimes' own errors: the probe reports them as the model's, too
-            raise ModelError(f"{type(error).__name__}: {str(error)[:400]}") from error
+            raise ModelError(f"{type(error).__name__}: {str(error)[:400]}", detail=str(error)) from error
 
 
 def _interpreted(artifact: Artifact, words: list[str], time_s: float) -> None:
