@@ -111,7 +111,7 @@ def test_runtimes_are_listed_with_what_is_missing(tmp_path):
     assert by_name["onnxruntime"].versions["onnxruntime"]
     assert not by_name["ncnn"].ready
     assert by_name["ncnn"].missing == "edgebench runtimes install pnnx"
-    assert by_name["ncnn"].precisions == ("fp32", "fp16", "int8")
+    assert by_name["ncnn"].precisions == ("fp32", "fp16", "int8", "int8-dynamic")
 
 
 def test_listing_imports_no_sdk(tmp_path):

@@ -261,9 +261,9 @@ def _value_list(graph: GraphProto, model: ModelProto, draw: Draw) -> None:
 
 def _versions(graph: GraphProto, model: ModelProto, draw: Draw) -> None:
     kind = draw(st.sampled_from(("opset", "two", "none", "ir")))
-    if kind == "opset":
+    if kind == "opset" and model.opset_import:
         model.opset_import[0].version = draw(st.sampled_from(OPSETS))
-    elif kind == "two":
+    elif kind in ("opset", "two"):
         model.opset_import.append(helper.make_opsetid("", draw(st.sampled_from(OPSETS))))
     elif kind == "none":
         del model.opset_import[:]
