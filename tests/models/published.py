@@ -213,6 +213,17 @@ PUBLISHED = {
         "end of a turn: Whisper's encoder in QDQ, as published; 8.7 MB",
         "mel",
     ),
+    "asr-whisper80": Published(
+        "onnx-asr",
+        "0.12.0",
+        "onnx_asr/preprocessors/data/whisper80.onnx",
+        "8161c22a310df637a56029c037c79c9eb52a211a36b20935a1d0ba32bdb43d8f",
+        {"waveforms": (1, 16000), "waveforms_lens": (1,)},
+        "MIT",
+        "log-mel spectrogram: STFT, --set of the length; 0.1 MB",
+        "sound",
+        {"waveforms_lens": 16000},
+    ),
     "asr-nemo80": Published(
         "onnx-asr",
         "0.12.0",
