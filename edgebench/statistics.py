@@ -186,42 +186,12 @@ def interval_95(values: Sequence[float]) -> tuple[float, float] | None:
 
 @lru_cache(maxsize=256)
 def student_t(probability: float, freedom: float) -> float:
-    """The quantile of Student's t, for 0.5 <= probability < 1 and any positive degrees of freedom.
+    """The quantile of Student's t, for 0.5 <= probability < 1 and any positive degrees of freedom."""
+    from scipy.special import stdtrit
 
-    P(T <= t) = 1 - I_x(freedom/2, 1/2) / 2 with x = freedom / (freedom + t^2), solved for t by bisection.
-    """
     if not (0.5 <= probability < 1 and freedom > 0):
         raise BugError(f"no t quantile for probability {probability}, {freedom} degrees of freedom")
-    low, high = 0.0, 1.0
-    while _t_cdf(high, freedom) < probability:
-        low, high = high, high * 2
-    while high - low > 1e-12 * high:
-        middle = (low + high) / 2
-        if middle in (low, high):
-            break
-        low, high = (middle, high) if _t_cdf(middle, freedom) < probability else (low, middle)
-    return (low + high) / 2
-
-
-def _t_cdf(t: float, freedom: float) -> float:
-    return 1 - _incomplete_beta(freedom / (freedom + t * t), freedom / 2, 0.5) / 2
-
-
-def _incomplete_beta(x: float, a: float, b: float) -> float:
-    """The regularised incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22)."""
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):  # the fraction converges fast on the other side only (DLMF 8.17.4)
-        return 1 - _incomplete_beta(1 - x, b, a)
-    scale = math.exp(
-        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    )
-    fraction = 1.0
-    for m in range(200, 0, -1):  # evaluated from its tail: no special cases for vanishing terms
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        odd = -(a + m - 1) * (a + b + m - 1) * x / ((a + 2 * m - 2) * (a + 2 * m - 1))
-        fraction = 1 + odd / (1 + even / fraction)
-    return scale / (a * fraction)
+    return float(stdtrit(freedom, probability))
 
 
 # --- one measurement ------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ FLOORS = {
     "probe": 0,
     "settings": 1,
     "statistics": 1,
+    "comparison": 1,
     "parity": 1,
     "targets": 1,
     "validity": 1,
