@@ -28,6 +28,8 @@ FLOORS = {
     "settings": 1,
     "statistics": 1,
     "comparison": 1,
+    "budgets": 1,
+    "exchange": 1,
     "parity": 1,
     "targets": 1,
     "validity": 1,
@@ -59,6 +61,8 @@ ENTRIES = {
     "edgebench.convert.coreml.interpreter.program": "evaluates what package reads",
     "edgebench.cli.demo": "the main job is `run` itself, with a plan of its own",
     "edgebench.pipeline": "the door to preparing and measuring",
+    "edgebench.gates.compare": "the same figures without a limit",
+    "edgebench.gates": "puts figures, limits and what many cells ask for together",
     "edgebench.fleet.start": "turns plans and interrupted runs into what the engine takes",
     "edgebench.convert.coreml": "the converter; its parts need coremltools, imported on first use",
     "edgebench.convert.coreml.frontend": "the walk over the network, loops written out first",
@@ -76,7 +80,7 @@ ENTRIES = {
 
 # What every sibling may import, by package: `base`, or where two words say more than one.
 BASES = {
-    "edgebench.cli": {"folders", "output", "progress", "setup", "showing"},
+    "edgebench.cli": {"folders", "output", "progress", "setup", "showing", "sources"},
     "edgebench.convert.ncnn": {"base", "param"},
     "edgebench.convert.tensorrt": {"base", "graph"},
 }

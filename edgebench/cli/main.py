@@ -42,6 +42,12 @@ VERBS = {
         "Convert, prove, push, measure: every model x runtime x precision x device.",
     ),
     "report": ("edgebench.cli.report:report", "Show a run: terminal table, Markdown or JSON."),
+    "gate": (
+        "edgebench.cli.gate:gate",
+        "Judge a run or file by budgets: pass, fail, or why it cannot be said.",
+    ),
+    "compare": ("edgebench.cli.compare:compare", "How one run or file differs from another, with intervals."),
+    "export": ("edgebench.cli.compare:export", "A run's measurements with all samples, as a file."),
     "devices": (
         "edgebench.cli.devices:devices",
         "List, show, scan, check and clean the boards of the fleet.",

@@ -1,0 +1,85 @@
+"""What `gate` and `compare` take: a file of measurements or the name of a stored run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgebench import exchange
+from edgebench.budgets import Subject
+from edgebench.cli.setup import read_inventory, read_settings, results
+from edgebench.errors import UserError
+from edgebench.gates import Observed, observed
+from edgebench.records import Job, Run
+from edgebench.settings import Settings
+from edgebench.store import Store
+
+
+def cells(name: str, settings: Settings | None = None, *, with_samples: bool = False) -> list[Observed]:
+    """The cells of a file or run, those that failed with the reason; UserError where neither is there."""
+    path = Path(name)
+    if path.suffix == ".json" or path.is_file():
+        return [observed(each, with_samples=with_samples) for each in read(path).measurements]
+    settings = settings or read_settings()
+    with results(settings) as store:
+        return _stored(store, store.run(name), _groups(settings), with_samples)
+
+
+def read(path: Path) -> exchange.MeasurementFile:
+    """The measurements in a file."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path}: {error.strerror}",
+            hint="give a file of `edgebench export`, or the name of a run",
+        ) from error
+    return exchange.parse(data, str(path))
+
+
+def exported(store: Store, run: Run, groups: dict[str, tuple[str, ...]]) -> exchange.MeasurementFile:
+    """All measurements of a stored run with their samples."""
+    import edgebench
+
+    entries = [exchange.entry(each, groups.get(each.job.device, ())) for each in store.measurements(run.id)]
+    return exchange.MeasurementFile(
+        schema=exchange.SCHEMA,
+        measurements=tuple(entries),
+        edgebench=edgebench.__version__,
+        run=run.id,
+        created_utc=run.created_utc,
+    )
+
+
+def _stored(store: Store, run: Run, groups: dict[str, tuple[str, ...]], with_samples: bool) -> list[Observed]:
+    found = [observed(each, with_samples=with_samples) for each in exported(store, run, groups).measurements]
+    failed = [_failed(each.job, groups, each.message) for each in store.failures(run.id)]
+    return [*found, *failed]
+
+
+def _failed(job: Job, groups: dict[str, tuple[str, ...]], reason: str) -> Observed:
+    subject = Subject(
+        target=job.target,
+        device=job.device,
+        groups=groups.get(job.device, ()),
+        model=job.model,
+        variant=job.variant,
+        runtime=job.runtime,
+        precision=job.precision,
+    )
+    return Observed(subject=subject, failure=reason)
+
+
+def _groups(settings: Settings) -> dict[str, tuple[str, ...]]:
+    return {device.name: device.groups for device in read_inventory(settings).devices}
+
+
+def groups_of(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """The groups of every device in the inventory."""
+    return _groups(settings)
+
+
+def check_not_empty(found: Sequence[Observed], name: str) -> None:
+    """UserError where a file or run holds nothing to judge."""
+    if not found:
+        raise UserError(f"{name} holds no measurements", hint="edgebench report shows what a run measured")

@@ -1,0 +1,224 @@
+"""Measurements as a file: documented, versioned JSON with the raw samples of every launch. Pure.
+
+What edgebench measured leaves in this form, and what others measured (phones, other tools) comes in, to be
+compared and gated alike. The smallest file holds names and samples; docs/measurements.md has all keys.
+Measurements with the same session were taken side by side; others are apart in time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from edgebench.errors import UserError
+from edgebench.records import Launch, Measurement, Record, prepared, to_json
+
+# 1: the first
+SCHEMA = 1
+MAX_BYTES = 4 << 30
+LONGEST_NS = 24 * 3600 * 1_000_000_000  # a single inference of more than a day is a mistake
+NAMES = ("model", "variant", "runtime", "precision", "device", "target", "session")
+
+
+class LaunchEntry(Record, frozen=True):
+    """One fresh process. Times are whole nanoseconds, one a sample; what is not known is left out."""
+
+    latency_ns: tuple[int, ...]
+    valid: bool = True
+    invalid_reason: str = ""
+    load_ns: int | None = None
+    first_inference_ns: int | None = None
+    peak_bytes: int | None = None
+    energy_mj: float | None = None
+    foreign_load: float | None = None
+    started_utc: str = ""
+
+
+class MeasurementEntry(Record, frozen=True):
+    """One artifact on one device in one session.
+
+    `environment` is what a baseline must share to be comparable: board, kernel, runtime_version, power_mode.
+    `looks`: the numbers of launches at which was looked; none: as many launches as planned beforehand.
+    """
+
+    model: str
+    variant: str
+    runtime: str
+    precision: str
+    device: str
+    target: str
+    session: str
+    launches: tuple[LaunchEntry, ...]
+    groups: tuple[str, ...] = ()
+    batch: int = 1
+    looks: tuple[int, ...] = ()
+    status: str = "ok"
+    artifact_digest: str = ""
+    artifact_bytes: int | None = None
+    inputs: str = ""
+    parity_snr_db: float | None = None
+    accuracy: float | None = None
+    environment: dict[str, str] = {}
+
+
+class MeasurementFile(Record, frozen=True):
+    """The whole file."""
+
+    schema: int
+    measurements: tuple[MeasurementEntry, ...]
+    edgebench: str = ""
+    run: str = ""
+    created_utc: str = ""
+
+
+def parse(data: bytes, source: str) -> MeasurementFile:
+    """The measurements in a file's bytes; UserError naming `source` and the place for anything else."""
+    if len(data) > MAX_BYTES:
+        raise UserError(f"{source} has {len(data)} bytes; at most {MAX_BYTES} are read")
+    _check_schema(data, source)
+    try:
+        file = msgspec.json.decode(data, type=prepared(MeasurementFile))
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise UserError(
+            f"{source} holds no measurements: {error}",
+            hint="the smallest valid file is in docs/measurements.md; times are whole nanoseconds",
+        ) from error
+    except RecursionError as error:
+        raise UserError(f"{source} holds no measurements: it is nested too deeply") from error
+    for problem in _problems(file):
+        raise UserError(f"{source}: {problem}", hint="times are whole nanoseconds, larger than 0")
+    return file
+
+
+class _Head(msgspec.Struct):
+    schema: int
+
+
+def _check_schema(data: bytes, source: str) -> None:
+    """A newer file says so, whatever else in it is new."""
+    try:
+        found = msgspec.json.decode(data, type=prepared(_Head)).schema
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+        raise UserError(
+            f"{source} is no file of measurements: {error}",
+            hint="edgebench export RUN -o FILE writes one",
+        ) from error
+    if found != SCHEMA:
+        newer = found > SCHEMA
+        raise UserError(
+            f"{source} has schema {found}; this edgebench reads {SCHEMA}",
+            hint="install a newer edgebench" if newer else 'write "schema": 1',
+        )
+
+
+def _problems(file: MeasurementFile) -> Iterator[str]:
+    """What no types say, each with its place."""
+    for place, each in enumerate(file.measurements):
+        where = f"measurements[{place}]"
+        for name in NAMES:
+            text = getattr(each, name)
+            if not text or len(text) > 300 or not text.isprintable():
+                yield f"{where}.{name} must be a printable text of 1 to 300 characters"
+        if not 1 <= each.batch <= 1 << 20:
+            yield f"{where}.batch is {each.batch}"
+        for number, launch in enumerate(each.launches):
+            yield from _launch_problems(launch, f"{where}.launches[{number}]")
+
+
+def _launch_problems(launch: LaunchEntry, where: str) -> Iterator[str]:
+    if launch.latency_ns:
+        for extreme in (min(launch.latency_ns), max(launch.latency_ns)):
+            if not 0 < extreme <= LONGEST_NS:
+                yield f"{where}.latency_ns holds {extreme}: not between 1 ns and a day"
+    for name in ("load_ns", "first_inference_ns", "peak_bytes"):
+        value = getattr(launch, name)
+        if value is not None and not 0 <= value < 1 << 63:
+            yield f"{where}.{name} is {value}"
+    for name in ("energy_mj", "foreign_load"):
+        value = getattr(launch, name)
+        if value is not None and not 0 <= value < math.inf:
+            yield f"{where}.{name} is {value}"
+
+
+def entry(measurement: Measurement, groups: tuple[str, ...] = ()) -> MeasurementEntry:
+    """A stored measurement as a file holds it."""
+    job, facts = measurement.job, measurement.facts
+    sessions = dict.fromkeys(launch.session for launch in measurement.launches)
+    versions = dict.fromkeys(launch.runtime_version for launch in measurement.launches)
+    environment = {
+        "board": facts.board or facts.cpu,
+        "kernel": facts.kernel,
+        "power_mode": facts.power_mode,
+        "runtime_version": ", ".join(versions),
+    }
+    worst = min((output.snr_db for output in measurement.device_parity.outputs), default=None)
+    return MeasurementEntry(
+        model=job.model,
+        variant=job.variant,
+        runtime=job.runtime,
+        precision=job.precision,
+        device=job.device,
+        target=job.target,
+        session=next(iter(sessions), measurement.id),
+        launches=tuple(_launch_entry(launch) for launch in measurement.launches),
+        groups=groups,
+        batch=job.workload.batch,
+        status=measurement.status,
+        artifact_digest=measurement.artifact.digest,
+        artifact_bytes=measurement.artifact.size_bytes,
+        parity_snr_db=worst if worst is not None and math.isfinite(worst) else None,
+        environment={name: value for name, value in environment.items() if value},
+    )
+
+
+def _launch_entry(launch: Launch) -> LaunchEntry:
+    return LaunchEntry(
+        latency_ns=launch.samples_ns,
+        valid=launch.valid,
+        invalid_reason=launch.invalid_reason,
+        load_ns=launch.load_ns,
+        first_inference_ns=launch.first_inference_ns,
+        peak_bytes=launch.memory.peak_bytes,
+        foreign_load=launch.foreign_load,
+        started_utc=launch.started_utc,
+    )
+
+
+def text(file: MeasurementFile) -> str:
+    """The file as JSON, one launch a line; defaults are left out."""
+    plain = to_json(file)
+    head = {key: value for key, value in plain.items() if key != "measurements" and value}
+    parts = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
+    cells = ",\n".join(_cell_text(each) for each in plain["measurements"])
+    return "{" + ", ".join([*parts, f'"measurements": [\n{cells}\n]']) + "}\n"
+
+
+def _cell_text(plain: dict[str, Any]) -> str:
+    launches = ",\n  ".join(json.dumps(_given(each, LaunchEntry)) for each in plain["launches"])
+    rest = {key: value for key, value in _given(plain, MeasurementEntry).items() if key != "launches"}
+    return json.dumps(rest)[:-1] + f', "launches": [\n  {launches}]}}'
+
+
+def _given(plain: dict[str, Any], kind: type[Record]) -> dict[str, Any]:
+    """What differs from the record's default."""
+    fields = {field.name: field.default for field in msgspec.structs.fields(kind)}
+    empty: tuple[Any, ...] = ([], {}, "", None)
+    return {
+        key: value
+        for key, value in plain.items()
+        if key == "latency_ns" or not (value == fields[key] or value in empty)
+    }
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the file, as docs/measurements.schema.json holds it."""
+    made: dict[str, Any] = msgspec.json.schema(MeasurementFile)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "edgebench measurements",
+        **made,
+    }

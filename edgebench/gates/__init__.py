@@ -1,0 +1,162 @@
+"""Measurements x budgets x baseline -> verdicts. Pure: the same rows give the same verdicts months later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+
+from edgebench.budgets import Budgets, Limit, Subject
+from edgebench.comparison import ALPHA, false_discoveries
+from edgebench.gates.base import (
+    EXIT_CODES,
+    WORST_FIRST,
+    Gate,
+    Observed,
+    Overall,
+    SessionNoise,
+    Verdict,
+    Word,
+    label,
+)
+from edgebench.gates.figures import observed
+from edgebench.gates.limits import Baseline, judge
+from edgebench.records import replace
+from edgebench.units import significant
+
+__all__ = ["Gate", "Observed", "SessionNoise", "Verdict", "gate", "label", "needs_samples", "observed"]
+
+EXIT_NOTHING = 5
+
+
+def gate(
+    cells: Sequence[Observed],
+    budgets: Budgets,
+    baseline: Sequence[Observed],
+    *,
+    today: date,
+    noise: Mapping[str, SessionNoise] | None = None,
+) -> Gate:
+    """The verdict on every limit of every cell. `noise`: what is known of devices by name."""
+    known = _by_subject(baseline)
+    verdicts: list[Verdict] = []
+    unlimited: list[str] = []
+    matched: set[str] = set()
+    for cell in cells:
+        limits = budgets.limits(cell.subject)
+        matched |= {each.name for each in budgets.matching(cell.subject)}
+        if not limits:
+            unlimited.append(label(cell.subject))
+        against = Baseline(_partner(cell, known), (noise or {}).get(cell.subject.device))
+        verdicts += [judge(limit, cell, against) for limit in limits]
+    judged = _waived(_corrected(verdicts), budgets, today)
+    return Gate(
+        verdict=_worst(judged),
+        exit_code=exit_code(judged),
+        cells=tuple(judged),
+        unmatched=tuple(each.name for each in budgets.budgets if each.name not in matched),
+        unlimited=tuple(unlimited),
+    )
+
+
+def needs_samples(budgets: Budgets) -> bool:
+    """Whether a limit asks for single samples."""
+    return any(limit.metric == "deadline_misses" for each in budgets.budgets for limit in each.limits)
+
+
+def exit_code(verdicts: Iterable[Verdict]) -> int:
+    """0 only when something was judged and all of it passed; the worst of 1, 4, 3 else; 5: nothing."""
+    judged = list(verdicts)
+    codes = {EXIT_CODES[each.word] for each in judged if each.blocks}
+    return min(codes, key=WORST_FIRST.index) if codes else (0 if judged else EXIT_NOTHING)
+
+
+def _worst(verdicts: Sequence[Verdict]) -> Overall:
+    code = exit_code(verdicts)
+    order: tuple[Word, ...] = (
+        "fail",
+        "error",
+        "invalid",
+        "not-comparable",
+        "missing",
+        "inconclusive",
+        "pass",
+    )
+    words = {each.word for each in verdicts if each.blocks and EXIT_CODES[each.word] == code}
+    return next((word for word in order if word in words), "pass" if verdicts else "nothing")
+
+
+def _by_subject(cells: Sequence[Observed]) -> dict[tuple[str, ...], list[Observed]]:
+    found: dict[tuple[str, ...], list[Observed]] = {}
+    for cell in cells:
+        found.setdefault(_key(cell.subject), []).append(cell)
+    return found
+
+
+def _partner(cell: Observed, known: Mapping[tuple[str, ...], list[Observed]]) -> Observed | None:
+    """The baseline's cell of that name: measured side by side where there is one, else its last."""
+    candidates = known.get(_key(cell.subject), [])
+    beside = [each for each in candidates if each.session == cell.session]
+    found = beside or candidates
+    return found[-1] if found else None
+
+
+def _key(subject: Subject) -> tuple[str, ...]:
+    return (
+        subject.device,
+        subject.target,
+        subject.model,
+        subject.variant,
+        subject.runtime,
+        subject.precision,
+    )
+
+
+def _corrected(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """With the share of false ones among all failures of a metric kept at alpha (Benjamini-Hochberg).
+
+    A failure that does not survive among so many cells is inconclusive. Where several looks were planned, the
+    p of one counts as often.
+    """
+    made = list(verdicts)
+    families: dict[tuple[str, str], list[int]] = {}
+    for place, each in enumerate(verdicts):
+        if each.p_value is not None:
+            families.setdefault((each.metric, each.kind), []).append(place)
+    for places in families.values():
+        p_values = [min(1.0, (verdicts[place].p_value or 0.0) * verdicts[place].looks) for place in places]
+        for place, q in zip(places, false_discoveries(p_values), strict=True):
+            made[place] = _with_q(verdicts[place], q, len(places))
+    return made
+
+
+def _with_q(verdict: Verdict, q: float, cells: int) -> Verdict:
+    if verdict.word != "fail" or q <= ALPHA:
+        return replace(verdict, q_value=q)
+    reason = f"{verdict.reason}; among {cells} cells such a p is expected by chance (q {significant(q, 2)})"
+    return replace(
+        verdict,
+        word="inconclusive",
+        q_value=q,
+        reason=reason,
+        next="measure this cell again with more launches",
+    )
+
+
+def _waived(verdicts: Sequence[Verdict], budgets: Budgets, today: date) -> list[Verdict]:
+    """Failures under a waiver that has not expired do not block; an expired one is told."""
+    made = []
+    for each in verdicts:
+        waiver = budgets.waiver(each.subject) if each.word == "fail" else None
+        if waiver is None:
+            made.append(each)
+        elif waiver.holds(today):
+            made.append(replace(each, waived=f"until {waiver.until} by {waiver.owner}: {waiver.reason}"))
+        else:
+            told = f"{each.reason}; its waiver ended on {waiver.until} ({waiver.owner}: {waiver.reason})"
+            made.append(replace(each, reason=told))
+    return made
+
+
+def limits_of(cells: Sequence[Observed], budgets: Budgets) -> dict[str, tuple[Limit, ...]]:
+    """Which limits each cell has, by its label."""
+    return {label(cell.subject): budgets.limits(cell.subject) for cell in cells}

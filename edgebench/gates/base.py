@@ -1,0 +1,139 @@
+"""What judging shares: the figures of a cell, the verdict on one limit, and its words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from edgebench.budgets import Kind, Severity, Subject
+from edgebench.records import Record
+
+# 1: the first
+SCHEMA = 1
+
+Word = Literal["pass", "fail", "inconclusive", "invalid", "error", "missing", "not-comparable"]
+
+Overall = Literal[Word, "nothing"]
+
+EXIT_CODES: Mapping[Word, int] = {
+    "pass": 0,
+    "fail": 1,
+    "inconclusive": 3,
+    "missing": 3,
+    "not-comparable": 3,
+    "invalid": 4,
+    "error": 4,
+}
+WORST_FIRST = (2, 1, 4, 3, 5, 0)  # of several exit codes the first that occurs
+
+
+class LaunchFigures(Record, frozen=True):
+    """One launch in numbers; None is unknown. `place` is its number in the measurement, from 0.
+
+    `samples_ns` only where a limit asks for single samples (deadlines).
+    """
+
+    place: int
+    n: int
+    p50_ns: float | None = None
+    p90_ns: float | None = None
+    p95_ns: float | None = None
+    p99_ns: float | None = None
+    mean_ns: float | None = None
+    load_ns: float | None = None
+    first_inference_ns: float | None = None
+    peak_bytes: int | None = None
+    energy_mj: float | None = None
+    foreign_load: float | None = None
+    samples_ns: tuple[int, ...] = ()
+
+
+class Observed(Record, frozen=True):
+    """One cell as it was measured: the figures of its valid launches, and what was not.
+
+    `looks` are the numbers of launches at which was looked; none: as many as planned. `failure` says why a
+    planned cell has no measurement, and then nothing else counts.
+    """
+
+    subject: Subject
+    session: str = ""
+    launches: tuple[LaunchFigures, ...] = ()
+    invalid: int = 0
+    invalid_reason: str = ""
+    batch: int = 1
+    looks: tuple[int, ...] = ()
+    artifact_digest: str = ""
+    artifact_bytes: int | None = None
+    inputs: str = ""
+    parity_snr_db: float | None = None
+    accuracy: float | None = None
+    environment: dict[str, str] = {}
+    failure: str = ""
+
+
+class SessionNoise(Record, frozen=True):
+    """What identical artifacts differ by between two sessions on one device, as a variance of logarithms.
+
+    From A/A history; `freedom` is one less than the number of pairs of sessions behind it.
+    """
+
+    variance: float
+    freedom: int
+
+
+class Verdict(Record, frozen=True):
+    """The answer to one limit of one cell, with everything that led to it.
+
+    `observed`, `baseline`, `limit` and, for absolute limits, the interval are in the metric's unit (ns,
+    bytes, 1/s, dB, mJ, shares); for `regress` the interval is that of `ratio`, candidate by baseline.
+    `least_effect` is the smallest change that would have been found in 80 % of cases, as a ratio minus 1.
+    """
+
+    subject: Subject
+    metric: str
+    kind: Kind
+    word: Word
+    reason: str
+    next: str = ""
+    severity: Severity = "block"
+    limit: float = 0.0
+    limit_text: str = ""
+    origin: str = ""
+    observed: float | None = None
+    baseline: float | None = None
+    ratio: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p_value: float | None = None
+    q_value: float | None = None
+    rule: str = ""
+    launches: int = 0
+    look: int = 0
+    looks: int = 1
+    least_effect: float | None = None
+    hodges_lehmann: float | None = None
+    waived: str = ""
+
+    @property
+    def blocks(self) -> bool:
+        """Whether it may decide the exit code."""
+        return self.severity == "block" and not self.waived
+
+
+class Gate(Record, frozen=True):
+    """All verdicts of one judging. `unmatched`: budgets without a cell; `unlimited`: cells without limit."""
+
+    verdict: Overall
+    exit_code: int
+    cells: tuple[Verdict, ...]
+    unmatched: tuple[str, ...] = ()
+    unlimited: tuple[str, ...] = ()
+    schema: int = SCHEMA
+
+
+def label(subject: Subject) -> str:
+    """A cell in one line: "digits int8-static ncnn int8 · pi5-01"."""
+    form = (
+        subject.variant if subject.precision in subject.variant else f"{subject.variant} {subject.precision}"
+    )
+    return f"{subject.model} {form} · {subject.runtime} · {subject.device}"

@@ -1,0 +1,494 @@
+"""One limit of one cell -> its verdict. Pure.
+
+Figures that vary from launch to launch are tested on the logarithms of launch values, against the limit.
+Sizes are exact. Peak memory is the largest over the launches, since a memory limit must hold every time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from edgebench import comparison
+from edgebench.budgets import METRICS, Limit, show
+from edgebench.comparison import ALPHA, LEAST_LAUNCHES, Estimate
+from edgebench.gates.base import LaunchFigures, Observed, SessionNoise, Verdict, Word
+from edgebench.units import significant
+
+# below so many samples a launch, no 95 % upper bound of that quantile exists: q^n > 0.05
+LEAST_SAMPLES = {"latency.p90": 29, "latency.p95": 59, "latency.p99": 299}
+LEAST_MEMORY_LAUNCHES = 3
+MIXED_UNITS = 50.0  # a ratio beyond this is no change of a model, but of what was written down
+# Without A/A history: how far sessions of one board may lie apart (standard deviation of each, a logarithm).
+# An assumption on the safe side: only a change that no session explains is a failure, and nothing passes.
+ASSUMED_SESSION_SD = 0.10
+ASSUMED_FREEDOM = 4
+MIN_HINT = f"measure at least {LEAST_LAUNCHES} launches: edgebench run --launches {LEAST_LAUNCHES}"
+
+FIGURES: Mapping[str, Callable[[LaunchFigures, Observed], float | None]] = {
+    "latency.p50": lambda launch, _cell: launch.p50_ns,
+    "latency.p90": lambda launch, _cell: launch.p90_ns,
+    "latency.p95": lambda launch, _cell: launch.p95_ns,
+    "latency.p99": lambda launch, _cell: launch.p99_ns,
+    "throughput": lambda launch, cell: cell.batch * 1e9 / launch.mean_ns if launch.mean_ns else None,
+    "load_time": lambda launch, _cell: launch.load_ns,
+    "first_inference": lambda launch, _cell: launch.first_inference_ns,
+    "energy_per_inference": lambda launch, _cell: launch.energy_mj,
+}
+
+
+class Baseline(NamedTuple):
+    """What a cell is compared with, and what is known of the noise between sessions on its device."""
+
+    cell: Observed | None
+    noise: SessionNoise | None = None
+
+
+class _Test(NamedTuple):
+    """What was found at a look: on logarithms, "more" being worse."""
+
+    estimate: Estimate
+    crosscheck: float
+    bound: float
+    alpha: float
+    look: int
+    looks: int
+
+
+def judge(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
+    """The verdict on one limit of one cell."""
+    if cell.failure:
+        return _verdict(
+            limit, cell, "error", f"it was not measured: {cell.failure}", next="see the failure's hint"
+        )
+    if limit.metric == "artifact_size":
+        return _exact(limit, cell, baseline, lambda each: each.artifact_bytes)
+    if limit.metric == "parity.snr":
+        return _exact(limit, cell, baseline, lambda each: each.parity_snr_db)
+    if limit.metric == "accuracy_drop":
+        return _accuracy(limit, cell, baseline)
+    if not cell.launches:
+        reason = f"no launch is valid ({cell.invalid_reason})" if cell.invalid else "there are no launches"
+        return _verdict(
+            limit, cell, "invalid", reason, next=f"edgebench devices doctor {cell.subject.device}"
+        )
+    if limit.metric == "memory_peak":
+        return _memory(limit, cell, baseline)
+    if limit.metric == "deadline_misses":
+        return _deadlines(limit, cell)
+    return _absolute(limit, cell) if limit.kind != "regress" else _relative(limit, cell, baseline)
+
+
+# --- exact figures --------------------------------------------------------------------------------
+
+
+def _exact(
+    limit: Limit, cell: Observed, baseline: Baseline, figure: Callable[[Observed], float | None]
+) -> Verdict:
+    value = figure(cell)
+    if value is None:
+        return _unknown(limit, cell)
+    if limit.kind != "regress":
+        good = value <= limit.value if limit.kind == "max" else value >= limit.value
+        return _decided(limit, cell, good, value)
+    before = None if baseline.cell is None else figure(baseline.cell)
+    if before is None:
+        return _no_baseline(limit, cell, value)
+    return _decided_ratio(limit, cell, value, before)
+
+
+def _memory(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
+    value = _largest(cell)
+    if value is None:
+        return _unknown(limit, cell)
+    few = min(len(each.launches) for each in (cell, baseline.cell) if each is not None and each.launches)
+    if limit.kind == "regress":
+        before = None if baseline.cell is None else _largest(baseline.cell)
+        if before is None:
+            return _no_baseline(limit, cell, value)
+        problem = differences(cell, baseline.cell)
+        if problem:
+            return _not_comparable(limit, cell, problem, value)
+        found = _decided_ratio(limit, cell, value, before)
+    else:
+        good = value <= limit.value if limit.kind == "max" else value >= limit.value
+        found = _decided(limit, cell, good, value)
+    if few < LEAST_MEMORY_LAUNCHES and found.word == "pass":
+        reason = f"the largest of {few} launches says little; {LEAST_MEMORY_LAUNCHES} are the least"
+        return _verdict(
+            limit, cell, "inconclusive", reason, next=MIN_HINT, observed=value, baseline=found.baseline
+        )
+    return found
+
+
+def _largest(cell: Observed) -> int | None:
+    known = [launch.peak_bytes for launch in cell.launches]
+    return None if not known or None in known else max(each for each in known if each is not None)
+
+
+def _accuracy(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
+    before = None if baseline.cell is None else baseline.cell.accuracy
+    if cell.accuracy is None:
+        return _unknown(limit, cell)
+    if before is None:
+        return _no_baseline(limit, cell, cell.accuracy)
+    drop = before - cell.accuracy
+    good = drop <= limit.value if limit.kind == "max" else drop >= limit.value
+    return _decided(limit, cell, good, drop)
+
+
+# --- figures that vary ----------------------------------------------------------------------------
+
+
+def _absolute(limit: Limit, cell: Observed) -> Verdict:
+    values = _values(limit, cell)
+    refused = _too_little(limit, cell, values, [cell])
+    if refused is not None or values is None:
+        return refused or _unknown(limit, cell)
+    sign = -1.0 if limit.kind == "min" else 1.0
+    logs = [sign * math.log(value) for value in values]
+    bound = sign * math.log(limit.value)
+    test = _look(logs, bound, cell.looks, comparison.one_sample, comparison.hodges_lehmann_of_pairs)
+    low, high = _interval(test.estimate)
+    ends = sorted((math.exp(sign * low), math.exp(sign * high)))
+    word, why = _word(test)
+    observed = math.exp(sign * test.estimate.shift)
+    return _verdict(
+        limit,
+        cell,
+        word,
+        _sentence(limit, f"{show(limit.metric, observed)}", ends, test, word, why),
+        next=_next(word, test, limit),
+        observed=observed,
+        ci_low=ends[0],
+        ci_high=ends[1],
+        **_of(test),
+    )
+
+
+def _relative(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
+    values = _values(limit, cell)
+    typical = math.exp(_mean_log(values)) if values else None
+    if baseline.cell is None or baseline.cell.failure or not baseline.cell.launches:
+        return _no_baseline(limit, cell, typical)
+    problem = differences(cell, baseline.cell)
+    if problem:
+        return _not_comparable(limit, cell, problem, typical)
+    before = _values(limit, baseline.cell)
+    refused = _too_little(limit, cell, values, [cell, baseline.cell])
+    if refused is not None or values is None or before is None:
+        return refused or _unknown(limit, cell)
+    sign = -1.0 if METRICS[limit.metric].more_is_better else 1.0
+    bound = -math.log(1 - limit.value) if sign < 0 else math.log(1 + limit.value)
+    test = _compare(limit, cell, baseline, sign, bound)
+    if test is None:
+        reason = f"{_pairs(limit, cell, baseline.cell)} pairs are left; {LEAST_LAUNCHES} are the least"
+        return _verdict(limit, cell, "inconclusive", reason, next=MIN_HINT, observed=typical)
+    return _relative_verdict(limit, cell, baseline, test, sign)
+
+
+def _relative_verdict(limit: Limit, cell: Observed, baseline: Baseline, test: _Test, sign: float) -> Verdict:
+    side_by_side = baseline.cell is not None and baseline.cell.session == cell.session
+    low, high = _interval(test.estimate)
+    ends = sorted((math.exp(sign * low), math.exp(sign * high)))
+    ratio = math.exp(sign * test.estimate.shift)
+    word, why = _word(test)
+    if not (1 / MIXED_UNITS < ratio < MIXED_UNITS):
+        word, why = (
+            "invalid",
+            f"the two sides differ by {significant(max(ratio, 1 / ratio))} times: mixed units?",
+        )
+    elif word == "pass" and not side_by_side and baseline.noise is None:
+        word, why = (
+            "inconclusive",
+            "the baseline was measured in another session, and this device has no A/A history",
+        )
+    return _verdict(
+        limit,
+        cell,
+        word,
+        _sentence(limit, change(ratio), ends, test, word, why),
+        next=_next(word, test, limit),
+        observed=_typical(limit, cell),
+        baseline=_typical(limit, baseline.cell) if baseline.cell else None,
+        ratio=ratio,
+        ci_low=ends[0],
+        ci_high=ends[1],
+        **_of(test),
+    )
+
+
+def _compare(limit: Limit, cell: Observed, baseline: Baseline, sign: float, bound: float) -> _Test | None:
+    """Pairs where both were measured side by side, else Welch with the noise between sessions."""
+    other = baseline.cell
+    if other is None:
+        return None
+    if other.session == cell.session:
+        pairs = [sign * value for value in _differences(limit, cell, other)]
+        if len(pairs) < LEAST_LAUNCHES:
+            return None
+        return _look(pairs, bound, cell.looks, comparison.by_pairs, comparison.hodges_lehmann_of_pairs)
+    before = [sign * math.log(value) for value in _values(limit, other) or ()]
+    now = [sign * math.log(value) for value in _values(limit, cell) or ()]
+    found = comparison.welch(before, now)
+    if found is None:
+        return None
+    noise = baseline.noise or SessionNoise(variance=2 * ASSUMED_SESSION_SD**2, freedom=ASSUMED_FREEDOM)
+    estimate = found.with_variance(noise.variance, noise.freedom)
+    return _Test(
+        estimate, comparison.hodges_lehmann(before, now), bound, ALPHA, min(len(before), len(now)), 1
+    )
+
+
+def _look(
+    values: Sequence[float],
+    bound: float,
+    looks: Sequence[int],
+    rule: Callable[[Sequence[float]], Estimate | None],
+    crosscheck: Callable[[Sequence[float]], float],
+) -> _Test:
+    """What the first look that decides has found; the last one where none does.
+
+    Without planned looks there is one, at the end, which may use all of alpha.
+    """
+    planned = tuple(look for look in looks if look <= len(values)) or (len(values),)
+    alpha = comparison.alpha_of_look(looks)
+    test: _Test | None = None
+    for look in planned:
+        part = values[:look]
+        estimate = rule(part)
+        if estimate is None:
+            continue
+        test = _Test(estimate, crosscheck(part), bound, alpha, look, max(1, len(looks)))
+        if _word(test)[0] != "inconclusive":
+            break
+    if test is None:
+        raise ValueError("a look needs two values")
+    return test
+
+
+def _word(test: _Test) -> tuple[Word, str]:
+    """The answer, and why it is not the obvious one."""
+    word = comparison.decide(test.estimate, test.bound, test.alpha)
+    other_side = (test.crosscheck - test.bound) * (test.estimate.shift - test.bound) < 0
+    if word != "inconclusive" and other_side:
+        return "inconclusive", "the median of the pairs lies on the other side of the limit than their mean"
+    return word, ""
+
+
+def _deadlines(limit: Limit, cell: Observed) -> Verdict:
+    """The share of inferences that last longer than a frame; of none missed in N, up to 3/N may be."""
+    period_ns = limit.period_ns or 0
+    if not all(launch.samples_ns for launch in cell.launches):
+        return _unknown(limit, cell)
+    shares = [sum(each > period_ns for each in launch.samples_ns) / launch.n for launch in cell.launches]
+    total = sum(launch.n for launch in cell.launches)
+    found = comparison.one_sample(shares)
+    share = math.fsum(shares) / len(shares)
+    if found is None or len(shares) < LEAST_LAUNCHES:
+        reason = f"{len(shares)} launches; {LEAST_LAUNCHES} are the least"
+        return _verdict(limit, cell, "inconclusive", reason, next=MIN_HINT, observed=share)
+    low, high = max(0.0, found.lower(ALPHA)), min(1.0, max(found.upper(ALPHA), 3 / total))
+    above, below = (
+        (low > limit.value, high <= limit.value)
+        if limit.kind == "max"
+        else (high < limit.value, low >= limit.value)
+    )
+    word: Word = "fail" if above else "pass" if below else "inconclusive"
+    reason = (
+        f"{significant(100 * share)} % of {total} inferences are longer than {show('latency.p50', period_ns)}"
+    )
+    return _verdict(
+        limit,
+        cell,
+        word,
+        f"{reason}, limit {limit.text}",
+        observed=share,
+        ci_low=low,
+        ci_high=high,
+        rule=found.rule,
+        launches=len(shares),
+        next="" if word != "inconclusive" else "more launches make it sharper: edgebench run --launches 20",
+    )
+
+
+# --- comparable -----------------------------------------------------------------------------------
+
+
+def differences(cell: Observed, baseline: Observed | None) -> str:
+    """What keeps two cells from being compared, or ""."""
+    if baseline is None:
+        return ""
+    if cell.batch != baseline.batch:
+        return f"batch {cell.batch} is not batch {baseline.batch}"
+    if cell.inputs and baseline.inputs and cell.inputs != baseline.inputs:
+        return "they were measured with other inputs"
+    for name in sorted(set(cell.environment) & set(baseline.environment)):
+        now, before = cell.environment[name], baseline.environment[name]
+        if now != before:
+            return f"{name.replace('_', ' ')} is {now}, and was {before}"
+    return ""
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def _values(limit: Limit, cell: Observed) -> list[float] | None:
+    """The figure of every valid launch; None where one of them does not have it, or it is not above 0."""
+    figure = FIGURES[limit.metric]
+    values = [figure(launch, cell) for launch in cell.launches]
+    known = [float(value) for value in values if value is not None and value > 0]
+    return known if len(known) == len(values) and known else None
+
+
+def _differences(limit: Limit, cell: Observed, other: Observed) -> list[float]:
+    """Logarithms of candidate by baseline, of the pairs in which both launches are valid."""
+    figure = FIGURES[limit.metric]
+    before = {launch.place: figure(launch, other) for launch in other.launches}
+    pairs = [(figure(launch, cell), before.get(launch.place)) for launch in cell.launches]
+    return [math.log(now / then) for now, then in pairs if now and then]
+
+
+def _pairs(limit: Limit, cell: Observed, other: Observed) -> int:
+    return len(_differences(limit, cell, other))
+
+
+def _too_little(
+    limit: Limit, cell: Observed, values: list[float] | None, sides: Sequence[Observed]
+) -> Verdict | None:
+    """Inconclusive where launches or samples are too few for this figure; None where they are enough."""
+    observed = math.exp(_mean_log(values)) if values else None
+    fewest = min(len(side.launches) for side in sides)
+    if fewest < LEAST_LAUNCHES:
+        reason = f"{fewest} valid launches; {LEAST_LAUNCHES} are the least that say anything"
+        return _verdict(limit, cell, "inconclusive", reason, next=MIN_HINT, observed=observed)
+    least = LEAST_SAMPLES.get(limit.metric, 1)
+    samples = min(launch.n for side in sides for launch in side.launches)
+    if samples < least:
+        reason = (
+            f"{samples} samples in a launch; below {least} a {limit.metric.split('.')[-1]} has no upper bound"
+        )
+        hint = f"edgebench run --min-samples {max(662, least)}"
+        return _verdict(limit, cell, "inconclusive", reason, next=hint, observed=observed)
+    return None
+
+
+def _typical(limit: Limit, cell: Observed) -> float | None:
+    values = _values(limit, cell)
+    return math.exp(_mean_log(values)) if values else None
+
+
+def _mean_log(values: Sequence[float] | None) -> float:
+    return math.fsum(math.log(value) for value in values or (1.0,)) / len(values or (1.0,))
+
+
+def _interval(estimate: Estimate) -> tuple[float, float]:
+    return estimate.lower(ALPHA / 2), estimate.upper(ALPHA / 2)
+
+
+def change(ratio: float) -> str:
+    """A ratio as a change: "+5.1 %"."""
+    percent = 100 * (ratio - 1)
+    return f"{'+' if percent >= 0 else '-'}{significant(abs(percent), 2)} %"
+
+
+def _of(test: _Test) -> dict[str, Any]:
+    p_value = test.estimate.p_above(test.bound)
+    return {
+        "p_value": p_value,
+        "rule": test.estimate.rule,
+        "launches": test.estimate.n,
+        "look": test.look,
+        "looks": test.looks,
+        "least_effect": math.expm1(min(50.0, comparison.least_effect(test.estimate, test.bound, test.alpha))),
+        "hodges_lehmann": test.crosscheck,
+    }
+
+
+def _sentence(limit: Limit, found: str, ends: Sequence[float], test: _Test, word: Word, why: str) -> str:
+    if limit.kind == "regress":
+        shown = [change(each) for each in ends]
+        sign = "-" if METRICS[limit.metric].more_is_better else "+"
+        bound = f"limit {sign}{limit.text}"
+    else:
+        shown = [show(limit.metric, each) for each in ends]
+        bound = f"limit {limit.text}"
+    text = f"{found} (95 % interval {shown[0]} to {shown[1]}), {bound}, {test.estimate.n} launches"
+    if why:
+        return f"{text}: {why}"
+    if word == "inconclusive":
+        least = math.expm1(min(50.0, comparison.least_effect(test.estimate, test.bound, test.alpha)))
+        return f"{text}: only a change of {change(1 + least)} or more would have been found in 80 % of cases"
+    return text
+
+
+def _next(word: Word, test: _Test, limit: Limit) -> str:
+    if word in ("pass", "fail"):
+        return ""
+    if word == "invalid":
+        return "times are whole nanoseconds on both sides"
+    wanted = (
+        test.bound + math.log(1.03)
+        if limit.kind == "regress"
+        else max(test.estimate.shift, test.bound + 0.03)
+    )
+    needed = comparison.launches_needed(test.estimate, test.bound, wanted, test.alpha)
+    if needed is None or needed > 1000:
+        return "the launches differ too much: quiet the device (edgebench devices doctor), then measure again"
+    return f"about {max(needed, test.estimate.n + 1)} launches would decide: edgebench run --launches N"
+
+
+def _decided(limit: Limit, cell: Observed, good: bool, value: float) -> Verdict:
+    reason = f"{show(limit.metric, value)}, limit {'at least ' if limit.kind == 'min' else ''}{limit.text}"
+    return _verdict(
+        limit, cell, "pass" if good else "fail", reason, observed=value, launches=len(cell.launches)
+    )
+
+
+def _decided_ratio(limit: Limit, cell: Observed, value: float, before: float) -> Verdict:
+    ratio = value / before if before else math.inf if value else 1.0
+    good = ratio <= 1 + limit.value
+    told = change(ratio) if math.isfinite(ratio) else "from nothing"
+    reason = f"{show(limit.metric, value)} after {show(limit.metric, before)} ({told}), limit +{limit.text}"
+    return _verdict(
+        limit,
+        cell,
+        "pass" if good else "fail",
+        reason,
+        observed=value,
+        baseline=before,
+        ratio=ratio if math.isfinite(ratio) else None,
+        launches=len(cell.launches),
+    )
+
+
+def _unknown(limit: Limit, cell: Observed) -> Verdict:
+    reason = f"{limit.metric} is not known of this cell"
+    hint = "the device or file does not tell it: leave the limit out for it, or measure it"
+    return _verdict(limit, cell, "missing", reason, next=hint)
+
+
+def _no_baseline(limit: Limit, cell: Observed, value: float | None) -> Verdict:
+    hint = "name a baseline that has this cell (--baseline), or give an absolute limit (max)"
+    return _verdict(limit, cell, "missing", "the baseline has no such cell", next=hint, observed=value)
+
+
+def _not_comparable(limit: Limit, cell: Observed, problem: str, value: float | None) -> Verdict:
+    hint = "measure candidate and baseline side by side: edgebench run --gate"
+    return _verdict(limit, cell, "not-comparable", problem, next=hint, observed=value)
+
+
+def _verdict(limit: Limit, cell: Observed, word: Word, reason: str, **more: Any) -> Verdict:
+    return Verdict(
+        subject=cell.subject,
+        metric=limit.metric,
+        kind=limit.kind,
+        word=word,
+        reason=reason,
+        severity=limit.severity,
+        limit=limit.value,
+        limit_text=limit.text,
+        origin=limit.origin,
+        **more,
+    )
