@@ -61,7 +61,6 @@ ENTRIES = {
     "edgebench.convert.coreml.interpreter.program": "evaluates what package reads",
     "edgebench.cli.demo": "the main job is `run` itself, with a plan of its own",
     "edgebench.pipeline": "the door to preparing and measuring",
-    "edgebench.gates.compare": "the same figures without a limit",
     "edgebench.gates": "puts figures, limits and what many cells ask for together",
     "edgebench.fleet.start": "turns plans and interrupted runs into what the engine takes",
     "edgebench.convert.coreml": "the converter; its parts need coremltools, imported on first use",
@@ -81,6 +80,8 @@ ENTRIES = {
 # What every sibling may import, by package: `base`, or where two words say more than one.
 BASES = {
     "edgebench.cli": {"folders", "output", "progress", "setup", "showing", "sources"},
+    "edgebench.report": {"base", "gate_words"},
+    "edgebench.gates": {"base", "limits"},
     "edgebench.convert.ncnn": {"base", "param"},
     "edgebench.convert.tensorrt": {"base", "graph"},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,3 +119,8 @@ def test_what_is_no_number_is_refused(number: bytes) -> None:
 def test_no_bytes_do_more_than_be_refused(data: bytes) -> None:
     with pytest.raises(UserError):
         parse(data, "a.json")
+
+
+def test_the_published_schema_is_that_of_the_code() -> None:
+    published = Path(__file__).parents[1] / "docs" / "measurements.schema.json"
+    assert json.loads(published.read_text()) == json_schema()

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
+import msgspec
 
 from edgebench import budgets as budget_files
 from edgebench.cli.output import emit_json, json_option, note, print_table, warn
+from edgebench.cli.showing import write_whole
 from edgebench.cli.sources import cells, check_not_empty
 from edgebench.documents import read_text
+from edgebench.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK
 from edgebench.gates import Gate, Verdict, label, needs_samples
 from edgebench.gates import gate as judge
 from edgebench.records import to_json
-
-WORD_ORDER = ("fail", "error", "invalid", "not-comparable", "missing", "inconclusive", "pass")
+from edgebench.report import job_summary, openmetrics
+from edgebench.report import junit as junit_xml
+from edgebench.report.gate_words import counts, ordered
 
 
 @click.command()
@@ -26,8 +30,31 @@ WORD_ORDER = ("fail", "error", "invalid", "not-comparable", "missing", "inconclu
 @click.option(
     "--budgets", "budgets_file", type=click.Path(), default="budgets.yaml", show_default=True, metavar="FILE"
 )
+@click.option("--junit", type=click.Path(), metavar="FILE", help="JUnit XML, for GitLab and Jenkins.")
+@click.option("--summary", type=click.Path(), metavar="FILE", help="Markdown, for a job's summary.")
+@click.option("--metrics", type=click.Path(), metavar="FILE", help="OpenMetrics.")
+@click.option("-o", "--output", type=click.Path(), metavar="FILE", help="gate.json: what --json prints.")
+@click.option("--annotate", is_flag=True, help="Print GitHub's annotations.")
+@click.option(
+    "--inconclusive",
+    type=click.Choice(["keep", "fail", "pass"]),
+    default="keep",
+    show_default=True,
+    help="What an inconclusive cell is for the exit code: 3, 1 or 0.",
+)
 @json_option
-def gate(candidate: str, baseline: str | None, budgets_file: str, as_json: bool) -> int:
+def gate(
+    candidate: str,
+    baseline: str | None,
+    budgets_file: str,
+    junit: str | None,
+    summary: str | None,
+    metrics: str | None,
+    output: str | None,
+    annotate: bool,
+    inconclusive: str,
+    as_json: bool,
+) -> int:
     """Judge every cell of CANDIDATE by the budgets: pass, fail, or why it cannot be said.
 
     Exit code: 0 all passed, 1 a limit is exceeded with confidence, 3 something is inconclusive, 4 something
@@ -40,10 +67,41 @@ def gate(candidate: str, baseline: str | None, budgets_file: str, as_json: bool)
     before = [] if baseline is None else cells(baseline)
     today = datetime.now(UTC).date()
     judged = judge(found, rules, before, today=today)
+    _write(judged, Files(junit, summary, metrics, output), inconclusive_fails=inconclusive == "fail")
+    if annotate:
+        click.echo(job_summary.workflow_commands(judged), nl=False)
     if as_json:
         emit_json(document(judged))
     else:
         _print(judged)
+    return _exit_code(judged, inconclusive)
+
+
+class Files(NamedTuple):
+    """Where a gate is written besides."""
+
+    junit: str | None = None
+    summary: str | None = None
+    metrics: str | None = None
+    output: str | None = None
+
+
+def _write(judged: Gate, files: Files, *, inconclusive_fails: bool) -> None:
+    plain = msgspec.json.format(msgspec.json.encode(document(judged)), indent=2).decode()
+    texts = (
+        (files.output, plain),
+        (files.junit, junit_xml.render(judged, inconclusive_fails=inconclusive_fails)),
+        (files.summary, job_summary.render(judged)),
+        (files.metrics, openmetrics.render(judged)),
+    )
+    for path, text in texts:
+        if path is not None:
+            write_whole(Path(path), text.rstrip("\n"))
+
+
+def _exit_code(judged: Gate, inconclusive: str) -> int:
+    if judged.exit_code == EXIT_INCONCLUSIVE and inconclusive != "keep":
+        return EXIT_GATE_FAILED if inconclusive == "fail" else EXIT_OK
     return judged.exit_code
 
 
@@ -67,15 +125,15 @@ def _cell(verdict: Verdict) -> dict[str, Any]:
 
 
 def _print(judged: Gate) -> None:
-    ordered = sorted(judged.cells, key=lambda each: WORD_ORDER.index(each.word))
-    print_table(["verdict", "cell", "metric", "why"], [_row(each) for each in ordered])
-    for each in _next_steps(ordered):
+    worst_first = ordered(judged.cells)
+    print_table(["verdict", "cell", "metric", "why"], [_row(each) for each in worst_first])
+    for each in _next_steps(worst_first):
         note(f"  next: {each}")
     for name in judged.unmatched:
         warn(f"the budget {name} matches no cell")
     for name in judged.unlimited:
         warn(f"no budget limits {name}")
-    click.echo(f"gate: {judged.verdict} ({_counts(judged.cells)})")
+    click.echo(f"gate: {judged.verdict} ({counts(judged)})")
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:
@@ -87,8 +145,3 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
 
 def _next_steps(verdicts: Sequence[Verdict]) -> list[str]:
     return list(dict.fromkeys(each.next for each in verdicts if each.next))[:5]
-
-
-def _counts(verdicts: Sequence[Verdict]) -> str:
-    counts = {word: sum(each.word == word for each in verdicts) for word in WORD_ORDER}
-    return ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing was judged"
