@@ -49,6 +49,7 @@ FLOORS = {
     "service": 7,
     "bisection": 7,
     "demo": 7,
+    "pytest_plugin": 7,
     "cli": 8,
     "__main__": 9,
 }
