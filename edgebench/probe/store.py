@@ -166,7 +166,7 @@ class Store:
             if chosen is None and quota is None:
                 chosen = room.choose(units, spared, for_disk)
             if chosen is None:
-                raise _no_room(needed, free, used, limit if for_quota > for_disk else None)
+                raise _no_room(needed, free, used, quota if quota and for_quota > for_disk else None)
             removed = [{"what": unit.key, "freed_bytes": self._discard(unit.key)} for unit in chosen]
         return {"removed": removed, "free_bytes": free_bytes(self._work)}
 
@@ -225,14 +225,16 @@ def probe_key(program: str) -> str:
 
 
 def _no_room(needed: int, free: int, used: int, quota: Optional[int]) -> ProbeError:
-    text = "%d bytes are to be pushed and unpacked, %d are free" % (needed, free)
-    if quota is not None:
-        text = "%d bytes are to be pushed and unpacked, the work folder has %d of its quota of %d" % (
-            needed,
-            used,
-            quota,
-        )
-    return ProbeError("no_space", text + "; what else is there is in use")
+    what = "%s are to be pushed and unpacked" % _mib(needed)
+    if quota is None:
+        text = "disk full: %s, %s are free" % (what, _mib(free))
+    else:
+        text = "over the quota: %s, and the work folder holds %s of %s" % (what, _mib(used), _mib(quota))
+    return ProbeError("no_space", text + "; nothing is left there that is not in use")
+
+
+def _mib(count: int) -> str:
+    return "%.1f MiB" % (count / 1048576.0)
 
 
 def end_writers(path: str) -> None:
