@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
@@ -134,14 +135,20 @@ class _Cargo:
 def unpacked_bytes(wheel: Path) -> int:
     """What a wheel takes once it is unpacked and byte-compiled (which about doubles its Python files)."""
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            return sum(
-                entry.file_size * (2 if entry.filename.endswith(".py") else 1) for entry in archive.infolist()
-            )
+        return _unpacked_bytes(wheel, wheel.stat().st_mtime_ns)
     except (OSError, zipfile.BadZipFile) as error:
         raise InfrastructureError(
             f"the wheel {wheel} cannot be read: {error}", hint=f"remove {wheel.parent}, then run again"
         ) from error
+
+
+@lru_cache(maxsize=256)
+def _unpacked_bytes(wheel: Path, _changed_ns: int) -> int:
+    """The same, read once: each device of a fleet asks for it."""
+    with zipfile.ZipFile(wheel) as archive:
+        return sum(
+            entry.file_size * (2 if entry.filename.endswith(".py") else 1) for entry in archive.infolist()
+        )
 
 
 def _asked(folder: Folder) -> dict[str, Any]:
