@@ -1,7 +1,8 @@
 """What must go when the work folder is to take more: what was used least recently, and no more than that.
 
 A unit is what is removed as a whole: an artifact, a bundle, an engine, a file of the store, an upload, an old
-probe. Files with several names (hard links) take their room once, and free it with their last name.
+probe. Files with several names (hard links) take their room once, and free it with their last name. A file of
+the store that no artifact has (a wheel that is unpacked) is used by nobody, and thus among the first to go.
 """
 
 import os

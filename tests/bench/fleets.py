@@ -59,7 +59,8 @@ def controller(home: Path, arguments: Sequence[str], *, jobs: int, simulated: Pa
     said = [line for line in done.stderr.splitlines() if line.startswith(MARK)]
     document = json.loads(done.stdout or "{}")
     if not said or "measurements" not in document:
-        raise RuntimeError(f"{arguments} ended with {done.returncode}:\n{done.stderr[-4000:]}\n{done.stdout[:2000]}")
+        shown = f"{done.stderr[-4000:]}\n{done.stdout[:2000]}"
+        raise RuntimeError(f"{arguments} ended with {done.returncode}:\n{shown}")
     taken = json.loads(said[-1].removeprefix(MARK))
     return Taken(**taken, measured=len(document["measurements"]), failures=document["failures"])
 
