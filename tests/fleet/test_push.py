@@ -17,8 +17,8 @@ from edgebench.device.session import InputSet, Lease, Placed, Session, open_sess
 from edgebench.errors import DeviceError
 from edgebench.pipeline import Cell, Workbench, prepare
 from edgebench.records import Artifact, ArtifactFile, Device, replace
-from tests.commands import DIGITS
-from tests.fleet.boards import WORK
+from tests.commands import DIGITS, QUICK, Cli
+from tests.fleet.boards import WORK, entry, write_inventory
 from tests.fleet.counting import counted
 from tests.fleet.fixtures import running_fleet
 from tests.fleet.netns import FleetDevice, Spec
@@ -82,6 +82,12 @@ def work(board: FleetDevice) -> Path:
 
 def part(board: FleetDevice, cargo: Load) -> Path:
     return work(board) / "incoming" / f"{cargo.digest}.part"
+
+
+def taken(board: FleetDevice) -> int:
+    """The room that the work folder takes; a file with two names counts once."""
+    statuses = [path.stat() for path in work(board).rglob("*") if path.is_file()]
+    return sum({status.st_ino: status.st_blocks * 512 for status in statuses}.values())
 
 
 def cut_while_pushing(board: FleetDevice, cargo: Load, after_bytes: int = SIZE // 3) -> None:
@@ -197,7 +203,7 @@ def test_a_quota_makes_the_least_recently_used_go_and_says_so(plain: Load, tmp_p
         for path in (work(board) / "store").iterdir():
             if path.stat().st_nlink == 1:
                 path.unlink()  # wheels, which are unpacked: they would go first
-        base = sum(path.stat().st_blocks * 512 for path in work(board).rglob("*") if path.is_file())
+        base = taken(board)
         loads = [load(plain, tmp_path / str(number), os.urandom(8 * MIB)) for number in range(3)]
         device = replace(board.record(), work_quota_bytes=base + 18 * MIB)
         for each in loads[:2]:
@@ -210,6 +216,17 @@ def test_a_quota_makes_the_least_recently_used_go_and_says_so(plain: Load, tmp_p
         there = set(os.listdir(work(board) / "artifacts"))
         assert {loads[1].digest, loads[2].digest} <= there
         assert loads[0].digest not in there
+
+
+def test_a_run_says_what_had_to_go(cli: Cli, board: FleetDevice) -> None:
+    write_inventory(cli, entry("small", board))
+    cli("run", DIGITS, "--to", "onnxruntime", *QUICK, code=None)
+    (work(board) / "incoming" / f"{'a' * 64}.part").write_bytes(bytes(MIB))
+    used = taken(board)
+    write_inventory(cli, entry("small", board, work_quota=f"{used - MIB // 2} B"))
+    answer = cli("run", DIGITS, "--to", "onnxruntime", "--precision", "fp16", *QUICK, code=None)
+    assert "small: made room (1.00 MiB): removed incoming aaaaaaaaaaaa, used least recently" in answer.err
+    assert not list((work(board) / "incoming").iterdir())
 
 
 def test_a_quota_too_small_for_the_job_is_named(board: FleetDevice, cargo: Load) -> None:
