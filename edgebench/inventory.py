@@ -17,6 +17,7 @@ from edgebench import documents, targets
 from edgebench.documents import At, Document, place, quoted
 from edgebench.errors import NothingDone, UserError, did_you_mean
 from edgebench.records import Device, Record, SshSettings, replace
+from edgebench.units import format_bytes, parse_bytes
 
 VERSION = 1
 BUILT_IN = "built in"
@@ -41,6 +42,7 @@ class DefaultsEntry(Record, frozen=True):
 
     ssh: SshEntry = SshEntry()
     work_dir: str | None = None
+    work_quota: str | None = None
 
 
 class GroupEntry(Record, frozen=True):
@@ -49,6 +51,7 @@ class GroupEntry(Record, frozen=True):
     tags: dict[str, str] = {}
     ssh: SshEntry = SshEntry()
     work_dir: str | None = None
+    work_quota: str | None = None
 
 
 class DeviceEntry(Record, frozen=True):
@@ -62,6 +65,7 @@ class DeviceEntry(Record, frozen=True):
     tags: dict[str, str] = {}
     ssh: SshEntry = SshEntry()
     work_dir: str | None = None
+    work_quota: str | None = None
     quarantine: str | None = None
 
 
@@ -322,6 +326,16 @@ def _is_work_dir(text: str) -> bool:
     return _FOLDER.fullmatch(text) is not None and deep_enough and not {".", ".."} & set(steps)
 
 
+def _quota_bytes(text: str) -> int | None:
+    """The bytes that a work folder may hold, 0 for "none"; None where the text is no amount."""
+    if text == "none":
+        return 0
+    try:
+        return parse_bytes(text) or None
+    except UserError:
+        return None
+
+
 # --- merging -------------------------------------------------------------------------------------
 
 
@@ -370,8 +384,9 @@ class _Merge:
             tags=self._tags(),
             quarantine=entry.quarantine,
         )
-        work_dir = self._merged(("work_dir",))
-        return device if work_dir is None else replace(device, work_dir=work_dir)
+        work_dir, quota = self._merged(("work_dir",)), self._merged(("work_quota",))
+        device = device if work_dir is None else replace(device, work_dir=work_dir)
+        return device if quota is None else replace(device, work_quota_bytes=_quota_bytes(quota))
 
     # --- parts ---
 
@@ -499,6 +514,14 @@ class _Merge:
             message = f"{place(found.at)} is {quoted(found.value)}, which is no folder to give to edgebench"
             hint = "write a folder for edgebench alone: .edgebench (below the home), or /var/lib/edgebench"
             raise self._document.error(found.at, message, hint=hint)
+        self._check_work_quota()
+
+    def _check_work_quota(self) -> None:
+        found = self._strongest(("work_quota",))
+        if found is not None and _quota_bytes(found.value) is None:
+            message = f"{place(found.at)} is {quoted(found.value)}, which is no amount of memory"
+            hint = 'write an amount with its unit, such as "2 GiB"; "none" is for a board that is ours alone'
+            raise self._document.error(found.at, message, hint=hint)
 
 
 def _value(entry: Record, key: tuple[str, ...]) -> Any:
@@ -571,6 +594,8 @@ def _shown(device: Device) -> Iterator[tuple[str, str]]:
             yield "ssh.jump", device.ssh.jump
             yield "ssh.jump_host_key", ", ".join(device.ssh.jump_host_keys)
     yield "work_dir", device.work_dir
+    if device.work_quota_bytes is not None:
+        yield "work_quota", format_bytes(device.work_quota_bytes) if device.work_quota_bytes else "none"
     if device.groups:
         yield "groups", ", ".join(device.groups)
     for key, value in device.tags.items():

@@ -173,6 +173,7 @@ class Device(Record, frozen=True):
 
     `host_keys` are pinned fingerprints ("SHA256:..."); an ssh device without one is refused.
     `work_dir` is the only folder that edgebench writes on the device; relative means below the login's home.
+    `work_quota_bytes` is how much it may hold: None half of what the disk could give it, 0 all of it.
     """
 
     name: str
@@ -182,6 +183,7 @@ class Device(Record, frozen=True):
     host_keys: tuple[str, ...] = ()
     ssh: SshSettings = SshSettings()
     work_dir: str = ".edgebench"
+    work_quota_bytes: int | None = None
     groups: tuple[str, ...] = ()
     tags: dict[str, str] = {}
     quarantine: str | None = None

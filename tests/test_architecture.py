@@ -69,13 +69,13 @@ ENTRIES = {
     "edgebench.convert.ncnn": "the converter: pnnx and the gate; int8 and QDQ models go on to their parts",
     "edgebench.convert.ncnn.direct": "the walk over the rules of all families",
     "edgebench.convert.ncnn.int8": "puts ranges, writing and measuring together",
-    "edgebench.device.session": "the one door to a device: puts wire, bundle and bootstrap together",
+    "edgebench.device.session": "the one door to a device: puts wire, bundle, push and bootstrap together",
     "edgebench.model": "the functions that others call; each imports its part on first use",
     "edgebench.store": "the Store class over opening and rows",
     "edgebench.convert.tensorrt": "the converter: prepare, preflight, second opinion and plan, in this order",
     "edgebench.convert.tensorrt.preflight": "puts the rules about operators and about Q and DQ together",
     "edgebench.convert.tensorrt.prepare": "puts the rewritings together",
-    "edgebench.transport.ssh": "the SSH transport over reach, auth and channel",
+    "edgebench.transport.ssh": "the SSH transport over reach, auth, channel and transfer",
 }
 
 # What every sibling may import, by package: `base`, or where two words say more than one.

@@ -119,6 +119,24 @@ def test_explains_where_each_value_was_written() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [("2 GiB", 2 << 30), ("500 MiB", 500 << 20), ("1500 MB", 1_500_000_000), ("none", 0)],
+)
+def test_a_quota_of_the_work_folder(text: str, size_bytes: int) -> None:
+    fleet = parsed(device(f'{{{GOOD}, work_quota: "{text}"}}'))
+    assert fleet.device("d").work_quota_bytes == size_bytes
+    assert "work_quota" in [each.key for each in inventory.explain(fleet, "d")]
+    assert parsed(device(f"{{{GOOD}}}")).device("d").work_quota_bytes is None
+
+
+@pytest.mark.parametrize("text", ["2", "0 GiB", "-1 GiB", "plenty", "2 GiB each", ""])
+def test_quotas_that_are_none(text: str) -> None:
+    message, hint = refused(lambda: parsed(device(f'{{{GOOD}, work_quota: "{text}"}}')))
+    assert f'devices.d.work_quota is "{text}", which is no amount of memory' in message
+    assert "2 GiB" in hint
+
+
 def test_groups_that_disagree_are_an_error_unless_the_device_decides() -> None:
     text = device(
         f"{{{GOOD}, groups: [a, b]%s}}",

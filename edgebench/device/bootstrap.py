@@ -106,7 +106,7 @@ def _ask(transport: Transport, python: str, device: Device, digest: str, part: s
 
 
 def _check_silent(device: Device, greeting: bytes) -> None:
-    """A login that prints before each command damages every file that is carried: SFTP and `cat` alike."""
+    """A login that prints before each command stands at the beginning of every file that is fetched."""
     text = greeting.strip()[:80].decode("utf-8", "replace")
     if text:
         shown = printable(text)

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from functools import cache, lru_cache
 from pathlib import Path
 
 from edgebench.errors import DeviceError, InfrastructureError
@@ -45,21 +46,27 @@ class Bundle(Record, frozen=True):
 
 def probe_archive(home: Path) -> tuple[Path, str]:
     """The probe as one runnable zip file, and its sha256: the same source gives the same bytes."""
-    source = Path(__file__).parent.parent / "probe"
     folder = home / "probe"
     folder.mkdir(parents=True, exist_ok=True)
+    content, digest = _probe_bytes()
+    final = folder / f"probe-{digest}.pyz"
+    if not final.exists():
+        part = folder / f".{secrets.token_hex(6)}.part"
+        part.write_bytes(content)
+        os.replace(part, final)
+    return final, digest
+
+
+@cache
+def _probe_bytes() -> tuple[bytes, str]:
+    """The archive and its sha256, made once: a fleet asks for it with each session."""
+    source = Path(__file__).parent.parent / "probe"
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         _add(archive, "__main__.py", b"from edgebench_probe.__main__ import main\n\nmain()\n")
         for path in sorted(source.rglob("*.py")):
             _add(archive, f"edgebench_probe/{path.relative_to(source).as_posix()}", path.read_bytes())
-    digest = hashlib.sha256(content.getvalue()).hexdigest()
-    final = folder / f"probe-{digest}.pyz"
-    if not final.exists():
-        part = folder / f".{secrets.token_hex(6)}.part"
-        part.write_bytes(content.getvalue())
-        os.replace(part, final)
-    return final, digest
+    return content.getvalue(), hashlib.sha256(content.getvalue()).hexdigest()
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
@@ -77,12 +84,22 @@ def resolve(runtime: str, facts: Facts, home: Path) -> Bundle:
 
 
 def _bundle(folder: Path) -> Bundle:
-    wheels = tuple(
-        ArtifactFile(path=path.name, sha256=sha256(path), size_bytes=path.stat().st_size)
-        for path in sorted(folder.glob("*.whl"))
-    )
+    wheels = tuple(_wheel(path) for path in sorted(folder.glob("*.whl")))
     digest = hashlib.sha256("\n".join(wheel.sha256 for wheel in wheels).encode()).hexdigest()
     return Bundle(digest=digest, wheels=wheels, folder=str(folder))
+
+
+def _wheel(path: Path) -> ArtifactFile:
+    status = path.stat()
+    return ArtifactFile(
+        path=path.name, sha256=_sha256(path, status.st_size, status.st_mtime_ns), size_bytes=status.st_size
+    )
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, _size_bytes: int, _changed_ns: int) -> str:
+    """The hash of a file, computed anew only when it has changed: each device of a fleet asks for it."""
+    return sha256(path)
 
 
 def _python(facts: Facts) -> str:

@@ -9,14 +9,15 @@ import platform
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from edgebench.device.bootstrap import install_probe
-from edgebench.device.bundle import Bundle, probe_archive, resolve
+from edgebench.device.bundle import probe_archive, resolve
+from edgebench.device.push import ANSWER_S, DamagedUpload, Folder, Progress, Removed, push
 from edgebench.device.wire import Wire
 from edgebench.errors import (
     BugError,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 HELLO_TIMEOUT_S = 60.0
-REQUEST_TIMEOUT_S = 120.0
 HEARTBEAT_S = 5.0
 MAX_OUTPUT_BYTES = 512 << 20
 LAUNCH_SLACK_S = 120.0  # import and load on a slow board, beside the timed part
@@ -72,12 +72,16 @@ class InputSet(Record, frozen=True):
 
 
 class Placed(Record, frozen=True):
-    """Where an artifact, its inputs and its runtime lie on the device, and how many bytes had to travel."""
+    """Where an artifact, its inputs and its runtime lie on the device; the bytes that had to travel for it.
+
+    `removed`: what was used least recently there and had to go.
+    """
 
     artifact: str
     inputs: str
     bundle: str | None
     moved_bytes: int
+    removed: tuple[Removed, ...] = ()
 
 
 class Session:
@@ -146,21 +150,33 @@ class Session:
         """Bytes freed by removing all artifacts, bundles and probes that are not in use."""
         return int(self._request("clean", keep=list(keep)).get("freed_bytes", 0))
 
-    def place(self, artifact: Artifact, folder: Path, inputs: InputSet, facts: Facts) -> Placed:
-        """Artifact, inputs and runtime on the device; only what it lacks travels, and is verified there."""
-        bundle = None if self.device.transport == "local" else resolve(artifact.runtime, facts, self._home)
-        sources = {file.sha256: folder / file.path for file in artifact.files}
-        sources |= {file.sha256: Path(inputs.folder) / file.path for file in inputs.files}
-        files = [*artifact.files, *inputs.files]
-        if bundle is not None:
-            sources |= {wheel.sha256: Path(bundle.folder) / wheel.path for wheel in bundle.wheels}
-            files += bundle.wheels
-        moved = self._push(files, sources)
+    def place(
+        self,
+        artifact: Artifact,
+        folder: Path,
+        inputs: InputSet,
+        facts: Facts,
+        progress: Progress = lambda _moved, _total: None,
+    ) -> Placed:
+        """Artifact, inputs and runtime on the device; only what it lacks travels, and is verified there.
+
+        `progress` gets the bytes that travelled so far and those that must.
+        """
+        folders = [
+            Folder("artifacts", artifact.digest, artifact.files, str(folder)),
+            Folder("artifacts", inputs.digest, inputs.files, inputs.folder),
+        ]
+        if self.device.transport != "local":
+            bundle = resolve(artifact.runtime, facts, self._home)
+            folders.append(Folder("bundles", bundle.digest, bundle.wheels, bundle.folder))
+        pushed = push(folders, self.device, self._transport, self._request, progress)
+        paths = [pushed.paths[each.key] for each in folders]
         return Placed(
-            artifact=self._assemble(artifact.digest, artifact.files),
-            inputs=self._assemble(inputs.digest, inputs.files),
-            bundle=self._unpack(bundle),
-            moved_bytes=moved,
+            artifact=paths[0],
+            inputs=paths[1],
+            bundle=paths[2] if len(paths) > 2 else None,
+            moved_bytes=pushed.moved_bytes,
+            removed=pushed.removed,
         )
 
     def infer(
@@ -196,44 +212,6 @@ class Session:
         started = result.pop("started_unix_s", None)
         result |= {"number": number, "session": self.id, "started_utc": _utc(started)}
         return self._typed(Launch, result)
-
-    # --- pushing ---
-
-    def _push(self, files: Sequence[ArtifactFile], sources: Mapping[str, Path]) -> int:
-        wanted = [{"sha256": file.sha256, "size_bytes": file.size_bytes} for file in files]
-        have = self._request("have", files=wanted)
-        sizes = {file.sha256: file.size_bytes for file in files}
-        missing = [digest for digest in have.get("missing", ()) if digest in sizes]
-        partial = have.get("partial", {})
-        incoming = PurePosixPath(str(have.get("incoming", "")))
-        self._check_room(sum(sizes[digest] - _offset(partial, digest) for digest in missing), have)
-        moved = 0
-        for digest in missing:
-            offset = _offset(partial, digest)
-            moved += self._transport.put(sources[digest], str(incoming / f"{digest}.part"), offset=offset)
-            self._request("commit", sha256=digest, size_bytes=sizes[digest])
-        return moved
-
-    def _check_room(self, needed_bytes: int, have: dict[str, Any]) -> None:
-        free_bytes = have.get("free_bytes")
-        # Files are stored once and linked, wheels are unpacked beside: three times covers both.
-        if isinstance(free_bytes, int) and free_bytes < 3 * needed_bytes:
-            raise DeviceError(
-                f"{self.device.name}: disk full: {needed_bytes} bytes are to be pushed and unpacked, "
-                f"{free_bytes} are free in {self.device.work_dir}",
-                hint=f"free space on the device, or: edgebench devices clean {self.device.name}",
-            )
-
-    def _assemble(self, digest: str, files: Sequence[ArtifactFile]) -> str:
-        listed = [{"path": f.path, "sha256": f.sha256, "size_bytes": f.size_bytes} for f in files]
-        return str(self._request("assemble", digest=digest, files=listed).get("path"))
-
-    def _unpack(self, bundle: Bundle | None) -> str | None:
-        if bundle is None:
-            return None
-        wheels = [wheel.sha256 for wheel in bundle.wheels]
-        result = self._request("unpack", timeout_s=1200.0, digest=bundle.digest, wheels=wheels)
-        return str(result.get("path"))
 
     # --- specs and results ---
 
@@ -285,7 +263,7 @@ class Session:
         self,
         op: str,
         *,
-        timeout_s: float = REQUEST_TIMEOUT_S,
+        timeout_s: float = ANSWER_S,
         phase: Callable[[str], None] | None = None,
         **fields: Any,
     ) -> dict[str, Any]:
@@ -318,9 +296,11 @@ class Session:
             )
         if kind in ("model_load", "inference"):
             return ModelError(text, hint=_CORRECT, detail=detail)
+        if kind == "corrupt" and op == "commit":
+            return DamagedUpload(text, hint=_HINTS[kind], detail=detail, retryable=True)
         if kind == "bad_request":
             return BugError(f"{text} (request {op})", detail=detail)
-        hint = _HINTS.get(kind, "the detail holds the end of the device's log")
+        hint = _HINTS.get(kind, "the detail holds the end of the device's log").format(self.device.name)
         died = op in _RUNS and kind in ("crashed", "timeout", "failed")
         return (RuntimeDied if died else DeviceError)(
             text, hint=hint, detail=detail, retryable=kind in ("crashed", "corrupt", "timeout")
@@ -359,7 +339,8 @@ _CORRECT = (
 )
 _RUNS = ("infer", "launch")  # what a runtime's process is started for
 _HINTS = {
-    "no_space": "free space on the device, or: edgebench devices clean NAME",
+    "no_space": "free space on the device, or: edgebench devices clean {} "
+    "(work_quota in the inventory says how much edgebench may take there)",
     "corrupt": "check the device's storage (dmesg, fsck), then run again",
     "runtime_missing": "edgebench runtimes shows what is installed and what to type to get the rest",
     "out_of_memory": "use a smaller model, fewer threads or a device with more memory",
@@ -428,11 +409,6 @@ def read_samples(inputs: InputSet) -> list[dict[str, np.ndarray]]:
         {name: np.load(folder / path, allow_pickle=False) for name, path in sample}
         for sample in inputs.samples
     ]
-
-
-def _offset(partial: object, digest: str) -> int:
-    value = partial.get(digest, 0) if isinstance(partial, dict) else 0
-    return value if isinstance(value, int) and value >= 0 else 0
 
 
 def _limit_s(spec: dict[str, Any]) -> float:

@@ -176,11 +176,11 @@ class Engine:
             self._sessions[device.name] = session
         if self._stop.is_set():
             session.abort()
-        return Site(self._run, session, facts, target, self._store, self._begun())
+        return Site(self._run, session, facts, target, self._store, self._begun(device.name))
 
-    def _begun(self) -> dict[Job, str]:
-        """Jobs with launches of an interrupted measurement, which is continued."""
-        jobs = self._store.open_jobs(self._run)
+    def _begun(self, device: str) -> dict[Job, str]:
+        """The device's jobs with launches of an interrupted measurement, which is continued."""
+        jobs = self._store.open_jobs(self._run, device)
         return {each.job: each.measurement_id for each in jobs if each.measurement_id is not None}
 
     def _release(self, device: Device) -> None:

@@ -35,10 +35,14 @@ from edgebench.records import (
 )
 from edgebench.store import Store
 from edgebench.targets import mismatches
+from edgebench.units import format_bytes
 from edgebench.validity import judged
 
 if TYPE_CHECKING:
     pass
+
+
+SHOW_EVERY_S = 0.2  # how often a display hears of a long push
 
 
 class Site(NamedTuple):
@@ -85,8 +89,28 @@ def measure(job: Job, prepared: Prepared, site: Site, bench: Workbench) -> Measu
 def push(job: Job, prepared: Prepared, site: Site, bench: Workbench) -> Placed:
     """Artifact, inputs and runtime on the device; only what it lacks travels."""
     bench.announce(Step("push", job.device, title(job)))
+    shown_s = time.monotonic()
+
+    def progress(moved: int, total: int) -> None:
+        nonlocal shown_s
+        if time.monotonic() - shown_s > SHOW_EVERY_S:
+            shown_s = time.monotonic()
+            note = f"{format_bytes(moved)} of {format_bytes(total)}"
+            bench.announce(Step("push", job.device, title(job), note=note))
+
     folder = bench.artifacts.path(prepared.artifact.digest)
-    return site.session.place(prepared.artifact, folder, prepared.inputs, site.facts)
+    placed = site.session.place(prepared.artifact, folder, prepared.inputs, site.facts, progress)
+    if placed.removed:
+        bench.announce(Step("made room", job.device, _what_went(placed)))
+    return placed
+
+
+def _what_went(placed: Placed) -> str:
+    """What had to go for a push, in a few words."""
+    shown = [f"{kind} {name[:12]}" for kind, _, name in (each.what.partition("/") for each in placed.removed)]
+    freed = format_bytes(sum(each.freed_bytes for each in placed.removed))
+    more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
+    return f"({freed}): removed {', '.join(shown[:3])}{more}, used least recently"
 
 
 def check_on_device(

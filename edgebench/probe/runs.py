@@ -65,6 +65,15 @@ class RunFolder:
                 time.sleep(0.05)
 
 
+def is_held(path: str) -> bool:
+    """True for the run folder of a living session."""
+    descriptor = _hold(path)
+    if descriptor is None:
+        return os.path.isdir(path)
+    os.close(descriptor)
+    return False
+
+
 def _hold(path: str) -> Optional[int]:
     """A descriptor that locks the folder, or None when another session has it or it is gone."""
     try:

@@ -13,14 +13,16 @@ import sys
 import threading
 import time
 import traceback
-from typing import Callable, Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
 from . import check, conditions, facts, specs, wire
 from .child import Children
 from .lease import Lease
+from .room import FOLDERS
 from .runs import RunFolder
-from .store import NO_SPACE, Store
-from .wire import Json, Output, ProbeError
+from .store import Store, Wanted, probe_key
+from .uses import Uses
+from .wire import NO_SPACE, Json, Output, ProbeError
 
 PROTOCOL = 1
 MAX_WAITING = 8
@@ -34,6 +36,7 @@ OPS = {
     "conditions": "op_conditions",
     "versions": "op_versions",
     "have": "op_have",
+    "room": "op_room",
     "commit": "op_commit",
     "assemble": "op_assemble",
     "unpack": "op_unpack",
@@ -42,7 +45,7 @@ OPS = {
     "clean": "op_clean",
 }
 # `infer` needs no lease: the controller computes its references in many processes at once and times nothing
-LEASED = ("commit", "assemble", "unpack", "launch", "clean")
+LEASED = ("room", "commit", "assemble", "unpack", "launch", "clean")
 
 
 def main(work: str, silence_s: float) -> None:
@@ -73,7 +76,9 @@ class Session:
         self._run = RunFolder(work)
         self._children = Children(self._run.path, self._run.token)
         self._lease = Lease(work)
-        self._store = Store(work, self._program, self._run.whole)
+        self._uses = Uses(work, self._run.path)
+        self._uses.note(probe_key(self._program))
+        self._store = Store(work, self._program, self._run, self._uses)
 
     def serve(self) -> None:
         """Say hello, then answer requests one after another."""
@@ -104,6 +109,7 @@ class Session:
         self._lease.take(holder, check.number(request, "seconds", 1, MAX_LEASE_S))
         self._children.lock_descriptor = self._lease.descriptor
         self._run.remove_stale()
+        self._uses.begin_lease()
         return {}
 
     def op_facts(self, _request: Json, _number: int) -> Json:
@@ -120,8 +126,18 @@ class Session:
         return self._ask({"task": "versions", "spec": spec}, specs.VERSIONS_TIMEOUT_S, lambda _phase: None)
 
     def op_have(self, request: Json, _number: int) -> Json:
-        """Which files are missing."""
-        return self._store.have([check.file_entry(each) for each in check.items(request, "files")])
+        """Which files are missing, and which folders are there as a whole."""
+        folders = [_wanted(each) for each in check.items(request, "folders", default=[])]
+        listed = check.items(request, "files", default=[]) if folders else check.items(request, "files")
+        files = [check.file_entry(each) for each in listed]
+        return self._store.have(files, folders, self._lease.held)
+
+    def op_room(self, request: Json, _number: int) -> Json:
+        """Remove what was used least recently, so that more can be pushed."""
+        needed = check.whole(request, "needed_bytes", 0, check.MAX_FILE_BYTES)
+        quota = check.whole(request, "quota_bytes", 0, 1 << 60, None)
+        keep = {check.digest(each, "keep") for each in check.items(request, "keep", default=[])}
+        return self._store.make_room(needed, quota, keep)
 
     def op_commit(self, request: Json, _number: int) -> Json:
         """Verify an upload and keep it."""
@@ -130,10 +146,7 @@ class Session:
     def op_assemble(self, request: Json, _number: int) -> Json:
         """Make an artifact's folder."""
         digest = check.digest(request.get("digest"), "digest")
-        files = [
-            (check.relative(check.text(each, "path", limit=check.MAX_PATH)),) + check.file_entry(each)
-            for each in check.items(request, "files")
-        ]
+        files = _files(request)
         if not files:
             raise check.bad('"files" must not be empty')
         return self._store.assemble(digest, files, self._run.fresh("assemble"))
@@ -163,6 +176,7 @@ class Session:
 
     def _task(self, name: str, request: Json) -> Tuple[Json, float]:
         fields = check.table(request, "spec")
+        self._uses.note(*specs.units(fields, self._work))
         return {"task": name, "spec": specs.checked(fields, self._work)}, check.number(
             fields, "timeout_s", 0.1, 86400
         )
@@ -267,6 +281,22 @@ class Session:
                 self._output.send(last)
         finally:
             os._exit(status)
+
+
+def _files(fields: Json) -> List[Tuple[str, str, int]]:
+    """The files of a folder as (path, sha256, size)."""
+    return [
+        (check.relative(check.text(each, "path", limit=check.MAX_PATH)),) + check.file_entry(each)
+        for each in check.items(fields, "files")
+    ]
+
+
+def _wanted(fields: Json) -> Wanted:
+    """A folder that is asked for, with the files that it is made of."""
+    kind = check.text(fields, "kind")
+    if kind not in FOLDERS:
+        raise check.bad('"kind" must be one of %s' % ", ".join(FOLDERS))
+    return Wanted(kind, check.digest(fields.get("digest"), "digest"), _files(fields))
 
 
 def _failure(number: Optional[int], error: ProbeError) -> Json:

@@ -4,6 +4,7 @@ import os
 from typing import Any, Dict, List, Optional
 
 from . import check
+from .room import FOLDERS
 from .runtimes.base import RUNTIMES
 from .wire import Json, ProbeError
 
@@ -59,6 +60,21 @@ def bundle(fields: Any, work: str) -> Optional[str]:
         if error.message.endswith("is not there"):
             raise ProbeError("runtime_missing", error.message) from None
         raise
+
+
+def units(fields: Any, work: str) -> List[str]:
+    """The keys of the units of the work folder that a spec uses; its paths are not checked here."""
+    samples = check.items(fields, "samples", MAX_SAMPLES)
+    inputs = [each for sample in samples if isinstance(sample, list) for each in sample]
+    paths = [fields.get("artifact"), fields.get("bundle")]
+    paths += [each.get("path") for each in inputs if isinstance(each, dict)]
+    found = set()
+    for path in paths:
+        if isinstance(path, str) and path.startswith(work + os.sep):
+            parts = path[len(work) + 1 :].split(os.sep)[:2]
+            if len(parts) == 2 and parts[0] in FOLDERS and "\n" not in parts[1]:
+                found.add("/".join(parts))
+    return sorted(found)
 
 
 def _entry(fields: Any, artifact: str) -> Dict[str, str]:

@@ -3,50 +3,65 @@
 incoming/<sha256>.part   uploads          store/<sha256>      committed files, read-only
 artifacts/<digest>/      hard links       bundles/<digest>/   unpacked wheels
 probe/probe-<sha256>.pyz the probe itself, put there by the controller
+used.json, uses.lock     what was used when (uses.py), so that room can be made (room.py)
 """
 
 import contextlib
 import errno
 import hashlib
 import os
-import re
 import shutil
+import signal
 import stat
-import zipfile
-from typing import Callable, ContextManager, Iterator, List, Optional, Set, Tuple, Type
+import time
+from typing import Callable, List, NamedTuple, Optional, Set, Tuple
 
-from . import check
+from . import check, room
+from .runs import RunFolder
+from .uses import Uses
+from .wheels import Budget, conflicts, unzip
 from .wire import Json, ProbeError
 
 CHUNK_BYTES = 1 << 20
-MAX_BUNDLE_BYTES = 4 << 30
-MAX_BUNDLE_FILES = 200000
-MERGED = ("purelib", "platlib")  # of a wheel's .data folder; scripts and headers are of no use here
-DATA_FOLDER = re.compile(r"[^/]+\.data/([^/]+)/(.+)\Z")
+END_WRITERS_S = 1.0
 PARTS = ("incoming", "store", "artifacts", "bundles")
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+Wanted = NamedTuple("Wanted", [("kind", str), ("digest", str), ("files", List[Tuple[str, str, int]])])
 
 
 class Store:
-    """The files of one work folder. `program` is the running probe's own file, which `clean` spares.
+    """The files of one work folder. `program` is the running probe's own file, which nothing removes.
 
-    `whole` keeps scratch folders from being removed (in another thread) while one gets its final name.
+    Where a folder gets its final name or leaves it, `run.whole` keeps the session's end from coming between.
     """
 
-    def __init__(self, work: str, program: str, whole: Callable[[], ContextManager[None]]) -> None:
-        self._whole = whole
+    def __init__(self, work: str, program: str, run: RunFolder, uses: Uses) -> None:
+        self._run = run
+        self._uses = uses
         self._work = work
         self._program = program
         for part in PARTS:
             os.makedirs(os.path.join(work, part), mode=0o700, exist_ok=True)
 
-    def have(self, files: List[Tuple[str, int]]) -> Json:
-        """What of `files` [(sha256, size)] is missing, what of it arrived in part, and the room left."""
-        missing, partial = [], {}
-        for digest, size in files:
+    def have(self, files: List[Tuple[str, int]], folders: List[Wanted], leased: bool) -> Json:
+        """What of `files` [(sha256, size)] is missing, what of it arrived in part, and the room left.
+
+        Of `folders` those that are whole are named with their paths; the files of the others are asked for.
+        Who has the lease ends uploads that go on behind it, of a connection that was cut.
+        """
+        there, missing, partial = {}, [], {}
+        for wanted in folders:
+            path = self._whole_folder(wanted)
+            if path is None:
+                files = files + [(digest, size) for _, digest, size in wanted.files]
+            else:
+                there["%s/%s" % wanted[:2]] = path
+        for digest, size in dict.fromkeys(files):
             if _size(self._place("store", digest)) == size:
                 continue
             missing.append(digest)
+            if leased and _size(self._part(digest)) is not None:
+                end_writers(self._part(digest))
             arrived = self._arrived(digest, size)
             if arrived:
                 partial[digest] = arrived
@@ -55,7 +70,20 @@ class Store:
             "partial": partial,
             "free_bytes": free_bytes(self._work),
             "incoming": self._place("incoming"),
+            "folders": there,
         }
+
+    def _whole_folder(self, wanted: Wanted) -> Optional[str]:
+        """The path of a folder with everything in it, from now on in use; None where something lacks."""
+        path, key = self._place(*wanted[:2]), "%s/%s" % wanted[:2]
+
+        def is_whole() -> bool:
+            return os.path.isdir(path) if wanted.kind == "bundles" else self._is_whole(path, wanted.files)
+
+        if not is_whole():
+            return None
+        self._uses.note(key)
+        return path if is_whole() else None  # until the note stood, others could remove it
 
     def _arrived(self, digest: str, size: int) -> Optional[int]:
         part = self._part(digest)
@@ -88,12 +116,12 @@ class Store:
     def assemble(self, digest: str, files: List[Tuple[str, str, int]], scratch: str) -> Json:
         """The folder of an artifact: hard links into the store, named by `files` [(path, sha256, size)]."""
         final = self._place("artifacts", digest)
-        if self._is_whole(final, files):
+        if self._whole_folder(Wanted("artifacts", digest, files)) is not None:
             return {"path": final}
         self._check_stored([(each, size) for _, each, size in files])
         for path, each, _ in files:
             target = os.path.join(scratch, *path.split("/"))
-            with _conflicts(path):
+            with conflicts(path):
                 os.makedirs(os.path.dirname(target), exist_ok=True)
                 _link(self._place("store", each), target)
         self._publish(scratch, final)
@@ -107,7 +135,7 @@ class Store:
     ) -> Json:
         """The folder of a bundle: the wheels side by side, byte-compiled by `compile_folder(new, final)`."""
         final = self._place("bundles", digest)
-        if os.path.isdir(final):
+        if self._whole_folder(Wanted("bundles", digest, [])) is not None:
             return {"path": final}
         self._check_stored([(wheel, None) for wheel in wheels])
         budget = Budget(free_bytes(self._work))
@@ -119,26 +147,55 @@ class Store:
         self._publish(scratch, final)
         return {"path": final}
 
-    def clean(self, keep: Set[str]) -> Json:
-        """Remove what is not named in `keep`; the bytes that this freed."""
-        freed = 0
-        for part in ("artifacts", "bundles"):
-            for name in os.listdir(self._place(part)):
-                freed += 0 if name in keep else remove(self._place(part, name))
-        for name in os.listdir(self._place("store")):
-            path = self._place("store", name)
-            if name not in keep and os.lstat(path).st_nlink == 1:  # more links: a kept artifact has it
-                freed += remove(path)
-        freed += sum(remove(self._place("incoming", name)) for name in os.listdir(self._place("incoming")))
-        return {"freed_bytes": freed + self._clean_probes()}
+    def make_room(self, needed: int, quota: Optional[int], keep: Set[str]) -> Json:
+        """What was removed so that `needed` more bytes fit: into the free space, and into the quota.
 
-    def _clean_probes(self) -> int:
-        folder = self._place("probe")
-        names = os.listdir(folder) if os.path.isdir(folder) else []
-        paths = [os.path.join(folder, name) for name in names]
-        return sum(
-            remove(path) for path in paths if os.path.realpath(path) != os.path.realpath(self._program)
-        )
+        `quota` None is half of what the disk could give us, and gives way to what is in use; 0 is none.
+        `keep` are files of the store and uploads that are wanted. ProbeError `no_space` where it cannot be.
+        """
+        with self._uses.still():
+            units = room.read(self._work, self._uses.last())
+            used, free = room.used_bytes(units), free_bytes(self._work)
+            limit = (used + free) // 2 if quota is None else quota
+            spared = self._uses.own() | self._uses.others() | self._keys_of(keep)
+            spared |= {
+                unit.key for unit in units if unit.key.startswith("probe/") and unit.key.endswith(".part")
+            }
+            for_disk, for_quota = needed - free, used + needed - limit if limit else 0
+            chosen = room.choose(units, spared, max(for_disk, for_quota))
+            if chosen is None and quota is None:
+                chosen = room.choose(units, spared, for_disk)
+            if chosen is None:
+                raise _no_room(needed, free, used, quota if quota and for_quota > for_disk else None)
+            removed = [{"what": unit.key, "freed_bytes": self._discard(unit.key)} for unit in chosen]
+        return {"removed": removed, "free_bytes": free_bytes(self._work)}
+
+    def clean(self, keep: Set[str]) -> Json:
+        """Remove what neither `keep` nor another living session holds; the bytes that this freed."""
+        with self._uses.still():
+            units = room.read(self._work, {})
+            spared = self._uses.others() | self._keys_of(keep)
+            kept = {inode for unit in units if unit.key in spared for inode in unit.files}
+            # a file of the store that a kept artifact has frees nothing, and saves an upload
+            gone = [
+                unit.key
+                for unit in units
+                if unit.key not in spared and not (unit.key.startswith("store/") and kept & set(unit.files))
+            ]
+            return {"freed_bytes": sum(self._discard(key) for key in gone)}
+
+    def _keys_of(self, digests: Set[str]) -> Set[str]:
+        """The keys of everything named by one of the digests, and of the running probe."""
+        keys = {"%s/%s" % (kind, digest) for digest in digests for kind in room.FOLDERS + ("store",)}
+        keys |= {"incoming/%s.part" % digest for digest in digests}
+        return keys | {probe_key(self._program)}
+
+    def _discard(self, key: str) -> int:
+        """Remove a unit, which is never there in part under its name; the bytes that this freed."""
+        grave = os.path.join(self._run.fresh("discarded"), "unit")
+        with self._run.whole():
+            os.rename(self._place(*key.split("/")), grave)
+        return remove(grave)
 
     def _check_stored(self, files: List[Tuple[str, Optional[int]]]) -> None:
         for digest, size in files:
@@ -147,12 +204,13 @@ class Store:
                 raise check.bad("the store has no file %s of the right size: push it first" % digest)
 
     def _publish(self, folder: str, final: str) -> None:
-        with self._whole():
+        with self._run.whole():
             sync_folder(folder)
             if os.path.isdir(final):  # incomplete: its files were removed or changed by hand
                 remove(final)
             os.rename(folder, final)
         sync_folder(os.path.dirname(final))
+        self._uses.note(os.path.relpath(final, self._work))
 
     def _part(self, digest: str) -> str:
         return self._place("incoming", digest + ".part")
@@ -161,94 +219,49 @@ class Store:
         return os.path.join(self._work, *names)
 
 
-class Budget:
-    """What unpacking may use: bytes really written and entries, over all wheels of a bundle."""
-
-    def __init__(self, free: int) -> None:
-        self._free = free
-        self._bytes = MAX_BUNDLE_BYTES
-        self._files = MAX_BUNDLE_FILES
-
-    def plan(self, entries: List[zipfile.ZipInfo]) -> None:
-        """Check what an archive claims, before anything is written."""
-        self._files -= len(entries)
-        claimed = sum(entry.file_size for entry in entries)
-        if self._files < 0 or claimed > self._bytes:
-            raise _too_much()
-        if claimed > self._free:
-            raise ProbeError("no_space", "unpacking needs %d bytes, %d are free" % (claimed, self._free))
-
-    def spend(self, count: int) -> None:
-        """Count bytes as they are written: what an archive claims need not be true."""
-        self._bytes -= count
-        self._free -= count
-        if self._bytes < 0:
-            raise _too_much()
+def probe_key(program: str) -> str:
+    """The key of a probe's own file among the units of its work folder."""
+    return "probe/" + os.path.basename(program)
 
 
-def _too_much() -> ProbeError:
-    limits = (MAX_BUNDLE_BYTES >> 30, MAX_BUNDLE_FILES)
-    return ProbeError("corrupt", "the wheels hold more than %d GiB or %d files" % limits)
+def _no_room(needed: int, free: int, used: int, quota: Optional[int]) -> ProbeError:
+    what = "%s are to be pushed and unpacked" % _mib(needed)
+    if quota is None:
+        text = "disk full: %s, %s are free" % (what, _mib(free))
+    else:
+        text = "over the quota: %s, and the work folder holds %s of %s" % (what, _mib(used), _mib(quota))
+    return ProbeError("no_space", text + "; nothing is left there that is not in use")
 
 
-def unzip(archive: str, folder: str, budget: Budget) -> None:
-    """Unpack one wheel into `folder`; ProbeError `corrupt` for damage, links and names that lead outside."""
-    try:
-        with zipfile.ZipFile(archive) as wheel:
-            entries = [entry for entry in wheel.infolist() if not entry.filename.endswith("/")]
-            budget.plan(entries)
-            for entry in entries:
-                path = _wheel_path(entry)
-                if path is not None:
-                    _extract(wheel, entry, os.path.join(folder, *path.split("/")), budget)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib_error()) as error:
-        raise ProbeError("corrupt", "a wheel cannot be unpacked: %s" % error) from error
+def _mib(count: int) -> str:
+    return "%.1f MiB" % (count / 1048576.0)
 
 
-def zlib_error() -> Type[Exception]:
-    """zlib's own exception; zipfile lets it through."""
-    import zlib
+def end_writers(path: str) -> None:
+    """Kill the processes that have this upload open, and wait until they are gone.
 
-    return zlib.error
-
-
-def _wheel_path(entry: zipfile.ZipInfo) -> Optional[str]:
-    """Where an entry goes, or None for what is left out; ProbeError for one that must not be."""
-    name = entry.filename
-    try:
-        check.relative(name, "a wheel's entry")
-    except ProbeError as error:
-        raise ProbeError("corrupt", error.message) from None
-    if stat.S_ISLNK(entry.external_attr >> 16):
-        raise ProbeError("corrupt", 'the wheel\'s entry "%s" is a link' % name)
-    data = DATA_FOLDER.match(name)
-    if data is None:
-        return name
-    return data.group(2) if data.group(1) in MERGED else None
+    Where there is no /proc nothing is known of them; a damaged upload is then found by its hash.
+    """
+    deadline = time.monotonic() + END_WRITERS_S
+    while time.monotonic() < deadline:
+        writers = _writers(path)
+        if not writers:
+            return
+        for pid in writers:
+            with contextlib.suppress(OSError):  # gone
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
 
 
-def _extract(wheel: zipfile.ZipFile, entry: zipfile.ZipInfo, target: str, budget: Budget) -> None:
-    with _conflicts(entry.filename):
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        with wheel.open(entry) as source, open(target, "wb") as file:
-            while True:
-                chunk = source.read(CHUNK_BYTES)
-                if not chunk:
-                    break
-                budget.spend(len(chunk))
-                file.write(chunk)
-    os.chmod(target, 0o644 | (entry.external_attr >> 16) & 0o111)
-
-
-@contextlib.contextmanager
-def _conflicts(path: str) -> Iterator[None]:
-    """A name that is both a file and a folder is the sender's mistake."""
-    try:
-        yield
-    except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        raise ProbeError(
-            "corrupt", 'the path "%s" is there twice, or both a file and a folder' % path
-        ) from None
+def _writers(path: str) -> List[int]:
+    found = []
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else []:
+        if name.isdigit() and int(name) != os.getpid():
+            folder = "/proc/%s/fd" % name
+            with contextlib.suppress(OSError):  # somebody else's process, or gone
+                if any(os.readlink(os.path.join(folder, each)) == path for each in os.listdir(folder)):
+                    found.append(int(name))
+    return found
 
 
 def _link(source: str, target: str) -> None:

@@ -1,5 +1,6 @@
 """Messages: one JSON object a line, ASCII, bounded; and the failure that every part of the probe raises."""
 
+import errno
 import json
 import os
 import sys
@@ -10,6 +11,7 @@ Json = Dict[str, Any]
 MAX_LINE_BYTES = 16 << 20
 MAX_INTEGER_DIGITS = 32
 TAIL_BYTES = 16 << 10
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ProbeError(Exception):

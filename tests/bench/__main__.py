@@ -5,6 +5,7 @@ Prints the table and keeps it in docs/benchmarks.md with the date and the comman
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import platform
@@ -13,10 +14,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import edgebench
 from edgebench.convert.run import Limits
@@ -26,7 +28,9 @@ from edgebench.pipeline import Cell, Prepared, Workbench, prepare
 from edgebench.records import Device, Workload
 from edgebench.tools import find_pnnx, install_pnnx
 from tests.bench.coreml import interpreter_against_inference, onnx2coreml
+from tests.bench.fleets import real_devices, simulated_devices
 from tests.bench.measure import Figure, Line, Ratio, paired, peak_bytes, python, run, wall_s
+from tests.bench.push import pushing
 
 HERE = Path(__file__).parent
 DEMO = Path(edgebench.__file__).parent / "demo"
@@ -36,6 +40,16 @@ LOOP_PAIRS = 9
 CONVERT_PAIRS = 5
 CONVERT_LIMITS = {"ncnn": 1.25, "openvino": 1.25, "coreml": 1.5}
 BARE_TOOLS = {"coreml": "onnx2coreml"}  # where it is not the runtime's own
+PARTS = ("runtimes", "push", "fleets")
+
+
+class Sizes(NamedTuple):
+    """How much is measured; anything but the plain sizes is a quick look, and the table is not kept."""
+
+    only: str | None = None
+    push_mb: int = 100
+    devices: int = 100
+    simulated: int = 1000
 
 
 class Bench(SimpleNamespace):
@@ -52,7 +66,7 @@ def opened() -> Iterator[Bench]:
     with tempfile.TemporaryDirectory(prefix="edgebench-bench-") as folder:
         home = Path(folder) / "home"
         home.mkdir()
-        _take_pnnx(home)
+        _take_tools(home)
         bench = Workbench(home, limits=Limits())
         device = Device(name="local", target="", transport="local", work_dir=str(Path(folder) / "device"))
         session = open_session(device, home=home, lease=Lease(run="bench", purpose="make bench"))
@@ -63,10 +77,13 @@ def opened() -> Iterator[Bench]:
             bench.close()
 
 
-def _take_pnnx(home: Path) -> None:
-    """pnnx in the bench's home: copied where it is installed already, else downloaded."""
+def _take_tools(home: Path) -> None:
+    """pnnx and runtimes for devices in the bench's home: copied where they are already, else downloaded."""
     from edgebench.settings import load
 
+    bundles = load(Path(), os.environ).home / "bundles"
+    if bundles.is_dir():
+        shutil.copytree(bundles, home / "bundles")
     try:
         installed = find_pnnx(load(Path(), os.environ).home)
         shutil.copytree(installed.parent, home / "tools" / installed.parent.name)
@@ -264,23 +281,34 @@ def unchanged_push(bench: Bench) -> Figure:
 # --- the table ----------------------------------------------------------------------------------
 
 
-def lines() -> Iterator[Line]:
-    """Every benchmark, one after the other."""
+def lines(sizes: Sizes) -> Iterator[Line]:
+    """Every benchmark, one after the other, or those of one part."""
+    with opened() as bench:
+        if sizes.only in (None, "runtimes"):
+            yield from runtimes(bench)
+        if sizes.only in (None, "push"):
+            yield unchanged_push(bench)
+            yield from pushing(bench.bench, sizes.push_mb, DEMO / "digits.onnx")
+        if sizes.only in (None, "fleets"):
+            yield from simulated_devices(bench.home, sizes.simulated, DEMO / "digits.onnx")
+            yield from real_devices(bench.home, sizes.devices, DEMO / "digits.onnx")
+
+
+def runtimes(bench: Bench) -> Iterator[Line]:
+    """The probe, the command line, and each conversion."""
     from tests.bench.calibration import calibration_against_inference
     from tests.bench.networks import resnet18
 
-    with opened() as bench:
-        network = resnet18(bench.home / "resnet18.onnx")
-        yield probe_against_bare_loop(bench, "onnxruntime")
-        yield probe_against_bare_loop(bench, "ncnn")
-        yield help_against_click()
-        yield controller_memory(bench)
-        for runtime in CONVERT_LIMITS:
-            yield from conversion(bench, runtime, network)
-        yield interpreter_against_inference(bench.bench, network)
-        yield calibration_against_inference(bench.home, network)
-        yield preflight_against_loading(bench)
-        yield unchanged_push(bench)
+    network = resnet18(bench.home / "resnet18.onnx")
+    yield probe_against_bare_loop(bench, "onnxruntime")
+    yield probe_against_bare_loop(bench, "ncnn")
+    yield help_against_click()
+    yield controller_memory(bench)
+    for runtime in CONVERT_LIMITS:
+        yield from conversion(bench, runtime, network)
+    yield interpreter_against_inference(bench.bench, network)
+    yield calibration_against_inference(bench.home, network)
+    yield preflight_against_loading(bench)
 
 
 def row(line: Line) -> tuple[str, ...]:
@@ -317,14 +345,27 @@ def markdown(rows: list[tuple[str, ...]]) -> str:
 
 def main() -> int:
     """Run everything, print and keep the table; 1 when a figure is not reached."""
+    sizes = _sizes(sys.argv[1:])
     rows, failed = [], False
-    for line in lines():
+    for line in lines(sizes):
         cells = row(line)
         rows.append(cells)
         failed = failed or not line.holds
         print("  ".join(cells), flush=True)
-    DOCUMENT.write_text(markdown(rows), encoding="utf-8")
+    if sizes == Sizes():
+        DOCUMENT.write_text(markdown(rows), encoding="utf-8")
     return 1 if failed else 0
+
+
+def _sizes(arguments: Sequence[str]) -> Sizes:
+    plain = Sizes()
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=main.__doc__)
+    parser.add_argument("--only", choices=PARTS, help="one part; the table is not kept then")
+    parser.add_argument("--push-mb", type=int, default=plain.push_mb, help="the file that is pushed, MB")
+    parser.add_argument("--devices", type=int, default=plain.devices, help="real sshd at the same time")
+    parser.add_argument("--simulated", type=int, default=plain.simulated, help="simulated devices")
+    given = parser.parse_args(arguments)
+    return Sizes(given.only, given.push_mb, given.devices, given.simulated)
 
 
 if __name__ == "__main__":

@@ -101,3 +101,9 @@ PEAK = "\nprint([l.split()[1] for l in open('/proc/self/status') if l.startswith
 def peak_bytes(script: str, **environment: str) -> int:
     """The high-water mark of resident memory of a Python script in a process of its own."""
     return int(run(python("-c", script + PEAK), **environment).split()[-1]) * 1024
+
+
+def resident_bytes() -> int:
+    """The resident memory of this process now."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

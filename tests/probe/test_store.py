@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from edgebench.probe import store as probe_store
+from edgebench.probe import wheels
 from edgebench.probe.wire import ProbeError
 from tests.probe.harness import DEADLINE_S, Probe, files_below, sha256, wheel
 
@@ -212,15 +212,15 @@ def entries(count: int, size: int) -> list[zipfile.ZipInfo]:
 
 def test_absurd_wheels_are_refused_before_and_while_writing() -> None:
     with pytest.raises(ProbeError, match="4 GiB") as too_big:
-        probe_store.Budget(1 << 60).plan(entries(5, 1 << 30))
+        wheels.Budget(1 << 60).plan(entries(5, 1 << 30))
     assert too_big.value.kind == "corrupt"
     with pytest.raises(ProbeError) as too_many:
-        probe_store.Budget(1 << 60).plan(entries(1, 0) * 200001)
+        wheels.Budget(1 << 60).plan(entries(1, 0) * 200001)
     assert too_many.value.kind == "corrupt"
     with pytest.raises(ProbeError) as no_room:
-        probe_store.Budget(1000).plan(entries(1, 1001))
+        wheels.Budget(1000).plan(entries(1, 1001))
     assert no_room.value.kind == "no_space"
-    lying = probe_store.Budget(1 << 60)
+    lying = wheels.Budget(1 << 60)
     lying.plan(entries(1, 1))
     with pytest.raises(ProbeError) as liar:
         lying.spend((4 << 30) + 1)

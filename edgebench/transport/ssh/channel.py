@@ -6,10 +6,10 @@ import contextlib
 import selectors
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from edgebench.errors import DeviceError
-from edgebench.transport.base import CHUNK_BYTES, OUTPUT_GRACE_S, Deadline, Tail
+from edgebench.transport.base import CHUNK_BYTES, OUTPUT_GRACE_S, Deadline, Sink, Tail
 from edgebench.transport.ssh.base import SLACK_S, Link
 
 if TYPE_CHECKING:
@@ -139,20 +139,13 @@ class SshChannel:
         )
 
 
-class Sink(Protocol):
-    """Takes a stream piece by piece."""
-
-    def add(self, data: bytes) -> None:
-        """Take one piece."""
-
-
 class Exchange:
     """Feeds a command's stdin and drains both outputs in one loop, so that neither side blocks the other."""
 
     def __init__(self, channel: paramiko.Channel, stdin: Iterator[bytes], stdout: Sink, stderr: Sink) -> None:
         self._channel = channel
         self._stdin = stdin
-        self._pending = b""
+        self._pending = memoryview(b"")
         self._feeding = True
         self._stdout = stdout
         self._stderr = stderr
@@ -186,13 +179,14 @@ class Exchange:
 
     def _feed(self) -> None:
         """Send one piece of stdin, or end it; waits at most a slice for the other side to take it."""
-        self._pending = self._pending or next(self._stdin, b"")
+        self._pending = self._pending or memoryview(next(self._stdin, b""))
         if not self._pending:
             self._feeding = False
             self._channel.shutdown_write()
             return
         try:
-            self._pending = self._pending[self._channel.send(self._pending) :]
+            sent = self._channel.send(self._pending)  # type: ignore[arg-type]  # it takes memory as it is
+            self._pending = self._pending[sent:]
         except TimeoutError:
             return
         except OSError:
