@@ -70,7 +70,7 @@ ENTRIES = {
     "edgebench.convert.tensorrt": "the converter: prepare, preflight, second opinion and plan, in this order",
     "edgebench.convert.tensorrt.preflight": "puts the rules about operators and about Q and DQ together",
     "edgebench.convert.tensorrt.prepare": "puts the rewritings together",
-    "edgebench.transport.ssh": "the SSH transport over reach, auth and channel",
+    "edgebench.transport.ssh": "the SSH transport over reach, auth, channel and transfer",
 }
 
 # What every sibling may import, by package: `base`, or where two words say more than one.

@@ -128,6 +128,13 @@ class Deadline:
         return time.monotonic() >= self._end_s
 
 
+class Sink(Protocol):
+    """Takes a stream piece by piece."""
+
+    def add(self, data: bytes) -> None:
+        """Take one piece."""
+
+
 class Tail:
     """The last bytes of a stream that nobody reads in full."""
 

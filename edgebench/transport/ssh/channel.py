@@ -6,10 +6,10 @@ import contextlib
 import selectors
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from edgebench.errors import DeviceError
-from edgebench.transport.base import CHUNK_BYTES, OUTPUT_GRACE_S, Deadline, Tail
+from edgebench.transport.base import CHUNK_BYTES, OUTPUT_GRACE_S, Deadline, Sink, Tail
 from edgebench.transport.ssh.base import SLACK_S, Link
 
 if TYPE_CHECKING:
@@ -137,13 +137,6 @@ class SshChannel:
             detail=self.stderr_tail(),
             retryable=True,
         )
-
-
-class Sink(Protocol):
-    """Takes a stream piece by piece."""
-
-    def add(self, data: bytes) -> None:
-        """Take one piece."""
 
 
 class Exchange:
