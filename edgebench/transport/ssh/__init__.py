@@ -106,7 +106,7 @@ class SshTransport:
 
     def open(self, argv: Sequence[str]) -> Channel:
         """A channel to the started process."""
-        with self.operation(f"starting {named(argv)}", self._timeouts.channel_s) as link:
+        with self._operation(f"starting {named(argv)}", self._timeouts.channel_s) as link:
             return SshChannel(self._device.name, link, self._start(link, argv))
 
     def put(
@@ -117,17 +117,16 @@ class SshTransport:
         offset: int = 0,
         progress: Callable[[int], None] | None = None,
     ) -> int:
-        """Bytes moved; see `Transport.put`. By SFTP, or through `cat` where the device has no SFTP server."""
+        """Bytes moved; see `Transport.put`."""
         return self._transfers.put(source, destination, offset=offset, progress=progress)
 
     def get(self, source: str, destination: Path, *, max_bytes: int) -> int:
-        """Bytes moved; see `Transport.get`. Through `cat`: it is faster than SFTP and always there."""
+        """Bytes moved; see `Transport.get`."""
         return self._transfers.get(source, destination, max_bytes=max_bytes)
 
     def close(self) -> None:
         """Close the connection and everything opened over it; never raises."""
         link, self._link = self._link, None
-        self._transfers.forget()
         if link is not None:
             link.close()
 
@@ -140,9 +139,10 @@ class SshTransport:
         stdin: Iterator[bytes],
         stdout: Sink,
         stderr: Sink,
+        what: str | None = None,
     ) -> int:
-        """The exit status of a command whose output went to the sinks."""
-        with self.operation(f"running {named(argv)}", deadline.limit_s) as link:
+        """The exit status of a command whose output went to the sinks; `what`: how messages call it."""
+        with self._operation(what or f"running {named(argv)}", deadline.limit_s) as link:
             channel = self._start(link, argv)
             try:
                 status = Exchange(channel, stdin, stdout, stderr).finish(deadline)
@@ -152,7 +152,7 @@ class SshTransport:
                 channel.close()
             if status is None:
                 raise DeviceError(
-                    f"{self._device.name}: {named(argv)} did not end within {deadline.limit_s:g} s",
+                    f"{self._device.name}: {what or named(argv)} did not end within {deadline.limit_s:g} s",
                     hint="the board may be overloaded or hung; look at it, then run again",
                 )
             if status == -1 and not channel.eof_received:
@@ -169,7 +169,7 @@ class SshTransport:
     # --- errors ---
 
     @contextlib.contextmanager
-    def operation(self, what: str, limit_s: float) -> Iterator[Link]:
+    def _operation(self, what: str, limit_s: float) -> Iterator[Link]:
         """The link, watched until the operation ends; all errors of the library come out as DeviceError."""
         link = self._link
         if link is None:

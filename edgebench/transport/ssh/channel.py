@@ -145,7 +145,7 @@ class Exchange:
     def __init__(self, channel: paramiko.Channel, stdin: Iterator[bytes], stdout: Sink, stderr: Sink) -> None:
         self._channel = channel
         self._stdin = stdin
-        self._pending = b""
+        self._pending = memoryview(b"")
         self._feeding = True
         self._stdout = stdout
         self._stderr = stderr
@@ -179,13 +179,14 @@ class Exchange:
 
     def _feed(self) -> None:
         """Send one piece of stdin, or end it; waits at most a slice for the other side to take it."""
-        self._pending = self._pending or next(self._stdin, b"")
+        self._pending = self._pending or memoryview(next(self._stdin, b""))
         if not self._pending:
             self._feeding = False
             self._channel.shutdown_write()
             return
         try:
-            self._pending = self._pending[self._channel.send(self._pending) :]
+            sent = self._channel.send(self._pending)  # type: ignore[arg-type]  # it takes memory as it is
+            self._pending = self._pending[sent:]
         except TimeoutError:
             return
         except OSError:

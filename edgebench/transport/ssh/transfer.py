@@ -1,13 +1,17 @@
-"""Files to and from a device: by SFTP, or through `cat` where there is no SFTP server."""
+"""Files to and from a device, through `cat`: it is wherever a shell is, and SFTP is not.
+
+It is also the fastest with paramiko (docs/benchmarks.md has it beside scp): no answers come while it takes
+data, where each answer of SFTP costs this computer's Python a switch of threads. And it says what went wrong.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 from edgebench.errors import DeviceError
 from edgebench.transport.base import (
@@ -24,12 +28,31 @@ from edgebench.transport.base import (
     unwritable,
     wrong_offset,
 )
-from edgebench.transport.ssh.base import Link, Timeouts
-
-if TYPE_CHECKING:
-    import paramiko
+from edgebench.transport.ssh.base import Timeouts
 
 _DIAGNOSE_S = 20.0
+_SAID = re.compile(rb"^edgebench:(\d{1,19})\s*$", re.MULTILINE)
+_PIECE_BYTES = 1 << 18  # of an upload: what progress is told in
+WRONG_OFFSET = 93  # the exit status of TAKE for a file that is not as long as it was said to be
+
+# `stat` first: some `wc` read the whole file. The mark stands apart from what a login script prints.
+SIZE = """\
+size=$(stat -L -c %s -- "$1" 2>/dev/null || wc -c < "$1") && echo "edgebench:$((size))"
+"""
+
+# Takes stdin as the file $1 from byte $2 on, and says its size; one command, so that little is waited for.
+TAKE = f"""\
+size() {{
+{SIZE}}}
+if [ "$2" -gt 0 ]; then
+    said=$(size "$1") || exit 1
+    [ "$said" = "edgebench:$2" ] || {{ echo "$said"; exit {WRONG_OFFSET}; }}
+    cat >> "$1" || exit
+else
+    cat > "$1" || exit
+fi
+size "$1"
+"""
 
 
 class Host(Protocol):
@@ -43,13 +66,16 @@ class Host(Protocol):
     def timeouts(self) -> Timeouts:
         """How long each step may take."""
 
-    def operation(self, what: str, limit_s: float) -> AbstractContextManager[Link]:
-        """The link, watched until the operation ends; every error comes out as a DeviceError."""
-
     def execute(
-        self, argv: Sequence[str], deadline: Deadline, stdin: Iterator[bytes], stdout: Sink, stderr: Sink
+        self,
+        argv: Sequence[str],
+        deadline: Deadline,
+        stdin: Iterator[bytes],
+        stdout: Sink,
+        stderr: Sink,
+        what: str | None = None,
     ) -> int:
-        """The exit status of a command whose output went to the sinks."""
+        """The exit status of a command whose output went to the sinks; `what`: how messages call it."""
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> Completed:
         """What a short command left."""
@@ -60,12 +86,6 @@ class Transfers:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._sftp: paramiko.SFTPClient | None = None
-        self._sftp_refused = False
-
-    def forget(self) -> None:
-        """The connection is gone, and its SFTP session with it."""
-        self._sftp, self._sftp_refused = None, False
 
     def put(
         self,
@@ -78,23 +98,22 @@ class Transfers:
         """Bytes moved; see `Transport.put`."""
         size_bytes = check_offset(source, offset)
         upload = _Upload(source, destination, offset, size_bytes, progress or _no_progress)
-        sftp = self._sftp_client()
         try:
-            if sftp is None:
-                return self._put_by_cat(upload)
-            return self._put_by_sftp(sftp, upload)
+            return self._put(upload)
         except _RefusedError as error:
             raise self._explain_refusal(upload, error) from error
 
     def get(self, source: str, destination: Path, *, max_bytes: int) -> int:
-        """Bytes moved; see `Transport.get`. Through `cat`: it is faster than SFTP and always there."""
+        """Bytes moved; see `Transport.get`."""
         partial = destination.with_name(destination.name + ".part")
         try:
             with partial.open("wb") as file:
                 download = _Download(self._host.name, source, file, max_bytes)
                 errors = Bounded(1 << 12)
                 deadline = Deadline(self._host.timeouts.transfer_s(max_bytes))
-                status = self._host.execute(["cat", "--", source], deadline, iter(()), download, errors)
+                what = f"fetching {os.path.basename(source)}"
+                argv = ["cat", "--", source]
+                status = self._host.execute(argv, deadline, iter(()), download, errors, what)
             if status != 0:
                 raise DeviceError(f"{self._host.name}: cannot read {source}: {_last_line(errors.value())}")
             partial.replace(destination)
@@ -104,89 +123,26 @@ class Transfers:
             partial.unlink(missing_ok=True)
         return download.moved
 
-    def _sftp_client(self) -> paramiko.SFTPClient | None:
-        """The SFTP session of this connection, opened once; None where the device has no SFTP server."""
-        if self._sftp is None and not self._sftp_refused:
-            with self._host.operation("starting SFTP", self._host.timeouts.channel_s) as link:
-                self._sftp = self._open_sftp(link)
-                self._sftp_refused = self._sftp is None
-        return self._sftp
-
-    def _open_sftp(self, link: Link) -> paramiko.SFTPClient | None:
-        import paramiko
-
-        channel = link.transport.open_session(timeout=self._host.timeouts.channel_s)
-        try:
-            channel.invoke_subsystem("sftp")
-            return paramiko.SFTPClient(channel)
-        except (paramiko.SSHException, paramiko.SFTPError, EOFError):
-            channel.close()
-            if not link.settled_alive():
-                raise
-            return None
-
-    def _put_by_sftp(self, sftp: paramiko.SFTPClient, upload: _Upload) -> int:
-        with self._host.operation(upload.what, self._host.timeouts.transfer_s(upload.left_bytes)) as link:
-            try:
-                return self._write(sftp, upload)
-            except OSError as error:
-                self._drop_sftp(link)
-                if not link.settled_alive():
-                    raise
-                raise _RefusedError(error.strerror or str(error)) from error
-            except BaseException:
-                self._drop_sftp(link)
-                raise
-
-    def _write(self, sftp: paramiko.SFTPClient, upload: _Upload) -> int:
-        if upload.offset:
-            self._check_there(upload, sftp.stat(upload.destination).st_size or 0)
-        moved = 0
-        file = sftp.open(upload.destination, "r+b" if upload.offset else "wb")
-        try:
-            file.seek(upload.offset)
-            file.set_pipelined(True)
-            for piece in read_chunks(upload.source, upload.offset):
-                file.write(piece)
-                moved += len(piece)
-                upload.progress(len(piece))
-        finally:
-            file.set_pipelined(False)  # closing must not wait for answers that may never come
-            file.close()
-        self._check_all_there(upload, moved, sftp.stat(upload.destination).st_size or 0)
-        return moved
-
-    def _drop_sftp(self, link: Link) -> None:
-        """Forget an SFTP session in which answers may still be on their way."""
-        sftp, self._sftp = self._sftp, None
-        if sftp is not None and link.alive:
-            sftp.close()
-
-    def _put_by_cat(self, upload: _Upload) -> int:
-        if upload.offset:
-            self._check_there(upload, self._size_there(upload.destination))
-        script = 'cat >> "$1"' if upload.offset else 'cat > "$1"'
+    def _put(self, upload: _Upload) -> int:
         counted = _Counted(upload)
-        errors = Bounded(1 << 12)
+        output, errors = Bounded(1 << 16), Bounded(1 << 12)
         deadline = Deadline(self._host.timeouts.transfer_s(upload.left_bytes))
-        status = self._host.execute(
-            ["sh", "-c", script, "sh", upload.destination], deadline, iter(counted), Bounded(0), errors
-        )
-        if status != 0:
+        argv = ["sh", "-c", TAKE, "sh", upload.destination, str(upload.offset)]
+        status = self._host.execute(argv, deadline, iter(counted), output, errors, upload.what)
+        there_bytes = _said_size(output.value())
+        if status == WRONG_OFFSET and there_bytes is not None:
+            raise wrong_offset(self._host.name, upload.destination, upload.offset, there_bytes)
+        if status != 0 or there_bytes is None:
             raise _RefusedError(_last_line(errors.value()))
-        self._check_all_there(upload, counted.moved, self._size_there(upload.destination))
+        self._check_all_there(upload, counted.moved, there_bytes)
         return counted.moved
 
     def _size_there(self, path: str) -> int:
-        done = self._host.run(["sh", "-c", 'wc -c < "$1"', "sh", path], timeout_s=_DIAGNOSE_S)
-        text = done.stdout.decode("ascii", "replace").strip()
-        if done.status != 0 or not text.isdecimal():
+        done = self._host.run(["sh", "-c", SIZE, "sh", path], timeout_s=_DIAGNOSE_S)
+        there_bytes = _said_size(done.stdout)
+        if done.status != 0 or there_bytes is None:
             raise _RefusedError(_last_line(done.stderr))
-        return int(text)
-
-    def _check_there(self, upload: _Upload, there_bytes: int) -> None:
-        if there_bytes != upload.offset:
-            raise wrong_offset(self._host.name, upload.destination, upload.offset, there_bytes)
+        return there_bytes
 
     def _check_all_there(self, upload: _Upload, moved: int, there_bytes: int) -> None:
         if there_bytes == upload.offset + moved:
@@ -196,7 +152,7 @@ class Transfers:
         raise cut_short(self._host.name, upload.destination, upload.offset + moved, there_bytes)
 
     def _explain_refusal(self, upload: _Upload, refused: _RefusedError) -> DeviceError:
-        """SFTP names neither a full disk nor anything else, so ask the device what is wrong."""
+        """What the device said may be in any language, so ask it for numbers."""
         try:
             there_bytes = self._size_there(upload.destination)
         except _RefusedError:
@@ -253,7 +209,7 @@ class _Counted:
         self.moved = 0
 
     def __iter__(self) -> Iterator[bytes]:
-        for piece in read_chunks(self._upload.source, self._upload.offset):
+        for piece in read_chunks(self._upload.source, self._upload.offset, _PIECE_BYTES):
             yield piece
             self.moved += len(piece)
             self._upload.progress(len(piece))
@@ -286,3 +242,9 @@ def _no_progress(_moved: int) -> None:
 def _last_line(output: bytes) -> str:
     lines = output.decode("utf-8", "replace").strip().splitlines()
     return lines[-1].strip() if lines else "no reason given"
+
+
+def _said_size(output: bytes) -> int | None:
+    """The size in the output of SIZE or TAKE, or None where it says none."""
+    said = _SAID.findall(output)
+    return int(said[-1]) if said else None
