@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,8 @@ __all__ = [
     "scan_host_keys",
 ]
 
+FREED_S = 0.2  # how long a server may take to free the place of a session that has just ended
+MAX_FREED_S = 2.0  # and where that is the last chance
 MAX_LINKS = 4  # connections to one device: further ones only where its server takes too few sessions over one
 
 
@@ -67,7 +70,8 @@ class SshTransport:
         self._credentials = credentials or Credentials()
         self._timeouts = timeouts or Timeouts()
         self._links: list[Link] = []
-        self._adding = threading.Lock()
+        self._latest: Link | None = None
+        self._starting = threading.Lock()
         self._transfers = Transfers(self)
 
     @property
@@ -134,7 +138,7 @@ class SshTransport:
 
     def close(self) -> None:
         """Close the connection and everything opened over it; never raises."""
-        links, self._links = self._links, []
+        links, self._links, self._latest = self._links, [], None
         for link in links:
             link.close()
 
@@ -176,19 +180,33 @@ class SshTransport:
         """A session channel and its connection: a further one where the server takes no more on those."""
         if not self._links:
             raise BugError(f"{self._device.name} is not connected")
-        refused: DeviceError | None = None
-        for link in [self._links[0], *(link for link in self._links[1:] if link.alive)]:
-            try:
-                return link, self._session_on(link, what)
-            except SessionRefusedError as error:
-                refused = error
-        with self._adding:
+        with self._starting:
+            waits_s = FREED_S if len(self._links) < MAX_LINKS else MAX_FREED_S
+            found = self._free_session(what, Deadline(waits_s))
+            if found is None:
+                link = self._further_link()
+                self._links.append(link)
+                found = link, self._session_on(link, what)
+            self._latest = found[0]
+            return found
+
+    def _free_session(self, what: str, deadline: Deadline) -> tuple[Link, paramiko.Channel] | None:
+        """A session on a connection that is there; None where a further one should be made.
+
+        A server frees the place of a session a moment after its end, hence the deadline.
+        """
+        while True:
             self._links = [self._links[0], *(link for link in self._links[1:] if link.alive)]
-            if len(self._links) >= MAX_LINKS:
-                raise refused or BugError("a refusal without an error")
-            link = self._further_link()
-            self._links.append(link)
-        return link, self._session_on(link, what)
+            for link in sorted(self._links, key=lambda link: link is not self._latest):
+                try:
+                    return link, self._session_on(link, what)
+                except SessionRefusedError as error:
+                    refused = error
+            if deadline.passed():
+                if len(self._links) >= MAX_LINKS:
+                    raise refused
+                return None
+            time.sleep(0.05)
 
     def _session_on(self, link: Link, what: str) -> paramiko.Channel:
         with self._watching(link, what, self._timeouts.channel_s):
