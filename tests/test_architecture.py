@@ -77,7 +77,7 @@ ENTRIES = {
 
 # What every sibling may import, by package: `base`, or where two words say more than one.
 BASES = {
-    "edgebench.cli": {"folders", "output", "progress", "setup", "showing"},
+    "edgebench.cli": {"folders", "output", "progress", "prompts", "setup", "showing"},
     "edgebench.convert.ncnn": {"base", "param"},
     "edgebench.convert.tensorrt": {"base", "graph"},
 }

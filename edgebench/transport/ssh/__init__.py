@@ -38,7 +38,7 @@ from edgebench.transport.ssh import bastions
 from edgebench.transport.ssh.base import SLACK_S, HostKey, Link, SessionRefusedError, Timeouts
 from edgebench.transport.ssh.channel import SLICE_S, Exchange, SshChannel, send_signal
 from edgebench.transport.ssh.reach import scan_host_keys
-from edgebench.transport.ssh.route import explained, parse_jump, route_to, unverified_route
+from edgebench.transport.ssh.route import explained, known, parse_jump, route_to, unverified_route
 from edgebench.transport.ssh.transfer import Transfers
 
 if TYPE_CHECKING:
@@ -235,4 +235,6 @@ def scan_device(
     device: Device, credentials: Credentials | None = None, timeouts: Timeouts | None = None
 ) -> tuple[HostKey, ...]:
     """All host keys that a device shows, behind its jump hosts, which must be known; DeviceError for none."""
-    return bastions.scan(unverified_route(device), credentials or Credentials(), timeouts or Timeouts())
+    *jumps, last = unverified_route(device)
+    route = (*map(known, jumps), last)
+    return bastions.scan(route, credentials or Credentials(), timeouts or Timeouts())

@@ -180,13 +180,22 @@ def parse_ssh_g(output: str) -> dict[str, list[str]]:
     identities = values.get("identityfile", [])
     if len(identities) > 1 and all(_DEFAULT_IDENTITIES.fullmatch(name) for name in identities):
         del values["identityfile"]  # the list of a configuration that names none
-    entry = _password_entry()
-    if entry is not None and values.get("user") == [entry.pw_name]:
-        del values["user"]  # what it says where nobody named a user
+    _forget_defaults(values)
     for keyword in _LISTS:
         if keyword in values:
             values[keyword] = _split_paths(values[keyword][0])
     return values
+
+
+def _forget_defaults(values: dict[str, list[str]]) -> None:
+    """Drop what `ssh -G` prints where nobody named a user or a known_hosts file."""
+    entry = _password_entry()
+    if entry is None:
+        return
+    files = " ".join(name.replace("~", entry.pw_dir) for name in KNOWN_HOSTS)
+    for keyword, default in (("user", entry.pw_name), ("userknownhostsfile", files)):
+        if values.get(keyword) == [default]:
+            del values[keyword]
 
 
 def _split_paths(text: str) -> list[str]:
@@ -363,7 +372,7 @@ def host_config(asked: Asked, values: Values) -> HostConfig:
         port=_port(one.get("port")),
         jump=_unless_none(one.get("proxyjump")),
         command=_unless_none(one.get("proxycommand")),
-        identity_files=tuple(map(expand, identities)),
+        identity_files=tuple(dict.fromkeys(map(expand, identities))),
         no_identity_files=bool(values.get("identityfile")) and not identities,
         identities_only=one.get("identitiesonly") in ("yes", "true"),
         agent=NONE if one.get("identityagent") == NONE else agent and _agent(expand(agent)),

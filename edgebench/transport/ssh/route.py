@@ -30,7 +30,7 @@ _JUMP_COMMAND = re.compile(
 
 def route_to(device: Device) -> tuple[Login, ...]:
     """The logins on the way to the device, the device's own last; DeviceError where a host key is unknown."""
-    return tuple(_known(login) for login in unverified_route(device))
+    return tuple(known(login) for login in unverified_route(device))
 
 
 def unverified_route(device: Device) -> tuple[Login, ...]:
@@ -38,7 +38,8 @@ def unverified_route(device: Device) -> tuple[Login, ...]:
     return (*_jumps(device), _last(device))
 
 
-def _known(login: Login) -> Login:
+def known(login: Login) -> Login:
+    """The login itself; DeviceError where its host key is unknown."""
     if login.trusted.fingerprints:
         return login
     pinned = "" if login.trusted.pinned else f", and {login.trusted.told}"
