@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgebench.errors import DeviceError
@@ -32,6 +33,14 @@ LEAVE_S = 15.0  # how long a jump host, which others use too, may take to hear t
 def family(kind: str) -> str:
     """The key type, where all signature types of one RSA key are one."""
     return "rsa" if kind in ("ssh-rsa", "rsa-sha2-512", "rsa-sha2-256") else kind
+
+
+def short_path(path: str | Path) -> str:
+    """The path as people write it: with `~` for the home."""
+    try:
+        return f"~/{Path(path).expanduser().relative_to(Path.home())}"
+    except (ValueError, RuntimeError):
+        return str(path)
 
 
 def pattern_matches(pattern: str, text: str) -> bool:

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from edgebench.errors import UserError, printable
 from edgebench.inventory import is_address, is_user
 from edgebench.transport.ssh.base import pattern_matches as matches
+from edgebench.transport.ssh.base import short_path
 
 SSH_G_S = 10.0
 MAX_BYTES = 1 << 20
@@ -258,7 +259,7 @@ class _Parser:
                 for included in _included(words, base):
                     self.read(included, base, checked=checked, depth=depth + 1, may_match=active)
             elif active and keyword in KEYWORDS and words:
-                self._take(keyword, words, f"{_short(path)}:{number}")
+                self._take(keyword, words, f"{short_path(path)}:{number}")
 
     def _take(self, keyword: str, words: list[str], where: str) -> None:
         values = self.found.values
@@ -346,14 +347,6 @@ def _host_matches(patterns: list[str], host: str) -> bool:
 
 def _list_matches(patterns: str, value: str) -> bool:
     return _host_matches([each.lower() for each in patterns.split(",")], value.lower())
-
-
-def _short(path: Path) -> str:
-    """The path as people write it."""
-    try:
-        return f"~/{path.relative_to(Path.home())}"
-    except ValueError:
-        return str(path)
 
 
 # --- values --------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from edgebench.errors import UserError
-from edgebench.transport.ssh.base import HostKey
+from edgebench.transport.ssh.base import HostKey, short_path
 from edgebench.transport.ssh.base import pattern_matches as matches
 
 MAX_BYTES = 16 << 20
@@ -101,7 +101,7 @@ def read(file: str) -> Iterator[Known]:
     except OSError:
         return
     for number, line in enumerate(data.split(b"\n"), 1):
-        known = parse_line(line[:MAX_LINE_BYTES].decode("utf-8", "replace"), f"{file}:{number}")
+        known = parse_line(line[:MAX_LINE_BYTES].decode("utf-8", "replace"), f"{short_path(file)}:{number}")
         if known is not None:
             yield known
 

@@ -14,7 +14,7 @@ from edgebench.errors import DeviceError, UserError, printable
 from edgebench.inventory import Explained
 from edgebench.records import Device
 from edgebench.transport.ssh import known_hosts
-from edgebench.transport.ssh.base import KEY_TYPES, Login, Trusted, family
+from edgebench.transport.ssh.base import KEY_TYPES, Login, Trusted, family, short_path
 from edgebench.transport.ssh.config import NONE, Asked, HostConfig, origin, read
 
 MAX_JUMPS = 8
@@ -210,8 +210,8 @@ def _told(found: known_hosts.Found, usable: list[known_hosts.Known], config: Hos
     if found.trusted:
         line = found.trusted[0]
         return f"{line.where} knows it by a key of type {line.key.type} only, which edgebench cannot check"
-    files = " and ".join(config.known_hosts[:2]) or "no known_hosts file"
-    return f"{files} {'do' if len(config.known_hosts) > 1 else 'does'} not know {name}"
+    files = [short_path(file) for file in config.known_hosts[:2]] or ["no known_hosts file"]
+    return f"{' and '.join(files)} {'do' if len(files) > 1 else 'does'} not know {name}"
 
 
 # --- showing -------------------------------------------------------------------------------------
