@@ -34,7 +34,7 @@ def servers() -> Iterator[Fleet]:
         Spec(home_mib=64, host_key_types=("ed25519", "ecdsa", "rsa")),
         Spec(home_mib=64, sftp=False, password=PASSWORD),
         Spec(home_mib=1, options=("Ciphers aes128-cbc",)),
-        Spec(home_mib=64, options=("MaxSessions 1",)),
+        Spec(home_mib=64, options=("MaxSessions 1", "AllowTcpForwarding no", "MaxStartups 10:100:12")),
     ]
     with running_fleet(specs) as running:
         yield running

@@ -134,6 +134,11 @@ class Gates:
         finally:
             self._leave(key)
 
+    def known(self) -> int:
+        """How many keys somebody does something with."""
+        with self._lock:
+            return len(self._gates)
+
     def _enter(self, key: Hashable) -> threading.Semaphore:
         with self._lock:
             gate, users = self._gates.get(key, (threading.Semaphore(self._limit), 0))
@@ -213,6 +218,11 @@ class Bastions:
             if opening is None:
                 return self._open(key, open_link, mine)
             _wait_for(opening, name)
+
+    def open_links(self) -> int:
+        """How many shared connections are open."""
+        with self._lock:
+            return sum(map(len, self._shared.values()))
 
     def _free(self, key: _Key) -> Borrowed | None:
         known = self._shared.get(key, [])
