@@ -6,6 +6,9 @@ last one never wins silently. Every merged value remembers its line (`explain`).
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -28,13 +31,14 @@ RESERVED = ("all", "controller", "default")  # a selector, parity's other side, 
 
 
 class SshEntry(Record, frozen=True):
-    """Keys under `ssh`. `jump_host_key` pins the jump host as `host_key` pins the device."""
+    """Keys under `ssh`. `jump_host_key` pins the jump hosts as `host_key` pins the device."""
 
     user: str | None = None
     port: int | None = None
     key_file: str | None = None
     jump: str | None = None
     jump_host_key: str | tuple[str, ...] | None = None
+    config: str | None = None
 
 
 class DefaultsEntry(Record, frozen=True):
@@ -218,7 +222,15 @@ _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-
 _JUMP = re.compile(
     r"(?:(?P<user>[^@]+)@)?(?:\[(?P<six>[^]]+)\]|(?P<host>[^:\[\]@]+))(?::(?P<port>[0-9]{1,5}))?"
 )
-_HOST_KEY = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+_SCOPE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}=?")
+HOST_KEY_TYPES = (
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "ssh-rsa",
+)
 _FOLDER = re.compile(r"[A-Za-z0-9._/+@-]{1,200}")
 _NAME_HINT = "letters, digits, dot, dash and underscore, beginning with a letter or digit; at most 64"
 
@@ -270,10 +282,16 @@ def _ssh_entries(file: InventoryFile) -> Iterator[tuple[At, SshEntry]]:
 
 def _check_ssh(document: Document[InventoryFile], at: At, ssh: SshEntry) -> None:
     rules: tuple[tuple[str, object, bool, str], ...] = (
-        ("user", ssh.user, ssh.user is None or _is_user(ssh.user), "a login name, for example pi"),
+        ("user", ssh.user, ssh.user is None or is_user(ssh.user), "a login name, for example pi"),
         ("port", ssh.port, ssh.port is None or 1 <= ssh.port <= 65535, "a number from 1 to 65535"),
         ("key_file", ssh.key_file, ssh.key_file is None or _is_path(ssh.key_file), "a path of a private key"),
-        ("jump", ssh.jump, ssh.jump is None or _is_jump(ssh.jump), "[user@]host[:port]"),
+        ("jump", ssh.jump, ssh.jump is None or _is_jump(ssh.jump), "[user@]host[:port], or none"),
+        (
+            "config",
+            ssh.config,
+            ssh.config is None or _is_path(ssh.config),
+            "none, or a file like ~/.ssh/config",
+        ),
     )
     for key, value, good, wanted in rules:
         if not good:
@@ -284,17 +302,44 @@ def _check_ssh(document: Document[InventoryFile], at: At, ssh: SshEntry) -> None
 
 def _check_host_keys(document: Document[InventoryFile], at: At, keys: str | tuple[str, ...] | None) -> None:
     for key in _listed(keys):
-        if not _HOST_KEY.fullmatch(key):
-            message = f"{place(at)} holds {quoted(key)}, which is no fingerprint"
+        if fingerprint(key) is None:
+            public = key.startswith(("ssh-", "ecdsa-", "sk-"))
+            message = (
+                f"{place(at)} holds {quoted(key)}, which is no {'public key' if public else 'fingerprint'}"
+            )
             hint = 'write "SHA256:" and 43 characters, as `edgebench devices scan ADDRESS` prints it'
+            if public:
+                hint = f"write type and key as ssh-keyscan prints them; types: {', '.join(HOST_KEY_TYPES)}"
             raise document.error(at, message, hint=hint)
+
+
+def fingerprint(key: str) -> str | None:
+    """The fingerprint of a pinned key: itself, or that of a whole public key; None where it is neither."""
+    if _FINGERPRINT.fullmatch(key):
+        return key.rstrip("=")
+    words = key.split()
+    if len(words) < 2 or words[0] not in HOST_KEY_TYPES:
+        return None
+    try:
+        blob = base64.b64decode(words[1], validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    kind = words[0].encode()
+    if not blob.startswith(len(kind).to_bytes(4, "big") + kind) or len(blob) < len(kind) + 36:
+        return None
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
 def _listed(keys: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (keys,) if isinstance(keys, str) else keys or ()
 
 
-def _is_user(text: str) -> bool:
+def _fingerprints(keys: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return tuple(found for key in _listed(keys) if (found := fingerprint(key)) is not None)
+
+
+def is_user(text: str) -> bool:
+    """Whether a text can be a login name; nothing that a command could mistake for an option."""
     return _USER.fullmatch(text) is not None
 
 
@@ -303,8 +348,12 @@ def _is_path(text: str) -> bool:
 
 
 def _is_jump(text: str) -> bool:
+    return text == "none" or all(_is_stop(part) for part in text.split(","))
+
+
+def _is_stop(text: str) -> bool:
     match = _JUMP.fullmatch(text)
-    if match is None or (match["user"] is not None and not _is_user(match["user"])):
+    if match is None or (match["user"] is not None and not is_user(match["user"])):
         return False
     return is_address(match["six"] or match["host"]) and 0 < int(match["port"] or 22) <= 65535
 
@@ -316,7 +365,8 @@ def is_address(text: str) -> bool:
     except ValueError:
         numeric = text.rstrip(".").rpartition(".")[2].isdigit()  # a mistyped IPv4 address, no name
         return _HOST.fullmatch(text) is not None and not numeric
-    return text.isprintable() and not re.search(r"[\s/\\]", text)  # an IPv6 scope may hold anything
+    _, percent, scope = text.partition("%")  # to Python, a scope may hold anything
+    return not percent or _SCOPE.fullmatch(scope) is not None
 
 
 def _is_work_dir(text: str) -> bool:
@@ -378,7 +428,7 @@ class _Merge:
             target=entry.target or self._local_target(),
             transport=entry.transport,
             address=entry.address or "",
-            host_keys=_listed(entry.host_key),
+            host_keys=_fingerprints(entry.host_key),
             ssh=self._ssh() if entry.transport == "ssh" else SshSettings(),
             groups=entry.groups,
             tags=self._tags(),
@@ -392,15 +442,7 @@ class _Merge:
 
     def _ssh(self) -> SshSettings:
         values = {key: self._merged(("ssh", key)) for key in SshEntry.__struct_fields__}
-        jump_keys = _listed(values.pop("jump_host_key"))
-        if values["jump"] is not None and not jump_keys:
-            host = _JUMP.fullmatch(values["jump"])
-            address = (host["six"] or host["host"]) if host else "ADDRESS"
-            message = f"device {self.name} jumps through {values['jump']}, which has no ssh.jump_host_key"
-            hint = f"edgebench devices scan {address}  prints it; write it beside jump"
-            raise self._document.error((*self._at, "ssh", "jump"), message, hint=hint)
-        if values["port"] is None:
-            del values["port"]
+        jump_keys = _fingerprints(values.pop("jump_host_key"))
         return SshSettings(**values, jump_host_keys=jump_keys)
 
     def _tags(self) -> dict[str, str]:
@@ -502,11 +544,12 @@ class _Merge:
         self._check_work_dir()
 
     def _check_keys(self) -> None:
-        if not _listed(self._entry.host_key):
-            message = f"{place(self._at)} has no host_key, so nobody could tell it from an impostor"
-            hint = f"edgebench devices scan {self._entry.address}  prints the entry to paste"
-            raise self._document.error(self._at, message, hint=hint)
-        _check_host_keys(self._document, (*self._at, "host_key"), self._entry.host_key)
+        at = (*self._at, "host_key")
+        if at in self._document.lines and not _listed(self._entry.host_key):
+            message = f"{place(at)} is empty"
+            hint = f"edgebench devices scan {self._entry.address}  prints it; or leave it to known_hosts"
+            raise self._document.error(at, message, hint=hint)
+        _check_host_keys(self._document, at, self._entry.host_key)
 
     def _check_work_dir(self) -> None:
         found = self._strongest(("work_dir",))
@@ -586,13 +629,16 @@ def _shown(device: Device) -> Iterator[tuple[str, str]]:
     yield "transport", device.transport
     if device.transport == "ssh":
         yield "address", device.address
-        yield "host_key", ", ".join(device.host_keys)
+        yield "host_key", ", ".join(device.host_keys) or "(known_hosts must know it)"
         yield "ssh.user", device.ssh.user or "(your own login name)"
-        yield "ssh.port", str(device.ssh.port)
+        yield "ssh.port", str(device.ssh.port or 22)
         yield "ssh.key_file", device.ssh.key_file or "(the ssh agent and the usual key files)"
         if device.ssh.jump:
             yield "ssh.jump", device.ssh.jump
+        if device.ssh.jump_host_keys:
             yield "ssh.jump_host_key", ", ".join(device.ssh.jump_host_keys)
+        if device.ssh.config:
+            yield "ssh.config", device.ssh.config
     yield "work_dir", device.work_dir
     if device.work_quota_bytes is not None:
         yield "work_quota", format_bytes(device.work_quota_bytes) if device.work_quota_bytes else "none"

@@ -159,19 +159,24 @@ class ParityReport(Record, frozen=True):
 
 
 class SshSettings(Record, frozen=True):
-    """How one logs in. `jump` is `[user@]host[:port]`, or None. Secrets have no place here."""
+    """How one logs in; None: the ssh configuration says it, or nobody. Secrets have no place here.
+
+    `jump` is `[user@]host[:port]`, several of these with commas between, or "none". `config` is a file to
+    read in place of the user's own ssh configuration, or "none".
+    """
 
     user: str | None = None
-    port: int = 22
+    port: int | None = None
     key_file: str | None = None
     jump: str | None = None
     jump_host_keys: tuple[str, ...] = ()
+    config: str | None = None
 
 
 class Device(Record, frozen=True):
     """One physical board, merged from the inventory. `transport` is "local" or "ssh".
 
-    `host_keys` are pinned fingerprints ("SHA256:..."); an ssh device without one is refused.
+    `host_keys` are pinned fingerprints ("SHA256:..."); without one known_hosts must know the device.
     `work_dir` is the only folder that edgebench writes on the device; relative means below the login's home.
     `work_quota_bytes` is how much it may hold: None half of what the disk could give it, 0 all of it.
     """

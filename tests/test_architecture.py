@@ -75,12 +75,14 @@ ENTRIES = {
     "edgebench.convert.tensorrt": "the converter: prepare, preflight, second opinion and plan, in this order",
     "edgebench.convert.tensorrt.preflight": "puts the rules about operators and about Q and DQ together",
     "edgebench.convert.tensorrt.prepare": "puts the rewritings together",
-    "edgebench.transport.ssh": "the SSH transport over reach, auth, channel and transfer",
+    "edgebench.transport.ssh": "the SSH transport over bastions, route, channel and transfer",
+    "edgebench.transport.ssh.bastions": "logs in at one stop after the other: reach, then auth",
+    "edgebench.transport.ssh.route": "inventory, configuration and known_hosts become logins",
 }
 
 # What every sibling may import, by package: `base`, or where two words say more than one.
 BASES = {
-    "edgebench.cli": {"folders", "output", "progress", "setup", "showing", "sources"},
+    "edgebench.cli": {"folders", "output", "progress", "prompts", "setup", "showing", "sources"},
     "edgebench.report": {"base", "gate_words"},
     "edgebench.gates": {"base", "limits"},
     "edgebench.convert.ncnn": {"base", "param"},

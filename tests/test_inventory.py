@@ -15,6 +15,7 @@ from edgebench.inventory import Explained
 from edgebench.records import Device, SshSettings
 
 KEY = "SHA256:2mZk0cQ0o0w3Xh1nYt8Jr6vLx5uQe9sPa4dBf7gHi1k"
+PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
 KEY_2 = "SHA256:9tRw3eYu1iOp5aSd7fGh9jKl1zXc3vBn5mQw7eRt9yU"
 
 FLEET = f"""\
@@ -90,7 +91,7 @@ def test_merges_device_over_groups_over_defaults() -> None:
     orin_2 = fleet.device("orin-02")
     assert (orin_2.host_keys, orin_2.quarantine) == ((KEY, KEY_2), "eMMC read errors, ticket 214")
     pi = fleet.device("pi5-01")
-    assert (pi.ssh.user, pi.ssh.port, pi.ssh.jump, pi.work_dir) == ("pi", 22, None, "/var/lib/edgebench")
+    assert (pi.ssh.user, pi.ssh.port, pi.ssh.jump, pi.work_dir) == ("pi", None, None, "/var/lib/edgebench")
     assert fleet.device("here") == Device(
         name="here", target="linux-x86_64", transport="local", work_dir="/var/lib/edgebench"
     )
@@ -163,7 +164,7 @@ REFUSALS = [
     (
         device(f"{{{GOOD}, ssh: {{password: hunter2}}}}"),
         'inventory.yaml:3: unknown key "password" in devices.d.ssh',
-        "known: jump, jump_host_key, key_file, port, user",
+        "known: config, jump, jump_host_key, key_file, port, user",
     ),
     (
         device(f"{{{GOOD}}}", f"  d: {{{GOOD}}}\n"),
@@ -179,9 +180,19 @@ REFUSALS = [
     ("version: 1\ndevices: {}", "inventory.yaml:2: devices is empty", "add one: local: {transport: local}"),
     ("version: 1", 'inventory.yaml:1: the file lacks the key "devices"', None),
     (
-        device("{target: raspberry-pi-5, address: 10.0.0.1}"),
-        "inventory.yaml:3: devices.d has no host_key, so nobody could tell it from an impostor",
-        "edgebench devices scan 10.0.0.1  prints the entry to paste",
+        device("{target: raspberry-pi-5, address: 10.0.0.1, host_key: []}"),
+        "inventory.yaml:3: devices.d.host_key is empty",
+        "edgebench devices scan 10.0.0.1  prints it; or leave it to known_hosts",
+    ),
+    (
+        device('{target: raspberry-pi-5, address: 10.0.0.1, host_key: "ssh-ed25519 AAAA"}'),
+        'inventory.yaml:3: devices.d.host_key holds "ssh-ed25519 AAAA", which is no public key',
+        None,
+    ),
+    (
+        device(f'{{target: raspberry-pi-5, address: 10.0.0.1, host_key: "{PUBLIC.replace("ed", "dd")}"}}'),
+        None,
+        f"write type and key as ssh-keyscan prints them; types: {', '.join(inventory.HOST_KEY_TYPES)}",
     ),
     (
         device(f"{{{GOOD.replace(KEY, KEY[:-1])}}}"),
@@ -244,9 +255,9 @@ REFUSALS = [
         "write a folder for edgebench alone: .edgebench (below the home), or /var/lib/edgebench",
     ),
     (
-        device(f"{{{GOOD}, ssh: {{jump: bastion.example}}}}"),
-        "inventory.yaml:3: device d jumps through bastion.example, which has no ssh.jump_host_key",
-        "edgebench devices scan bastion.example  prints it; write it beside jump",
+        device(f'{{{GOOD}, ssh: {{jump: "a,-oProxyCommand=x"}}}}'),
+        'inventory.yaml:3: devices.d.ssh.jump is "a,-oProxyCommand=x", which cannot be right',
+        "write [user@]host[:port], or none",
     ),
     (
         device(f"{{{GOOD}, ssh: {{user: -lroot}}}}"),
@@ -282,10 +293,31 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("text", "message", "hint"), REFUSALS, ids=range(len(REFUSALS)))
-def test_refuses_in_these_words(text: str, message: str, hint: str | None) -> None:
+def test_refuses_in_these_words(text: str, message: str | None, hint: str | None) -> None:
     found = refused(lambda: parsed(text))
-    assert found[0] == message
+    assert message is None or found[0] == message
     assert hint is None or found[1] == hint
+
+
+def test_a_whole_public_key_is_pinned_by_its_fingerprint() -> None:
+    keys = f'["{PUBLIC} root@board", "{KEY}"]'
+    text = device(
+        f"{{target: raspberry-pi-5, address: a, host_key: {keys}, "
+        f"ssh: {{jump: g, jump_host_key: '{PUBLIC}'}}}}"
+    )
+    found = parsed(text).device("d")
+    shown = "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"
+    assert (found.host_keys, found.ssh.jump_host_keys) == ((shown, KEY), (shown,))
+
+
+def test_a_device_may_go_without_pins_and_by_another_configuration() -> None:
+    text = device("{target: raspberry-pi-5, address: pi, ssh: {config: none, jump: 'a,b@[::1]:2222'}}")
+    found = parsed(text)
+    assert found.device("d").host_keys == found.device("d").ssh.jump_host_keys == ()
+    rows = {each.key: each.value for each in inventory.explain(found, "d")}
+    assert rows["ssh.config"] == "none"
+    assert rows["ssh.jump"] == "a,b@[::1]:2222"
+    assert parsed(text.replace("'a,b@[::1]:2222'", "none")).device("d").ssh.jump == "none"
 
 
 @pytest.mark.parametrize(
@@ -304,6 +336,8 @@ def test_refuses_in_these_words(text: str, message: str, hint: str | None) -> No
         ("host:22", False),
         ("fe80::1%$(id) x", False),
         ("fe80::1%;/bin/sh", False),
+        ("fe80::1%$(id)", False),
+        ("fe80::1%", False),
         ("", False),
         ("a" * 64 + ".b", False),
         ("host\n", False),
@@ -427,7 +461,9 @@ def test_damaged_inventories_never_end_in_a_traceback(at: int, new: str, removed
         found: object = error
     else:
         found = [inventory.explain(fleet, each.name) for each in fleet.devices]
-        assert all(each.transport == "local" or each.host_keys for each in fleet.devices)
+        for each in fleet.devices:
+            pinned = "host_key" in fleet.origins[each.name]
+            assert bool(each.host_keys) == pinned, "a pin that stands there counts"
     assert isinstance(found, list | ConfigError)
 
 

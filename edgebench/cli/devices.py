@@ -9,7 +9,13 @@ from typing import NamedTuple
 import click
 
 from edgebench.cli.output import emit_json, json_option, print_pairs, print_table
-from edgebench.cli.setup import inventory_option, read_inventory, read_settings, read_targets
+from edgebench.cli.setup import (
+    ask_for_secrets,
+    inventory_option,
+    read_inventory,
+    read_settings,
+    read_targets,
+)
 from edgebench.device.bootstrap import remove_everything
 from edgebench.device.bundle import resolve
 from edgebench.device.session import open_session
@@ -18,7 +24,7 @@ from edgebench.inventory import explain, is_address, select
 from edgebench.records import Conditions, Device, Facts, SshSettings, Target, to_json
 from edgebench.targets import mismatches
 from edgebench.transport.connect import open_transport
-from edgebench.transport.ssh.reach import scan_host_keys
+from edgebench.transport.ssh import explained, scan_device
 from edgebench.units import format_bytes
 
 
@@ -56,9 +62,14 @@ def _row(device: Device) -> tuple[str, ...]:
 @inventory_option
 @json_option
 def show(name: str, inventory: str | None, as_json: bool) -> None:
-    """The merged entry of device NAME, each value with the line it comes from."""
+    """The merged entry of device NAME, each value with the line it comes from.
+
+    What the inventory leaves open is shown as your ssh configuration and known_hosts have it.
+    """
     fleet = read_inventory(read_settings(inventory))
-    values = explain(fleet, name)
+    values, device = explain(fleet, name), fleet.device(name)
+    if device.transport == "ssh":
+        values = explained(device, values)
     if as_json:
         emit_json({"device": name, "values": [value._asdict() for value in values]})
         return
@@ -70,14 +81,23 @@ def show(name: str, inventory: str | None, as_json: bool) -> None:
 
 @devices.command()
 @click.argument("address")
-@click.option("--user", help="Login; default: the inventory's ssh settings are not used here, so yours.")
-@click.option("--port", type=click.IntRange(1, 65535), default=22, show_default=True)
+@click.option("--user", help="Login; default: as your ssh configuration says, else yours.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Default: as your ssh configuration says, else 22."
+)
 @click.option(
     "--key-file", type=click.Path(), help="Private key; default: the ssh agent and your usual keys."
 )
+@click.option(
+    "--jump", metavar="[USER@]HOST[:PORT]", help="Jump hosts, which known_hosts must know; none: go directly."
+)
 @json_option
-def scan(address: str, user: str | None, port: int, key_file: str | None, as_json: bool) -> None:
+def scan(
+    address: str, user: str | None, port: int | None, key_file: str | None, jump: str | None, as_json: bool
+) -> None:
     """The host keys and facts of the board at ADDRESS, and the inventory entry to paste.
+
+    ADDRESS may be a Host of your ssh configuration. The inventory's ssh settings are not used here.
 
     Before you trust it, compare the fingerprint with the board's own:
     ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
@@ -85,14 +105,16 @@ def scan(address: str, user: str | None, port: int, key_file: str | None, as_jso
     """
     if not is_address(address):
         raise UserError(f'"{address}" is no address', hint="a host name or an IP address")
-    keys = scan_host_keys(address, port)
+    ssh = SshSettings(user=user, port=port, key_file=key_file, jump=jump)
+    unknown = Device(name=address, target="", transport="ssh", address=address, ssh=ssh)
+    keys = scan_device(unknown, ask_for_secrets())
     device = Device(
         name=suggested_name(address),
         target="",
         transport="ssh",
         address=address,
         host_keys=tuple(key.fingerprint for key in keys),
-        ssh=SshSettings(user=user, port=port, key_file=key_file),
+        ssh=ssh,
         work_dir=f".edgebench-scan-{os.getpid()}",
     )
     facts, problem = _facts(device)
@@ -152,7 +174,12 @@ def inventory_entry(device: Device, target: str | None) -> str:
     else:
         lines.append("    host_key:")
         lines += [f'      - "{key}"' for key in device.host_keys]
-    ssh = {"user": device.ssh.user, "port": device.ssh.port, "key_file": device.ssh.key_file}
+    ssh = {
+        "user": device.ssh.user,
+        "port": device.ssh.port,
+        "key_file": device.ssh.key_file,
+        "jump": device.ssh.jump and f'"{device.ssh.jump}"',
+    }
     given = [f"{key}: {value}" for key, value in ssh.items() if value and (key, value) != ("port", 22)]
     return "\n".join([*lines, f"    ssh: {{{', '.join(given)}}}"] if given else lines)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,22 @@ class Pace:
         return (now_s - self._since[device]) / done * max(0, planned - done)
 
 
+_showing: list[Progress] = []  # the display that is up, if any
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Whatever is drawn is taken away while somebody is asked, and drawn again afterwards."""
+    shown = list(_showing)
+    for each in shown:
+        each.pause()
+    try:
+        yield
+    finally:
+        for each in shown:
+            each.go_on()
+
+
 class Progress:
     """An `Announce` that draws; use as a context manager. Safe to call from several threads."""
 
@@ -66,13 +83,27 @@ class Progress:
         if sys.stderr.isatty():
             self._bars = _bars()
             self._bars.start()
+        _showing.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _showing.remove(self)
         if self._bars is not None:
             self._bars.stop()
+
+    def pause(self) -> None:
+        """Draw nothing until `go_on`; steps are noted all the same."""
+        with self._lock:
+            if self._bars is not None:
+                self._bars.stop()
+
+    def go_on(self) -> None:
+        """Draw again."""
+        with self._lock:
+            if self._bars is not None:
+                self._bars.start()
 
     def __call__(self, step: Step) -> None:
         """Take note of one step and show it."""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from edgebench import settings as settings_module
+from edgebench.cli.prompts import Prompts
 from edgebench.convert.run import Limits
 from edgebench.errors import InfrastructureError, UserError, did_you_mean
 from edgebench.inventory import Inventory, load
@@ -20,6 +21,8 @@ from edgebench.records import ORT_FORMATS, PRECISIONS, RUNTIMES, Target
 from edgebench.settings import Settings
 from edgebench.store import Store, sqlite_url
 from edgebench.targets import all_targets
+from edgebench.transport.base import Credentials
+from edgebench.transport.connect import answer_with
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -66,8 +69,16 @@ def read_settings(inventory: str | None = None) -> Settings:
     return settings_module.load(Path(), os.environ, {"inventory": inventory})
 
 
+def ask_for_secrets() -> Credentials:
+    """What a login needs and nothing else gives, the person at this terminal is asked for from now on."""
+    credentials = Prompts().credentials()
+    answer_with(credentials)
+    return credentials
+
+
 def read_inventory(settings: Settings) -> Inventory:
     """All devices of the fleet."""
+    ask_for_secrets()
     return load(settings.inventory, extra_targets=settings.targets)
 
 

@@ -14,8 +14,18 @@ TRANSPORTS = {
 }
 
 
+_answers = Credentials()
+
+
+def answer_with(credentials: Credentials) -> None:
+    """Who answers from now on what logins of this process ask; the door decides it, once."""
+    global _answers  # one person sits at one terminal, whoever opens the transport
+    _answers = credentials
+
+
 def open_transport(device: Device, credentials: Credentials | None = None) -> Transport:
     """The way to `device`, not yet connected; UserError for a kind of transport that does not exist."""
+    credentials = credentials or _answers
     if device.transport not in TRANSPORTS:
         raise UserError(
             f'{device.name}: no transport "{device.transport}"',

@@ -158,7 +158,7 @@ def test_an_unknown_device_names_the_nearest(cli: Cli, inventory: None) -> None:
         ("  pi:\n", "  here:\n", 9, "here"),
         ("groups:\n  lab", "groups: &x\n  lab", 4, "anchor"),
         ("raspberry-pi-5", "raspbery-pi-5", 10, 'did you mean "raspberry-pi-5"'),
-        ("    host_key", "    #", 9, "edgebench devices scan 10.20.0.31"),
+        ("    host_key", "    host_key: []\n    #", 9, "edgebench devices scan 10.20.0.31"),
         ("version: 1", "version: 7", 1, "7"),
     ],
 )

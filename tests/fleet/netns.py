@@ -243,6 +243,7 @@ class FleetDevice:
     def _sshd_config(self) -> list[str]:
         at = INSIDE if self.kind == "netns" else str(self.folder)
         lines = [
+            *self.spec.options,  # of each keyword the first line counts
             f"Port {self.port}",
             f"ListenAddress {'0.0.0.0' if self.kind == 'netns' else '127.0.0.1'}",
             *(f"HostKey {at}/host_{kind}" for kind in self.spec.host_key_types),
@@ -257,7 +258,6 @@ class FleetDevice:
             "UseDNS no",
             "MaxStartups 50",
             "MaxSessions 50",
-            *self.spec.options,
         ]
         if self.spec.sftp:
             lines.append(f"Subsystem sftp {_sftp_server()}")

@@ -34,6 +34,7 @@ def servers() -> Iterator[Fleet]:
         Spec(home_mib=64, host_key_types=("ed25519", "ecdsa", "rsa")),
         Spec(home_mib=64, sftp=False, password=PASSWORD),
         Spec(home_mib=1, options=("Ciphers aes128-cbc",)),
+        Spec(home_mib=64, options=("MaxSessions 1", "AllowTcpForwarding no", "MaxStartups 10:100:12")),
     ]
     with running_fleet(specs) as running:
         yield running
@@ -53,6 +54,12 @@ def board_without_sftp(servers: Fleet) -> Iterator[FleetDevice]:
 def old_board(servers: Fleet) -> FleetDevice:
     """A server that offers only what is not safe any more."""
     return servers.devices[2]
+
+
+@pytest.fixture
+def narrow_board(servers: Fleet) -> Iterator[FleetDevice]:
+    """A server that takes one session over one connection."""
+    yield from _healed(servers.devices[3])
 
 
 def _healed(device: FleetDevice) -> Iterator[FleetDevice]:

@@ -535,13 +535,46 @@ def test_a_frozen_server_is_an_error_at_the_deadline(connect: Connect, board: Fl
     channel.close()
 
 
-def test_too_many_sessions_are_named(connect: Connect, board: FleetDevice) -> None:
-    transport = connect(board.record())
-    channels = [transport.open(["cat"]) for _ in range(50)]
+def test_one_session_over_one_connection_is_enough(
+    connect: Connect, narrow_board: FleetDevice, tmp_path: Path
+) -> None:
+    transport = connect(narrow_board.record())
+    channel = transport.open(["cat"])
+    (tmp_path / "it").write_bytes(os.urandom(MIB))
+    assert transport.put(tmp_path / "it", "it") == MIB
+    assert transport.get("it", tmp_path / "back", max_bytes=MIB) == MIB
+    channel.send(b"x", timeout_s=5)
+    assert channel.receive(timeout_s=5) == b"x"
+    assert transport.run(["echo", "beside"], timeout_s=10).stdout == b"beside\n"
+    assert len(transport.links) == 2
+    channel.close()
+
+
+def test_a_further_connection_that_died_is_made_anew(connect: Connect, narrow_board: FleetDevice) -> None:
+    transport = connect(narrow_board.record())
+    with closing(transport.open(["cat"])):
+        assert transport.run(["echo", "1"], timeout_s=10).stdout == b"1\n"
+        transport.links[1].close()
+        assert transport.run(["echo", "2"], timeout_s=10).stdout == b"2\n"
+        assert len(transport.links) == 2
+
+
+def test_too_many_sessions_are_named(connect: Connect, narrow_board: FleetDevice) -> None:
+    transport = connect(narrow_board.record())
+    channels = [transport.open(["cat"]) for _ in range(4)]
     with pytest.raises(DeviceError, match="refused") as caught:
         transport.open(["cat"])
-    assert len(channels) == 50
     assert "MaxSessions" in caught.value.hint
+    channels[2].close()
+    assert transport.run(["echo", "again"], timeout_s=10).stdout == b"again\n"
+
+
+def test_many_sessions_over_one_connection(connect: Connect, board: FleetDevice) -> None:
+    transport = connect(board.record())
+    channels = [transport.open(["cat"]) for _ in range(50)]
+    assert len(transport.links) == 1
+    channels.append(transport.open(["cat"]))
+    assert len(transport.links) == 2
 
 
 def test_a_slow_link_only_takes_longer(connect: Connect, cuttable: FleetDevice, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A device behind OpenSSH (or another SSH 2 server), through paramiko.
 
-Host keys are pinned: a server is talked to only when the SHA256 fingerprint of its key is in the inventory.
-No known_hosts file is read or written, and nothing is ever accepted on first use.
+A server is talked to only when its host key is known before: pinned in the inventory, or, where nothing is
+pinned, in known_hosts. Nothing is ever written there or accepted on first use.
 
 No wait is without an end. paramiko's own time-outs do not cover a write into a dead link, so every operation
 also runs under a watchdog that closes the socket, and the kernel is told to give up on unacknowledged bytes
@@ -15,14 +15,13 @@ login, a name that does not resolve, a full disk. Secrets (passphrases, password
 from __future__ import annotations
 
 import contextlib
-import re
-import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgebench.errors import BugError, DeviceError, UserError
+from edgebench.errors import BugError, DeviceError
 from edgebench.records import Device
 from edgebench.transport.base import (
     CHUNK_BYTES,
@@ -35,22 +34,30 @@ from edgebench.transport.base import (
     command_line,
     named,
 )
-from edgebench.transport.ssh.auth import authenticate
-from edgebench.transport.ssh.base import SLACK_S, HostKey, Link, Login, Timeouts
+from edgebench.transport.ssh import bastions
+from edgebench.transport.ssh.base import SLACK_S, HostKey, Link, SessionRefusedError, Timeouts
 from edgebench.transport.ssh.channel import SLICE_S, Exchange, SshChannel, send_signal
-from edgebench.transport.ssh.reach import scan_host_keys, verified_link
+from edgebench.transport.ssh.reach import scan_host_keys
+from edgebench.transport.ssh.route import explained, known, parse_jump, route_to, unverified_route
 from edgebench.transport.ssh.transfer import Transfers
 
 if TYPE_CHECKING:
     import paramiko
 
-__all__ = ["HostKey", "SshTransport", "Timeouts", "parse_jump", "scan_host_keys"]
+__all__ = [
+    "HostKey",
+    "SshTransport",
+    "Timeouts",
+    "explained",
+    "parse_jump",
+    "route_to",
+    "scan_device",
+    "scan_host_keys",
+]
 
-CONNECT_ATTEMPTS = 3
-
-_PLAIN = re.compile(r"(?P<address>[^\s:\[\]]+)(:(?P<port>[0-9]{1,5}))?")
-_BRACKETED = re.compile(r"\[(?P<address>[^\s\[\]]+)\](:(?P<port>[0-9]{1,5}))?")
-_IPV6 = re.compile(r"(?P<address>[0-9A-Fa-f.:]*:[0-9A-Fa-f.:]*:[0-9A-Fa-f.:%\w]*)(?P<port>)")
+FREED_S = 0.2  # how long a server may take to free the place of a session that has just ended
+MAX_FREED_S = 2.0  # and where that is the last chance
+MAX_LINKS = 4  # connections to one device: further ones only where its server takes too few sessions over one
 
 
 class SshTransport:
@@ -62,7 +69,9 @@ class SshTransport:
         self._device = device
         self._credentials = credentials or Credentials()
         self._timeouts = timeouts or Timeouts()
-        self._link: Link | None = None
+        self._links: list[Link] = []
+        self._latest: Link | None = None
+        self._starting = threading.Lock()
         self._transfers = Transfers(self)
 
     @property
@@ -75,21 +84,20 @@ class SshTransport:
         """How long each step may take."""
         return self._timeouts
 
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """The open connections, the first one first."""
+        return tuple(self._links)
+
     def connect(self) -> None:
         """Log in, unless that is done; up to three attempts where another one may help."""
-        if self._link is not None and self._link.alive:
+        if self._links and self._links[0].alive:
             return
         self.close()
-        route = route_to(self._device)
-        for attempt in range(1, CONNECT_ATTEMPTS + 1):
-            try:
-                self._link = _log_in(route, self._credentials, self._timeouts)
-            except DeviceError as error:
-                if not error.retryable or attempt == CONNECT_ATTEMPTS:
-                    raise
-                time.sleep(attempt * self._timeouts.retry_s * _jitter())
-            else:
-                return
+        self._links = [self._further_link()]
+
+    def _further_link(self) -> Link:
+        return bastions.connect(route_to(self._device), self._credentials, self._timeouts)
 
     def run(
         self,
@@ -106,8 +114,12 @@ class SshTransport:
 
     def open(self, argv: Sequence[str]) -> Channel:
         """A channel to the started process."""
-        with self._operation(f"starting {named(argv)}", self._timeouts.channel_s) as link:
-            return SshChannel(self._device.name, link, self._start(link, argv))
+        what = f"starting {named(argv)}"
+        command = _command(argv)
+        link, channel = self._session(what)
+        with self._watching(link, what, self._timeouts.channel_s):
+            channel.exec_command(command)
+            return SshChannel(self._device.name, link, channel)
 
     def put(
         self,
@@ -126,8 +138,8 @@ class SshTransport:
 
     def close(self) -> None:
         """Close the connection and everything opened over it; never raises."""
-        link, self._link = self._link, None
-        if link is not None:
+        links, self._links, self._latest = self._links, [], None
+        for link in links:
             link.close()
 
     # --- commands ---
@@ -142,9 +154,12 @@ class SshTransport:
         what: str | None = None,
     ) -> int:
         """The exit status of a command whose output went to the sinks; `what`: how messages call it."""
-        with self._operation(what or f"running {named(argv)}", deadline.limit_s) as link:
-            channel = self._start(link, argv)
+        doing = what or f"running {named(argv)}"
+        command = _command(argv)
+        link, channel = self._session(doing)
+        with self._watching(link, doing, deadline.limit_s):
             try:
+                channel.exec_command(command)
                 status = Exchange(channel, stdin, stdout, stderr).finish(deadline)
                 if status is None:
                     send_signal(channel, "KILL")
@@ -159,99 +174,67 @@ class SshTransport:
                 raise EOFError
             return status
 
-    def _start(self, link: Link, argv: Sequence[str]) -> paramiko.Channel:
-        command = command_line(argv).encode("utf-8", "surrogateescape")
-        channel = link.transport.open_session(timeout=self._timeouts.channel_s)
-        channel.settimeout(SLICE_S)
-        channel.exec_command(command)
-        return channel
+    # --- sessions ---
 
-    # --- errors ---
+    def _session(self, what: str) -> tuple[Link, paramiko.Channel]:
+        """A session channel and its connection: a further one where the server takes no more on those."""
+        if not self._links:
+            raise BugError(f"{self._device.name} is not connected")
+        with self._starting:
+            waits_s = FREED_S if len(self._links) < MAX_LINKS else MAX_FREED_S
+            found = self._free_session(what, Deadline(waits_s))
+            if found is None:
+                link = self._further_link()
+                self._links.append(link)
+                found = link, self._session_on(link, what)
+            self._latest = found[0]
+            return found
+
+    def _free_session(self, what: str, deadline: Deadline) -> tuple[Link, paramiko.Channel] | None:
+        """A session on a connection that is there; None where a further one should be made.
+
+        A server frees the place of a session a moment after its end, hence the deadline.
+        """
+        while True:
+            self._links = [self._links[0], *(link for link in self._links[1:] if link.alive)]
+            for link in sorted(self._links, key=lambda link: link is not self._latest):
+                try:
+                    return link, self._session_on(link, what)
+                except SessionRefusedError as error:
+                    refused = error
+            if deadline.passed():
+                if len(self._links) >= MAX_LINKS:
+                    raise refused
+                return None
+            time.sleep(0.05)
+
+    def _session_on(self, link: Link, what: str) -> paramiko.Channel:
+        with self._watching(link, what, self._timeouts.channel_s):
+            channel = link.transport.open_session(timeout=self._timeouts.channel_s)
+            channel.settimeout(SLICE_S)
+            return channel
 
     @contextlib.contextmanager
-    def _operation(self, what: str, limit_s: float) -> Iterator[Link]:
-        """The link, watched until the operation ends; all errors of the library come out as DeviceError."""
-        link = self._link
-        if link is None:
-            raise BugError(f"{self._device.name} is not connected")
+    def _watching(self, link: Link, what: str, limit_s: float) -> Iterator[None]:
+        """What is inside is watched to its end; all errors of the library come out as DeviceError."""
         with link.mapped_errors(self._device.name, what), link.watchdog.within(limit_s + SLACK_S):
             if not link.alive:
                 raise EOFError
-            yield link
+            yield
+
+
+def _command(argv: Sequence[str]) -> bytes:
+    return command_line(argv).encode("utf-8", "surrogateescape")
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
     return (data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES))
 
 
-def _jitter() -> float:
-    """A factor between 1 and 3, so that workers who failed together come back apart."""
-    return 1 + secrets.randbelow(2000) / 1000
-
-
-def route_to(device: Device) -> tuple[Login, ...]:
-    """The logins on the way to the device, the device's own last; DeviceError where nothing is pinned."""
-    ssh = device.ssh
-    user = ssh.user or _own_name(device)
-    last = Login(device.name, device.address, ssh.port, user, ssh.key_file, device.host_keys)
-    if ssh.jump is None:
-        return (_pinned(last),)
-    jump_user, address, port = parse_jump(ssh.jump)
-    jump = Login(
-        f"jump host {address} of {device.name}",
-        address,
-        port,
-        jump_user or user,
-        ssh.key_file,
-        ssh.jump_host_keys,
-        option="ssh.jump_host_key",
-    )
-    return (_pinned(jump), _pinned(last))
-
-
-def _own_name(device: Device) -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError) as error:
-        raise UserError(f"{device.name}: as whom to log in?", hint="set ssh.user in the inventory") from error
-
-
-def parse_jump(text: str) -> tuple[str | None, str, int]:
-    """User, address and port of "[user@]host[:port]"; an IPv6 address with a port stands in brackets."""
-    user, _, host = text.rpartition("@")
-    match = _BRACKETED.fullmatch(host) or _PLAIN.fullmatch(host) or _IPV6.fullmatch(host)
-    port = int(match["port"] or 22) if match else 0
-    if match is None or not 0 < port < 65536:
-        raise UserError(f'"{text}" is no jump host', hint="write it as user@host or user@host:port")
-    return user or None, match["address"], port
-
-
-def _pinned(login: Login) -> Login:
-    if not login.host_keys:
-        raise DeviceError(
-            f"{login.name}: no host key is pinned for {login.address}",
-            hint=f"edgebench devices scan {login.address} shows it; compare, then write it as {login.option}",
-        )
-    return login
-
-
-def _log_in(route: Sequence[Login], credentials: Credentials, timeouts: Timeouts) -> Link:
-    """A link to the last stop of the route, logged in at each."""
-    link: Link | None = None
-    for login in route:
-        via, link = link, None
-        try:
-            link = verified_link(login, via, timeouts)
-            with link.watchdog.within(2 * timeouts.auth_s + SLACK_S):
-                authenticate(link, login, credentials)
-        except BaseException:
-            for opened in (link, via):
-                if opened is not None:
-                    opened.close()
-            raise
-        link.transport.set_keepalive(timeouts.keepalive_s)
-    if link is None:
-        raise BugError("a route without a stop")
-    return link
+def scan_device(
+    device: Device, credentials: Credentials | None = None, timeouts: Timeouts | None = None
+) -> tuple[HostKey, ...]:
+    """All host keys that a device shows, behind its jump hosts, which must be known; DeviceError for none."""
+    *jumps, last = unverified_route(device)
+    route = (*map(known, jumps), last)
+    return bastions.scan(route, credentials or Credentials(), timeouts or Timeouts())

@@ -5,16 +5,18 @@ Secrets come from two environment variables or the caller's callbacks, stay in m
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
+import re
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgebench.errors import DeviceError
 from edgebench.transport.base import Credentials
-from edgebench.transport.ssh.base import KEY_TYPES, Link, Login, family
+from edgebench.transport.ssh.base import KEY_TYPES, SLACK_S, Link, Login, Timeouts, family
 
 if TYPE_CHECKING:
     import paramiko
@@ -23,14 +25,15 @@ PASSPHRASE_VARIABLE = "EDGEBENCH_SSH_PASSPHRASE"  # noqa: S105  # a variable's n
 PASSWORD_VARIABLE = "EDGEBENCH_SSH_PASSWORD"  # noqa: S105  # as above
 DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 MAX_KEY_BYTES = 1 << 16
+MAX_ANSWERS = 3  # how often somebody may mistype a secret
 MAX_AGENT_KEYS = 5  # OpenSSH ends a login after six attempts
 
 _AGENT_S = 5.0
 
 
-def authenticate(link: Link, login: Login, credentials: Credentials) -> None:
-    """Prove who we are: key file, agent or default keys, then a password; DeviceError when refused."""
-    attempts = _Attempts(link.transport, login)
+def authenticate(link: Link, login: Login, credentials: Credentials, timeouts: Timeouts) -> None:
+    """Prove who we are: keys, then a password; DeviceError when refused. People may take their time."""
+    attempts = _Attempts(link, login, timeouts)
     if attempts.with_nothing():
         return
     with contextlib.closing(_keys(login, credentials, attempts.tried)) as keys:
@@ -46,9 +49,11 @@ def authenticate(link: Link, login: Login, credentials: Credentials) -> None:
 class _Attempts:
     """The steps of one login and, in words for its error, what was tried."""
 
-    def __init__(self, transport: paramiko.Transport, login: Login) -> None:
+    def __init__(self, link: Link, login: Login, timeouts: Timeouts) -> None:
         self.tried: list[str] = []
-        self._transport = transport
+        self._link = link
+        self._limit_s = 2 * timeouts.auth_s + SLACK_S
+        self._transport = link.transport
         self._login = login
         self._allowed: list[str] = []
 
@@ -65,15 +70,32 @@ class _Attempts:
 
     def with_password(self, credentials: Credentials) -> bool:
         """Whether a password, where the server takes one and somebody gives one, is enough."""
-        if not (self.may_go_on("password") or self.may_go_on("keyboard-interactive")):
+        if not self._takes_passwords():
             return False
-        asked = f"{self._login.user}@{self._login.address}"
-        password = os.environ.get(PASSWORD_VARIABLE) or credentials.password(asked)
-        if not password:
+        given = os.environ.get(PASSWORD_VARIABLE)
+        if given:
+            return self._with(given)
+        asked, wrong = f"{self._login.user}@{self._login.address}", ""
+        for _ in range(MAX_ANSWERS):
+            given = credentials.password(asked)
+            if not given or given == wrong:
+                break
+            if self._with(given):
+                return True
+            credentials.forget(asked)
+            wrong = given
+            if not self._takes_passwords():
+                return False
+        if not wrong:
             self.tried.append(f"no password ({PASSWORD_VARIABLE} is not set)")
-            return False
+        return False
+
+    def _with(self, password: str) -> bool:
         self.tried.append("a password")
         return self._step(lambda: self._transport.auth_password(self._login.user, password))
+
+    def _takes_passwords(self) -> bool:
+        return self.may_go_on("password") or self.may_go_on("keyboard-interactive")
 
     def may_go_on(self, way: str) -> bool:
         """Whether the server still listens and takes this way to log in."""
@@ -95,7 +117,8 @@ class _Attempts:
         import paramiko
 
         try:
-            self._allowed = step() or []
+            with self._link.watchdog.within(self._limit_s):
+                self._allowed = step() or []
         except paramiko.BadAuthenticationType as error:
             self._allowed = list(error.allowed_types)
             return False
@@ -114,22 +137,36 @@ def _login_timeout(login: Login) -> DeviceError:
     )
 
 
-def _keys(
-    login: Login, credentials: Credentials, problems: list[str]
-) -> Generator[tuple[str, paramiko.PKey], None, None]:
-    """The keys to try, in order, each with what messages call it; unusable ones are added to `problems`."""
-    if login.key_file is not None:
-        yield from _file_key(login.key_file, credentials, problems)
-    yield from _agent_keys(problems)
-    if login.key_file is None:
-        for path in DEFAULT_KEYS:
-            if Path(path).expanduser().is_file():
-                yield from _file_key(path, credentials, problems)
+Keys = Generator[tuple[str, "paramiko.PKey"], None, None]
+
+
+def _keys(login: Login, credentials: Credentials, problems: list[str]) -> Keys:
+    """The keys to try, each with what messages call it; unusable ones are added to `problems`.
+
+    Key files in their order, by the agent where it holds them; then the agent's other keys; last the files
+    that ask for a passphrase, so that nobody is asked in vain.
+    """
+    names = login.key_files or tuple(name for name in DEFAULT_KEYS if Path(name).expanduser().is_file())
+    agent = _ask_agent(login, problems)
+    held = _held(agent)
+    locked: list[tuple[str, Path]] = []
+    try:
+        first = () if login.key_files else held
+        yield from _agent_keys(first)
+        for name in names:
+            yield from _file_key(name, held, problems, locked)
+        if login.key_files and not login.identities_only:
+            yield from _agent_keys(held)
+        for name, path in locked:
+            yield from _unlocked(name, path, credentials, problems)
+    finally:
+        if agent is not None:
+            agent.close()
 
 
 def _file_key(
-    name: str, credentials: Credentials, problems: list[str]
-) -> Generator[tuple[str, paramiko.PKey], None, None]:
+    name: str, held: list[paramiko.AgentKey], problems: list[str], locked: list[tuple[str, Path]]
+) -> Keys:
     import paramiko
 
     path = Path(name).expanduser()
@@ -139,11 +176,63 @@ def _file_key(
     if not os.access(path, os.R_OK) or path.stat().st_size > MAX_KEY_BYTES:
         problems.append(f"{name} (not readable)")
         return
+    public = public_part(path)
+    for key in [key for key in held if key.asbytes() == public]:
+        held.remove(key)
+        yield f"{name} (in the agent)", key
+        return
     try:
-        key = _parse_key(path, None)
-        problem = "no private key of a type in use"
+        own = _parse_key(path, None)
     except paramiko.PasswordRequiredException:
-        key, problem = _unlock(path, name, credentials)
+        locked.append((name, path))
+        return
+    if own is None:
+        what = "only the public part, and no agent holds it" if public else "no private key of a type in use"
+        problems.append(f"{name} ({what})")
+    else:
+        yield name, own
+
+
+def public_part(path: Path) -> bytes | None:
+    """The public key of a key file: the file itself, the `.pub` beside it, or the head of a private key."""
+    text = path.read_bytes()[:MAX_KEY_BYTES]
+    found = _public_line(text) or _public_head(text)
+    beside = path.with_name(path.name + ".pub")
+    if found is None and beside.is_file():
+        with contextlib.suppress(OSError), beside.open("rb") as file:
+            found = _public_line(file.read(MAX_KEY_BYTES))
+    return found
+
+
+def _public_line(text: bytes) -> bytes | None:
+    words = text.split(None, 2)
+    if len(words) < 2 or not words[0].startswith((b"ssh-", b"ecdsa-")):
+        return None
+    try:
+        return base64.b64decode(words[1], validate=True)
+    except ValueError:
+        return None
+
+
+def _public_head(text: bytes) -> bytes | None:
+    """The public key in OpenSSH's own form of a private key, where it stands in clear also when locked."""
+    match = re.search(rb"-----BEGIN OPENSSH PRIVATE KEY-----(.*?)-----END", text, re.DOTALL)
+    if match is None:
+        return None
+    try:
+        data = base64.b64decode(b"".join(match[1].split()), validate=True)
+    except ValueError:
+        return None
+    at = data.find(b"\0") + 1
+    for _ in range(3):  # cipher, key derivation, its options
+        at += 4 + int.from_bytes(data[at : at + 4], "big")
+    at += 4  # the number of keys
+    size_bytes = int.from_bytes(data[at : at + 4], "big")
+    return data[at + 4 : at + 4 + size_bytes] or None
+
+
+def _unlocked(name: str, path: Path, credentials: Credentials, problems: list[str]) -> Keys:
+    key, problem = _unlock(path, name, credentials)
     if key is None:
         problems.append(f"{name} ({problem})")
     else:
@@ -153,10 +242,16 @@ def _file_key(
 def _unlock(path: Path, name: str, credentials: Credentials) -> tuple[paramiko.PKey | None, str]:
     given = os.environ.get(PASSPHRASE_VARIABLE)
     key = _parse_key(path, given) if given else None
-    if key is None:
-        asked = credentials.passphrase(name)
-        given = asked or given
-        key = _parse_key(path, asked) if asked else None
+    for _ in range(MAX_ANSWERS):
+        if key is not None:
+            break
+        answer = credentials.passphrase(name)
+        if not answer or answer == given:
+            break
+        given = answer
+        key = _parse_key(path, given)
+        if key is None:
+            credentials.forget(name)
     return key, "wrong passphrase" if given else f"encrypted, and {PASSPHRASE_VARIABLE} is not set"
 
 
@@ -177,29 +272,29 @@ def _parse_key(path: Path, passphrase: str | None) -> paramiko.PKey | None:
     return None
 
 
-def _agent_keys(problems: list[str]) -> Generator[tuple[str, paramiko.PKey], None, None]:
-    agent = _ask_agent(problems)
-    if agent is None:
-        return
-    try:
-        usable = [key for key in agent.get_keys() if family(key.name) in map(family, KEY_TYPES)]
-        for key in usable[:MAX_AGENT_KEYS]:
-            yield f"agent key {key.comment or key.fingerprint}", key
-    finally:
-        agent.close()
+def _held(agent: paramiko.Agent | None) -> list[paramiko.AgentKey]:
+    """The agent's keys of the types in use."""
+    keys = () if agent is None else agent.get_keys()
+    return [key for key in keys if family(key.name) in map(family, KEY_TYPES)]
 
 
-def _ask_agent(problems: list[str]) -> paramiko.Agent | None:
+def _agent_keys(held: Sequence[paramiko.AgentKey]) -> Keys:
+    for key in held[:MAX_AGENT_KEYS]:
+        yield f"agent key {key.comment or key.fingerprint}", key
+
+
+def _ask_agent(login: Login, problems: list[str]) -> paramiko.Agent | None:
     """The running ssh-agent, or None; one that does not answer is left alone after a few seconds."""
     import paramiko
 
-    if "SSH_AUTH_SOCK" not in os.environ:
+    socket_path = login.agent or os.environ.get("SSH_AUTH_SOCK")
+    if not socket_path or socket_path == "none":
         return None
     found: list[paramiko.Agent] = []
 
     def ask() -> None:
         with contextlib.suppress(paramiko.SSHException, OSError):
-            found.append(paramiko.Agent())
+            found.append(_agent_at(socket_path))
 
     asking = threading.Thread(target=ask, name="ssh-agent", daemon=True)
     asking.start()
@@ -208,3 +303,23 @@ def _ask_agent(problems: list[str]) -> paramiko.Agent | None:
         problems.append("ssh-agent (no answer)")
         return None
     return found[0]
+
+
+def _agent_at(path: str) -> paramiko.Agent:
+    """The agent behind a socket; paramiko itself asks only the one of the environment."""
+    import socket
+
+    import paramiko
+
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(_AGENT_S)
+        connection.connect(path)
+        connection.settimeout(None)  # signing may wait for a person; the login has its own limit
+    except OSError:
+        connection.close()
+        raise
+    agent = paramiko.Agent.__new__(paramiko.Agent)
+    paramiko.agent.AgentSSH.__init__(agent)
+    agent._connect(connection)  # type: ignore[attr-defined]  # as Agent does with its own socket
+    return agent

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgebench.errors import DeviceError
@@ -25,11 +27,27 @@ KEY_TYPES = (
     "rsa-sha2-256",
 )
 SLACK_S = 3.0  # how long the watchdog waits beyond an operation's own deadline
+LEAVE_S = 15.0  # how long a jump host, which others use too, may take to hear that a channel is closed
 
 
 def family(kind: str) -> str:
     """The key type, where all signature types of one RSA key are one."""
     return "rsa" if kind in ("ssh-rsa", "rsa-sha2-512", "rsa-sha2-256") else kind
+
+
+def short_path(path: str | Path) -> str:
+    """The path as people write it: with `~` for the home."""
+    try:
+        return f"~/{Path(path).expanduser().relative_to(Path.home())}"
+    except (ValueError, RuntimeError):
+        return str(path)
+
+
+def pattern_matches(pattern: str, text: str) -> bool:
+    """Whether a pattern of OpenSSH, with `*` and `?`, is about the whole text."""
+    parts = {"*": ".*", "?": "."}
+    stars = re.sub(r"\*+", "*", pattern)
+    return re.fullmatch("".join(parts.get(c, re.escape(c)) for c in stars), text, re.DOTALL) is not None
 
 
 @dataclass(frozen=True)
@@ -65,16 +83,37 @@ class HostKey(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Trusted:
+    """The keys that a server may show, and where they are from: an inventory's `option`, or known_hosts.
+
+    `types` are those of the keys, where they are known: they are asked for first. `told` is what messages
+    call the keys.
+    """
+
+    fingerprints: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    revoked: tuple[str, ...] = ()
+    told: str = ""
+    option: str = "host_key"
+    pinned: bool = True
+
+
+@dataclass(frozen=True)
 class Login:
-    """Where to log in, as whom, and what the server must prove to be. `name` is what messages call it."""
+    """Where to log in, as whom, with what, and what the server must prove to be.
+
+    `name` is what messages call it. `agent` is the socket of an agent, "none" for no agent, and None for
+    the one of the environment. Without `key_files` the agent's keys and the usual files are tried.
+    """
 
     name: str
     address: str
     port: int
     user: str = ""
-    key_file: str | None = None
-    host_keys: tuple[str, ...] = ()
-    option: str = "host_key"
+    key_files: tuple[str, ...] = ()
+    identities_only: bool = False
+    agent: str | None = None
+    trusted: Trusted = Trusted()
 
     @property
     def where(self) -> str:
@@ -134,16 +173,29 @@ class Watchdog:
             self._abort()
 
 
+class NoChannelError(DeviceError):
+    """A jump host does not open a further channel over this connection; another one may do."""
+
+
+class SessionRefusedError(DeviceError):
+    """A server takes no further session over this connection (MaxSessions); another one may do."""
+
+
 class Link:
-    """A connection that speaks SSH, perhaps over another one (the jump host's)."""
+    """A connection that speaks SSH, perhaps over another one (the jump host's), which others may use too.
+
+    `when_closed` is called when it is closed, perhaps more than once: it gives the other connection back.
+    """
 
     def __init__(
         self, wire: socket.socket | paramiko.Channel, transport: paramiko.Transport, via: Link | None
     ) -> None:
         self.transport = transport
         self.watchdog = Watchdog(self.close)
+        self.when_closed: Callable[[], None] | None = None
         self._wire = wire
         self._via = via
+        self._asking = threading.Lock()
 
     @property
     def alive(self) -> bool:
@@ -177,7 +229,7 @@ class Link:
                 retryable=True,
             )
         if isinstance(error, paramiko.ChannelException):
-            return DeviceError(
+            return SessionRefusedError(
                 f"{device}: the server refused {what} ({error.text})",
                 hint="too many sessions over one connection? raise MaxSessions in the device's sshd_config",
             )
@@ -196,29 +248,39 @@ class Link:
             retryable=True,
         )
 
+    def answers(self, limit_s: float) -> bool:
+        """Whether the other side still answers; a connection that does not is closed."""
+        import paramiko
+
+        with self._asking, self.watchdog.within(limit_s):
+            if self.alive:
+                with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+                    self.transport.global_request("keepalive@openssh.com", wait=True)
+        return self.alive
+
     def release(self) -> None:
-        """Close this connection, and leave the one it runs over as it is."""
-        self.watchdog.stop()
-        with self._via.watchdog.within(SLACK_S) if self._via is not None else contextlib.nullcontext():
-            self._close_transport()
-
-    def close(self) -> None:
-        """Close this connection and those it runs over; never raises.
-
-        The wire is cut first: whoever is stuck in a write comes back then, also this method.
-        """
+        """Close this connection, and leave the one it runs over as it is; never raises."""
         self.watchdog.stop()
         self._cut()
         self._close_transport()
-        if self._via is not None:
-            self._via.close()
+
+    def close(self) -> None:
+        """Close this connection and give back the one it runs over; never raises.
+
+        The wire is cut first: whoever is stuck in a write comes back then, also this method.
+        """
+        self.release()
+        if self.when_closed is not None:
+            self.when_closed()
 
     def _cut(self) -> None:
-        if self._via is not None:
-            self._via._cut()
-        elif isinstance(self._wire, socket.socket):
+        if isinstance(self._wire, socket.socket):
             with contextlib.suppress(OSError):
                 self._wire.shutdown(socket.SHUT_RDWR)
+        elif self._via is not None:
+            # Telling a jump host that hangs would hang: its own watchdog closes it then, for all.
+            with self._via.watchdog.within(LEAVE_S), contextlib.suppress(Exception):
+                self._wire.close()
 
     def _close_transport(self) -> None:
         with contextlib.suppress(Exception):

@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgebench.errors import DeviceError
-from edgebench.transport.ssh.base import KEY_TYPES, SLACK_S, HostKey, Link, Login, Timeouts, family
+from edgebench.transport.ssh.base import (
+    KEY_TYPES,
+    SLACK_S,
+    HostKey,
+    Link,
+    Login,
+    NoChannelError,
+    Timeouts,
+    family,
+)
 
 if TYPE_CHECKING:
     import paramiko
@@ -16,6 +25,9 @@ if TYPE_CHECKING:
 # AES-GCM costs the least processor time on both sides; CBC, 3DES, SHA-1 and MD5 are not offered at all.
 CIPHERS = ("aes256-gcm@openssh.com", "aes128-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
 MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
+
+
+_NO_MORE_CHANNELS = (1, 4)  # prohibited, resource shortage (RFC 4254, 5.1)
 
 
 class _NoCommonKeyError(DeviceError):
@@ -27,31 +39,35 @@ def scan_host_keys(address: str, port: int = 22, timeout_s: float = 10.0) -> tup
 
     One handshake per type of key. `timeout_s` is the limit of each step.
     """
-    login = Login(name=address, address=address, port=port)
     timeouts = Timeouts(connect_s=timeout_s, banner_s=timeout_s, handshake_s=timeout_s)
+    return shown_host_keys(Login(name=address, address=address, port=port), None, timeouts)
+
+
+def shown_host_keys(login: Login, via: Link | None, timeouts: Timeouts) -> tuple[HostKey, ...]:
+    """All host keys of a server, as `scan_host_keys`, perhaps behind a jump host."""
     found: list[HostKey] = []
     refused: DeviceError | None = None
     for key_types in _families(KEY_TYPES):
         try:
-            link = _greet(login, None, key_types, timeouts)
+            link = _greet(login, via, key_types, timeouts)
         except _NoCommonKeyError as error:
             refused = error
             continue
         found.append(_host_key(link))
-        link.close()
+        link.release()
     if refused is not None and not found:
         raise refused
     return tuple(found)
 
 
 def verified_link(login: Login, via: Link | None, timeouts: Timeouts) -> Link:
-    """A link to a server that holds a pinned key.
+    """A link to a server that holds a trusted key.
 
     A server has a key of each type and shows one; the other types are asked for before it is refused.
     """
-    pinned = {pin.rstrip("=") for pin in login.host_keys}
+    trusted = {key.rstrip("=") for key in login.trusted.fingerprints} - set(login.trusted.revoked)
     offered: list[HostKey] = []
-    left: tuple[str, ...] = KEY_TYPES
+    left = _known_first(login)
     while left:
         try:
             link = _greet(login, via, left, timeouts)
@@ -60,20 +76,36 @@ def verified_link(login: Login, via: Link | None, timeouts: Timeouts) -> Link:
                 raise
             break
         offered.append(_host_key(link))
-        if offered[-1].fingerprint in pinned:
+        if offered[-1].fingerprint in trusted:
             return link
         link.release()
+        if offered[-1].fingerprint in login.trusted.revoked:
+            raise _revoked_key(login, offered[-1])
         left = tuple(kind for kind in left if family(kind) != family(offered[-1].type))
     raise _wrong_key(login, offered)
 
 
-def _wrong_key(login: Login, offered: Sequence[HostKey]) -> DeviceError:
-    pinned = ", ".join(login.host_keys)
-    shown = ", ".join(f"{key.fingerprint} ({key.type})" for key in offered)
+def _known_first(login: Login) -> tuple[str, ...]:
+    """The types to ask for, those of the known keys first: the first that both sides have is taken."""
+    known = set(map(family, login.trusted.types))
+    return tuple(sorted(KEY_TYPES, key=lambda kind: family(kind) not in known))
+
+
+def _revoked_key(login: Login, key: HostKey) -> DeviceError:
     return DeviceError(
-        f"{login.name}: wrong host key at {login.where}: pinned {pinned}, offered {shown}",
+        f"{login.name}: the host key at {login.where} is revoked: {key.fingerprint} ({key.type})",
+        hint="that key must not be trusted any more: set up new host keys on the device (ssh-keygen -A)",
+    )
+
+
+def _wrong_key(login: Login, offered: Sequence[HostKey]) -> DeviceError:
+    trusted = login.trusted
+    shown = ", ".join(f"{key.fingerprint} ({key.type})" for key in offered)
+    change = f"change {trusted.option}" if trusted.pinned else f"write {trusted.option}"
+    return DeviceError(
+        f"{login.name}: wrong host key at {login.where}: {trusted.told}, offered {shown}",
         hint="another machine answers there, or the device was set up anew; if you know that it was: "
-        f"edgebench devices scan {login.address}, compare, then change {login.option} in the inventory",
+        f"edgebench devices scan {login.address}, compare, then {change} in the inventory",
     )
 
 
@@ -193,7 +225,7 @@ def _dial_through(via: Link, login: Login, timeouts: Timeouts) -> paramiko.Chann
                 "direct-tcpip", (login.address, login.port), ("127.0.0.1", 0), timeout=timeouts.connect_s
             )
     except paramiko.ChannelException as error:
-        raise DeviceError(
+        raise (NoChannelError if error.code in _NO_MORE_CHANNELS else DeviceError)(
             f"{login.name}: the jump host cannot open {login.where} ({error.text})",
             hint="is the device on? may the jump host forward (AllowTcpForwarding)?",
             retryable=True,
