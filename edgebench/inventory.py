@@ -47,6 +47,7 @@ class DefaultsEntry(Record, frozen=True):
     ssh: SshEntry = SshEntry()
     work_dir: str | None = None
     work_quota: str | None = None
+    lease: Literal["board", "folder"] | None = None
 
 
 class GroupEntry(Record, frozen=True):
@@ -56,6 +57,7 @@ class GroupEntry(Record, frozen=True):
     ssh: SshEntry = SshEntry()
     work_dir: str | None = None
     work_quota: str | None = None
+    lease: Literal["board", "folder"] | None = None
 
 
 class DeviceEntry(Record, frozen=True):
@@ -70,6 +72,7 @@ class DeviceEntry(Record, frozen=True):
     ssh: SshEntry = SshEntry()
     work_dir: str | None = None
     work_quota: str | None = None
+    lease: Literal["board", "folder"] | None = None
     quarantine: str | None = None
 
 
@@ -433,6 +436,7 @@ class _Merge:
             groups=entry.groups,
             tags=self._tags(),
             quarantine=entry.quarantine,
+            lease=self._merged(("lease",)),
         )
         work_dir, quota = self._merged(("work_dir",)), self._merged(("work_quota",))
         device = device if work_dir is None else replace(device, work_dir=work_dir)
@@ -642,6 +646,8 @@ def _shown(device: Device) -> Iterator[tuple[str, str]]:
     yield "work_dir", device.work_dir
     if device.work_quota_bytes is not None:
         yield "work_quota", format_bytes(device.work_quota_bytes) if device.work_quota_bytes else "none"
+    if device.lease is not None:
+        yield "lease", device.lease
     if device.groups:
         yield "groups", ", ".join(device.groups)
     for key, value in device.tags.items():

@@ -179,6 +179,7 @@ class Device(Record, frozen=True):
     `host_keys` are pinned fingerprints ("SHA256:..."); without one known_hosts must know the device.
     `work_dir` is the only folder that edgebench writes on the device; relative means below the login's home.
     `work_quota_bytes` is how much it may hold: None half of what the disk could give it, 0 all of it.
+    `lease` is what a lease guards: the whole board, or the work folder alone; None: as the settings say.
     """
 
     name: str
@@ -192,6 +193,7 @@ class Device(Record, frozen=True):
     groups: tuple[str, ...] = ()
     tags: dict[str, str] = {}
     quarantine: str | None = None
+    lease: Literal["board", "folder"] | None = None
 
 
 class Facts(Record, frozen=True):

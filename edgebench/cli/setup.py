@@ -17,7 +17,7 @@ from edgebench.convert.run import Limits
 from edgebench.errors import InfrastructureError, UserError, did_you_mean
 from edgebench.inventory import Inventory, load
 from edgebench.pipeline import Announce, Workbench, silent
-from edgebench.records import ORT_FORMATS, PRECISIONS, RUNTIMES, Target
+from edgebench.records import ORT_FORMATS, PRECISIONS, RUNTIMES, Target, replace
 from edgebench.settings import Settings
 from edgebench.store import Store, sqlite_url
 from edgebench.targets import all_targets
@@ -77,9 +77,12 @@ def ask_for_secrets() -> Credentials:
 
 
 def read_inventory(settings: Settings) -> Inventory:
-    """All devices of the fleet."""
+    """All devices of the fleet; those that say nothing of their lease as the settings do."""
     ask_for_secrets()
-    return load(settings.inventory, extra_targets=settings.targets)
+    found = load(settings.inventory, extra_targets=settings.targets)
+    return replace(
+        found, devices=tuple(replace(each, lease=each.lease or settings.lease) for each in found.devices)
+    )
 
 
 def read_targets(settings: Settings) -> dict[str, Target]:
