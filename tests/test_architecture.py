@@ -58,6 +58,7 @@ ENTRIES = {
     "edgebench.convert.coreml.interpreter.package": "a package is a program and the weight files beside it",
     "edgebench.convert.coreml.interpreter.program": "evaluates what package reads",
     "edgebench.cli.demo": "the main job is `run` itself, with a plan of its own",
+    "edgebench.pipeline.foreseeing": "asks the artifact store for what preparing would make",
     "edgebench.pipeline": "the door to preparing and measuring",
     "edgebench.fleet.start": "turns plans and interrupted runs into what the engine takes",
     "edgebench.fleet.engine": "sends one visit to every device",
@@ -77,7 +78,7 @@ ENTRIES = {
 
 # What every sibling may import, by package: `base`, or where two words say more than one.
 BASES = {
-    "edgebench.cli": {"folders", "output", "progress", "setup", "showing"},
+    "edgebench.cli": {"folders", "foretell", "output", "progress", "setup", "showing"},
     "edgebench.convert.ncnn": {"base", "param"},
     "edgebench.convert.tensorrt": {"base", "graph"},
 }
