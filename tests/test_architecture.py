@@ -33,6 +33,7 @@ FLOORS = {
     "parity": 1,
     "targets": 1,
     "validity": 1,
+    "health": 1,
     "gates": 2,
     "inventory": 2,
     "artifacts": 3,
@@ -61,9 +62,11 @@ ENTRIES = {
     "edgebench.convert.coreml.interpreter.package": "a package is a program and the weight files beside it",
     "edgebench.convert.coreml.interpreter.program": "evaluates what package reads",
     "edgebench.cli.demo": "the main job is `run` itself, with a plan of its own",
+    "edgebench.pipeline.foreseeing": "asks the artifact store for what preparing would make",
     "edgebench.pipeline": "the door to preparing and measuring",
     "edgebench.gates": "puts figures, limits and what many cells ask for together",
     "edgebench.fleet.start": "turns plans and interrupted runs into what the engine takes",
+    "edgebench.fleet.engine": "sends one visit to every device",
     "edgebench.convert.coreml": "the converter; its parts need coremltools, imported on first use",
     "edgebench.convert.coreml.frontend": "the walk over the network, loops written out first",
     "edgebench.convert.ncnn": "the converter: pnnx and the gate; int8 and QDQ models go on to their parts",
@@ -82,7 +85,7 @@ ENTRIES = {
 
 # What every sibling may import, by package: `base`, or where two words say more than one.
 BASES = {
-    "edgebench.cli": {"folders", "output", "progress", "prompts", "setup", "showing", "sources"},
+    "edgebench.cli": {"folders", "foretell", "output", "progress", "prompts", "setup", "showing", "sources"},
     "edgebench.report": {"base", "gate_words"},
     "edgebench.gates": {"base", "limits"},
     "edgebench.convert.ncnn": {"base", "param"},
@@ -120,7 +123,8 @@ SCRIPTS = {
 CATCHERS = {
     "edgebench.cli.main": "the door: a bug becomes a message and exit code 70",
     "edgebench.convert.worker": "a process of its own: a bug becomes its answer to the parent",
-    "edgebench.fleet.engine": "a bug in one job becomes its Failure, the others go on",
+    "edgebench.fleet.engine": "a bug in one cell becomes the Failure of its jobs, the others go on",
+    "edgebench.fleet.visit": "a bug in one job becomes its Failure, the others go on",
 }
 
 
