@@ -351,6 +351,59 @@ class Job(Record, frozen=True):
     workload: Workload
 
 
+class LayerTime(Record, frozen=True):
+    """One layer of a profiled inference. `unit`: CPU, GPU, NPU; None where the runtime does not tell it.
+
+    `nodes` are the ONNX nodes that it computes, none where they are unknown; `moves`: it computes nothing and
+    only moves values for the runtime's sake.
+    The other fields are what they were found by: tensors and layers of the artifact by the runtime's names
+    (`inputs`, `outputs`, `parts`), and operators fused behind the first output (`then`).
+    """
+
+    name: str
+    kind: str
+    mean_ns: int
+    unit: str | None = None
+    nodes: tuple[str, ...] = ()
+    moves: bool = False
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    then: tuple[str, ...] = ()
+
+
+class Profile(Record, frozen=True):
+    """Where the time of one inference goes, from a launch of its own; slower than the timed launches.
+
+    `total_ns` is that of a whole profiled inference, None where the runtime gives none. `estimated`: times
+    of layers are shares that the runtime expects, not measured. `onnx_digest` names the ONNX file that the
+    nodes are those of; of these `folded` are computed when the model is loaded, and no layer is known to
+    compute `unclaimed`.
+    """
+
+    runtime_version: str
+    method: str
+    repeats: int
+    layers: tuple[LayerTime, ...]
+    total_ns: int | None = None
+    estimated: bool = False
+    started_utc: str = "unknown"
+    effective: dict[str, str] = {}
+    onnx_digest: str | None = None
+    folded: tuple[str, ...] = ()
+    unclaimed: tuple[str, ...] = ()
+
+    @property
+    def layers_ns(self) -> int:
+        """The time of all layers together."""
+        return sum(layer.mean_ns for layer in self.layers)
+
+    @property
+    def unexplained_ns(self) -> int | None:
+        """What of the total no layer explains; None without a total. Negative: layers ran side by side."""
+        return None if self.total_ns is None else self.total_ns - self.layers_ns
+
+
 class Measurement(Record, frozen=True):
     """All launches of one artifact on one device, with what was proven and known before."""
 

@@ -30,6 +30,7 @@ FLOORS = {
     "parity": 1,
     "targets": 1,
     "validity": 1,
+    "profiles": 1,
     "gates": 2,
     "inventory": 2,
     "artifacts": 3,
@@ -58,6 +59,7 @@ ENTRIES = {
     "edgebench.convert.coreml.interpreter.program": "evaluates what package reads",
     "edgebench.cli.demo": "the main job is `run` itself, with a plan of its own",
     "edgebench.pipeline": "the door to preparing and measuring",
+    "edgebench.pipeline.measuring": "a profile's layers get their nodes before it is stored",
     "edgebench.fleet.start": "turns plans and interrupted runs into what the engine takes",
     "edgebench.convert.coreml": "the converter; its parts need coremltools, imported on first use",
     "edgebench.convert.coreml.frontend": "the walk over the network, loops written out first",
@@ -77,6 +79,7 @@ ENTRIES = {
 BASES = {
     "edgebench.cli": {"folders", "output", "progress", "setup", "showing"},
     "edgebench.convert.ncnn": {"base", "param"},
+    "edgebench.report": {"base", "layers"},
     "edgebench.convert.tensorrt": {"base", "graph"},
 }
 

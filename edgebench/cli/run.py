@@ -106,6 +106,7 @@ class Outcome(NamedTuple):
 @click.option(
     "--wait", metavar="TIME", help='Wait that long for a busy device, such as "10 min"; default: do not.'
 )
+@click.option("--profile", is_flag=True, help="Where the time goes, too: layers, in a launch of its own.")
 @click.option("--skip-unsupported", is_flag=True, help="Leave out cells that a target does not offer.")
 @json_option
 def run(
@@ -129,6 +130,7 @@ def run(
     min_duration: str | None,
     cooldown: str | None,
     wait: str | None,
+    profile: bool,
     skip_unsupported: bool,
     as_json: bool,
 ) -> int:
@@ -142,6 +144,7 @@ def run(
         _refuse_beside("--plan", models, None)
         plan = plans.parse(read_text(Path(plan_file)), plan_file)
         plan = plan if selector is None else replace(plan, on=selector)
+        plan = replace(plan, profile=plan.profile or profile)
     else:
         workload = WorkloadChanges(
             launches=launches,
@@ -159,6 +162,7 @@ def run(
             precisions=precisions_of(precision) or (plans.AS_IS,),
             on=selector or "all",
             workload=workload,
+            profile=profile,
         )
     return new_run(plan, settings, wish).exit_code
 
@@ -281,7 +285,8 @@ def _execute(
             Progress(starts.planned_launches(started.assignments)) as progress,
             workbench(settings, progress) as bench,
         ):
-            options = Options(max_devices=settings.jobs, wait_s=wish.wait_s)
+            profile = starts.wants_profile(started.run)
+            options = Options(max_devices=settings.jobs, wait_s=wish.wait_s, profile=profile)
             Engine(run_id, bench, store, options).execute(started.assignments, devices, targets)
     except (KeyboardInterrupt, Interrupted):
         store.set_run_status(run_id, "interrupted")

@@ -32,10 +32,11 @@ class Assignment(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How a run treats its devices. `wait_s`: how long a busy board is waited for."""
+    """How a run treats its devices. `wait_s`: how long a busy board is waited for; `profile`: layers, too."""
 
     max_devices: int = 16
     wait_s: float = 0.0
+    profile: bool = False
 
 
 class Engine:
@@ -176,7 +177,7 @@ class Engine:
             self._sessions[device.name] = session
         if self._stop.is_set():
             session.abort()
-        return Site(self._run, session, facts, target, self._store, self._begun())
+        return Site(self._run, session, facts, target, self._store, self._begun(), self._options.profile)
 
     def _begun(self) -> dict[Job, str]:
         """Jobs with launches of an interrupted measurement, which is continued."""

@@ -67,6 +67,8 @@ class WorkloadChanges(Record, frozen=True):
 class Plan(Record, frozen=True):
     """What to measure. No `runtimes`: all that the target offers for a precision. `on` is a selector.
 
+    `profile`: a launch of its own takes the times of layers.
+
     `precisions` may hold "as-is": the model as it comes, whatever precision it has.
     """
 
@@ -75,6 +77,7 @@ class Plan(Record, frozen=True):
     precisions: tuple[str, ...] = (AS_IS,)
     on: str = "all"
     workload: WorkloadChanges = WorkloadChanges()
+    profile: bool = False
 
 
 class PlanFile(Record, frozen=True):
@@ -86,6 +89,7 @@ class PlanFile(Record, frozen=True):
     precisions: tuple[str, ...] = (AS_IS,)
     on: str = "all"
     workload: WorkloadChanges = WorkloadChanges()
+    profile: bool = False
 
 
 class PlannedJob(Record, frozen=True):
@@ -125,6 +129,7 @@ def parse(text: str, source: str) -> Plan:
         precisions=file.precisions,
         on=file.on,
         workload=file.workload,
+        profile=file.profile,
     )
     for at, message, hint in _problems(plan):
         raise document.error(at, message, hint=hint)

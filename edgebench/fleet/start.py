@@ -87,6 +87,12 @@ def assignment(planned: PlannedJob, targets: Mapping[str, Target]) -> Assignment
     return Assignment(job, cell)
 
 
+def wants_profile(run: Run) -> bool:
+    """Whether the run's plan asks for profiles."""
+    plan = run.plan.get("plan")
+    return isinstance(plan, dict) and plan.get("profile") is True
+
+
 def planned_launches(assignments: Iterable[Assignment]) -> dict[str, int]:
     """Launches to come on each device, for the progress display."""
     planned: dict[str, int] = {}

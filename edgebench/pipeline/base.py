@@ -117,6 +117,7 @@ class Prepared(NamedTuple):
     inputs_kind: str
     parity: ParityReport
     parity_s: float
+    source: Artifact | None = None  # the ONNX artifact that was converted, where it is not the variant
 
     @property
     def artifact(self) -> Artifact:

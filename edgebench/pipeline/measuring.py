@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from edgebench.device.session import Lease, Placed, Session, open_session
-from edgebench.errors import (
-    DeviceError,
-)
+from edgebench.errors import DeviceError, EdgebenchError, Interrupted
 from edgebench.pipeline.base import (
     Prepared,
     Step,
@@ -23,6 +21,7 @@ from edgebench.pipeline.base import (
     judge,
     title,
 )
+from edgebench.pipeline.profiling import with_nodes
 from edgebench.records import (
     Device,
     Facts,
@@ -40,9 +39,14 @@ from edgebench.validity import judged
 if TYPE_CHECKING:
     pass
 
+PROFILE_REPEATS = 30
+
 
 class Site(NamedTuple):
-    """Where a job is measured, where its results go, and measurements begun by interrupted sessions (ids)."""
+    """Where a job is measured, where its results go, and measurements begun by interrupted sessions (ids).
+
+    `profile`: after the launches of a measurement, one more takes the times of its layers.
+    """
 
     run: str
     session: Session
@@ -50,6 +54,7 @@ class Site(NamedTuple):
     target: Target
     store: Store
     begun: Mapping[Job, str]
+    profile: bool = False
 
 
 def open_device(device: Device, target: Target, home: Path, lease: Lease) -> tuple[Session, Facts]:
@@ -79,6 +84,8 @@ def measure(job: Job, prepared: Prepared, site: Site, bench: Workbench) -> Measu
         site.store.add_launch(measurement.id, launch)
         measurement = replace(measurement, launches=(*measurement.launches, launch))
         bench.announce(Step("launched", job.device, title(job), number, job.workload.launches))
+    if site.profile:
+        measurement = profiled(job, prepared, placed, site, bench, measurement)
     return finish(measurement, site)
 
 
@@ -139,6 +146,34 @@ def launch_once(
 
     launch = site.session.launch(prepared.artifact, placed, prepared.inputs, job.workload, number, phase)
     return judged(launch, site.target.limits)
+
+
+def profiled(
+    job: Job, prepared: Prepared, placed: Placed, site: Site, bench: Workbench, measurement: Measurement
+) -> Measurement:
+    """The measurement, its profile stored beside it; where there is none, a warning says why.
+
+    Only a run that is being stopped goes no further: it takes the profile when it is resumed.
+    """
+    bench.announce(Step("profile", job.device, title(job)))
+    try:
+        taken = site.session.profile(
+            prepared.artifact, placed, prepared.inputs, job.workload, PROFILE_REPEATS
+        )
+    except EdgebenchError as error:
+        if isinstance(error, Interrupted) or site.session.is_closed:
+            raise
+        return _warned(measurement, f"no profile: {error.message}")
+    try:
+        taken = with_nodes(taken, prepared, bench)
+    except EdgebenchError as error:
+        measurement = _warned(measurement, f"the profile's layers have no ONNX nodes: {error.message}")
+    site.store.add_profile(measurement.id, taken)
+    return measurement
+
+
+def _warned(measurement: Measurement, warning: str) -> Measurement:
+    return replace(measurement, warnings=(*measurement.warnings, warning))
 
 
 def finish(measurement: Measurement, site: Site) -> Measurement:

@@ -9,6 +9,7 @@ from .wire import Json, ProbeError
 
 MAX_OUTPUTS = 1024
 MAX_SAMPLES = 1000
+MAX_REPEATS = 1000
 VERSIONS_TIMEOUT_S = 120.0
 NO_WORKLOAD = {"threads": 0}
 
@@ -38,6 +39,11 @@ def for_versions(fields: Any, work: str) -> Json:
         "options": {},
         "workload": NO_WORKLOAD,
     }
+
+
+def repeats(request: Json) -> int:
+    """How many inferences of a profile are wanted."""
+    return int(check.whole(request, "repeats", 1, MAX_REPEATS))
 
 
 def runtime(fields: Any) -> str:

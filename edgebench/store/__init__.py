@@ -25,6 +25,7 @@ from edgebench.records import (
     Job,
     Launch,
     Measurement,
+    Profile,
     Run,
     decode_exact,
     replace,
@@ -42,6 +43,7 @@ from edgebench.store.rows import (
     launch_record,
     launch_row,
     measurement_row,
+    profile_row,
     run_row,
 )
 
@@ -230,6 +232,31 @@ class Store:
         """All measurements of a run in the order of its jobs, each with its launches as they were added."""
         with self._reading() as connection:
             return _measurements(connection, base.measurement.c.run_number == _run_number(connection, run_id))
+
+    # --- profiles -------------------------------------------------------------------------------
+
+    def add_profile(self, measurement_id: str, profile: Profile) -> None:
+        """Store where the time of a measurement goes; a later one takes the place of an earlier."""
+        row = profile_row(profile)
+        with self._writing() as connection:
+            number = _measurement_row(connection, measurement_id).number
+            connection.execute(sa.insert(base.profile).values(row | {"measurement_number": number}))
+
+    def profiles(self, run_id: str) -> dict[str, Profile]:
+        """The last profile of each measurement of a run that has one, by the measurement's id."""
+        chosen = (
+            sa.select(base.measurement.c.id, base.profile.c.document)
+            .select_from(base.profile.join(base.measurement))
+            .order_by(base.profile.c.number)
+        )
+        with self._reading() as connection:
+            number = _run_number(connection, run_id)
+            rows = connection.execute(chosen.where(base.measurement.c.run_number == number)).all()
+        last = {row.id: row.document for row in rows}
+        return {
+            measurement_id: decode_exact(Profile, text, source=f"the profile of measurement {measurement_id}")
+            for measurement_id, text in last.items()
+        }
 
     # --- failures -------------------------------------------------------------------------------
 
