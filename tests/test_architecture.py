@@ -59,6 +59,7 @@ ENTRIES = {
     "edgebench.convert.coreml.interpreter.program": "evaluates what package reads",
     "edgebench.cli.demo": "the main job is `run` itself, with a plan of its own",
     "edgebench.pipeline": "the door to preparing and measuring",
+    "edgebench.pipeline.profiling": "the nodes of layers, found by names or by matching values",
     "edgebench.pipeline.measuring": "a profile's layers get their nodes before it is stored",
     "edgebench.fleet.start": "turns plans and interrupted runs into what the engine takes",
     "edgebench.convert.coreml": "the converter; its parts need coremltools, imported on first use",

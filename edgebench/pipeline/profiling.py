@@ -16,12 +16,14 @@ from xml.etree import ElementTree as ET
 from edgebench import model
 from edgebench.errors import InfrastructureError
 from edgebench.pipeline.base import MODEL_FILE, Prepared, Workbench
+from edgebench.pipeline.matching import same_tensors
 from edgebench.profiles import Network, Node, joined
 from edgebench.records import Profile, replace
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+BY_VALUES = ("ncnn", "coreml")
 Parts = Mapping[str, tuple[str, ...]]
 
 
@@ -34,6 +36,8 @@ def with_nodes(taken: Profile, prepared: Prepared, bench: Workbench) -> Profile:
     same: Mapping[str, str] = {}
     if artifact.runtime == "openvino":
         parts = ir_nodes(bench.artifacts.path(artifact.digest) / artifact.entry["model"], network)
+    if artifact.runtime in BY_VALUES:
+        same = same_tensors(taken, prepared, source, bench)
     return replace(joined(taken, network, artifact.runtime, same, parts), onnx_digest=source.digest)
 
 

@@ -18,9 +18,15 @@ class Ncnn(Adapter):
 
     options: fp16 on|off, winograd43 on|off, batch_axis drop|keep. With "drop" (the default) inputs lose a
     leading axis of 1 and outputs get it back; with "keep" they are fed as they are. The converter knows.
+    light_mode on|off: "off" keeps every blob, so that any may be an output.
     """
 
-    known_options = {"fp16": ("on", "off"), "winograd43": ("on", "off"), "batch_axis": ("drop", "keep")}
+    known_options = {
+        "fp16": ("on", "off"),
+        "winograd43": ("on", "off"),
+        "batch_axis": ("drop", "keep"),
+        "light_mode": ("on", "off"),
+    }
 
     def import_runtime(self) -> str:
         """Import ncnn; its version."""
@@ -41,7 +47,7 @@ class Ncnn(Adapter):
                 raise ProbeError("model_load", "ncnn does not load the %s file (status %d)" % (part, status))
 
     def _set_options(self, options: Any) -> None:
-        if self.profiling:
+        if self.profiling or self.option("light_mode", "on") == "off":
             options.lightmode = False
         fp16 = self.option("fp16", "off") == "on"
         for name in FP16_OPTIONS:
