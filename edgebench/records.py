@@ -18,8 +18,9 @@ SCHEMA_VERSION = 1
 
 RUNTIMES = ("onnxruntime", "ncnn", "openvino", "coreml", "tensorrt")
 # Those that a device's probe runs; the others are converted only.
-MEASURED = ("onnxruntime", "ncnn", "openvino")
+MEASURED = ("onnxruntime", "ncnn", "openvino", "coreml")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
+COMPUTE_UNITS = ("all", "cpu_only", "cpu_and_gpu", "cpu_and_ne")  # what Core ML may use on a Mac
 ORT_FORMATS = ("onnx", "optimized", "ort")  # how ONNX Runtime's artifact is stored: as it is, fused, or .ort
 
 R = TypeVar("R")

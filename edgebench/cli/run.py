@@ -97,6 +97,7 @@ class Outcome(NamedTuple):
 @inputs_option
 @calibration_option
 @ort_format_option
+@click.option("--compute-units", metavar="UNITS", help="coreml: all, cpu_only, cpu_and_gpu or cpu_and_ne.")
 @click.option("--launches", type=int, help="Fresh processes per job: the statistical unit.")
 @click.option("--threads", type=int, help="Threads of the runtime; 0: its own choice.")
 @click.option("--batch", type=int, help="Batch size of models whose batch is open.")
@@ -123,6 +124,7 @@ def run(
     inputs: str | None,
     calibration: str | None,
     ort_format: str,
+    compute_units: str | None,
     launches: int | None,
     threads: int | None,
     batch: int | None,
@@ -157,7 +159,9 @@ def run(
         planned = _models(models, Given(shapes, constants, inputs, calibration))
         chosen = _without_nms(planned) if cut_nms else planned
         plan = Plan(
-            models=tuple(replace(each, ort_format=ort_format) for each in chosen),
+            models=tuple(
+                replace(each, ort_format=ort_format, compute_units=compute_units) for each in chosen
+            ),
             runtimes=runtimes_of(runtimes),
             precisions=precisions_of(precision) or (plans.AS_IS,),
             on=selector or "all",

@@ -71,7 +71,7 @@ def _entry(fields: Any, artifact: str) -> Dict[str, str]:
     entry = {}
     for part, path in check.texts(fields, "entry").items():
         full = os.path.join(artifact, *check.relative(path, "an entry file").split("/"))
-        if not os.path.isfile(full):
+        if not os.path.exists(full):  # a Core ML package is a folder
             raise check.bad('the artifact has no file "%s"' % path)
         entry[part] = full
     return entry

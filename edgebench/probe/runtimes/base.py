@@ -11,6 +11,7 @@ RUNTIMES = {
     "onnxruntime": ("onnxruntime", "OnnxRuntime"),
     "ncnn": ("ncnn", "Ncnn"),
     "openvino": ("openvino", "OpenVino"),
+    "coreml": ("coreml", "CoreMl"),
     "replay": ("replay", "Replay"),
 }
 
@@ -97,7 +98,11 @@ class Adapter:
         return str(self.spec["blobs"].get(name, name))
 
     def _check_options(self) -> None:
-        for name, value in self.spec["options"].items():
+        self.check_options(self.spec["options"])
+
+    def check_options(self, options: Dict[str, str]) -> None:
+        """ProbeError for an option or a value that the runtime does not know."""
+        for name, value in options.items():
             known = self.known_options.get(name)
             if known is None or (known and value not in known):
                 raise ProbeError(
