@@ -79,7 +79,7 @@ def test_a_mac_without_compute_plans_is_measured_all_the_same(cli: Cli, board: F
 
 def test_coreml_is_refused_on_linux_before_any_device_is_touched(cli: Cli, board: FleetDevice) -> None:
     write_inventory(cli, entry("board", board))
-    (failure,) = cli.json(*RUN, code=1)["failures"]
+    (failure,) = cli.json(*RUN, code=4)["failures"]
     assert (failure["stage"], failure["owner"]) == ("plan", "user")
     assert "does not offer coreml" in failure["message"]
 
