@@ -8,6 +8,8 @@ one of those that compute what follows; one that only moves values for the runti
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -20,8 +22,19 @@ MOVES: Mapping[str, frozenset[str]] = {
     "openvino": frozenset({"Reorder"}),
     "ncnn": frozenset({"Split"}),
 }
-# layers that a runtime puts in by itself, unless their output is one of the network's tensors
-INSERTED: Mapping[str, frozenset[str]] = {"onnxruntime": frozenset({"Cast", "Transpose"})}
+# layers that a runtime puts in by itself, unless they give a tensor of the network or are named after a node
+INSERTED: Mapping[str, frozenset[str]] = {
+    "onnxruntime": frozenset({"Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze"})
+}
+# how ONNX Runtime names what it made of a node, and the operators that this says were fused behind it
+MADE_OF = re.compile(r"(/\w*Fusion\w*/?|_new_reshape|_nchwc|)(_token_\d+)?$")
+FUSED_BEHIND = {"/MatMulAddFusion": ("Add",)}
+QUANTIZED = (
+    "QLinear",
+    "Nhwc",
+)  # kernels that compute what stands between DequantizeLinear and QuantizeLinear
+FREE_CAST = "InsertedPrecisionFreeCast_"  # ONNX Runtime's prefix of tensors that it computes in float32
+SHARED_NODES = 8  # a layer among others that compute more nodes than this: which of them is not known
 
 
 class Node(NamedTuple):
@@ -101,15 +114,17 @@ def joined(
     artifact -> nodes.
     """
     network_tensors = network.maker.keys()
-    anchors = [_anchors(layer, network, runtime, same) for layer in profile.layers]
+    anchors = [_anchors(layer, network, runtime, same, parts) for layer in profile.layers]
+    anchors = _without_inserted(profile.layers, anchors, network, runtime)
     every = frozenset(name for names in anchors for name in names if name in network_tensors)
     known = [
         _own_nodes(layer, names, every, network, parts)
         for layer, names in zip(profile.layers, anchors, strict=True)
     ]
     complete = _shared(profile.layers, known, network, runtime)
+    idle = _idle(runtime)
     layers = tuple(
-        replace(layer, nodes=tuple(nodes), moves=layer.kind in MOVES.get(runtime, ()))
+        replace(layer, nodes=tuple(nodes), moves=not nodes and layer.kind in idle)
         for layer, nodes in zip(profile.layers, complete, strict=True)
         if nodes or layer.mean_ns  # what takes no time and computes nothing of the network was optimised away
     )
@@ -123,13 +138,69 @@ def joined(
     )
 
 
-def _anchors(layer: LayerTime, network: Network, runtime: str, same: Mapping[str, str]) -> list[str]:
+def _idle(runtime: str) -> frozenset[str]:
+    """The kinds of layers that compute nothing where no node is known for them."""
+    return MOVES.get(runtime, frozenset()) | INSERTED.get(runtime, frozenset())
+
+
+def _anchors(
+    layer: LayerTime,
+    network: Network,
+    runtime: str,
+    same: Mapping[str, str],
+    parts: Mapping[str, tuple[str, ...]],
+) -> list[str]:
     """The network's tensors that a layer computes."""
     if layer.kind in MOVES.get(runtime, ()):
         return []
-    names = [same.get(name, name) for name in layer.outputs]
+    if layer.parts:
+        return _ends({name for part in layer.parts for name in parts.get(part, ())}, network)
+    names = [same.get(name, name).removeprefix(FREE_CAST) for name in layer.outputs]
     found = [name for name in names if name in network.maker]
-    return [_behind_fused(found[0], layer.then, network), *found[1:]] if found else []
+    then = layer.then
+    if not found and runtime == "onnxruntime":
+        found, then = _named_after(layer, network)
+    return [_behind_fused(found[0], then, network), *found[1:]] if found else []
+
+
+def _ends(nodes: set[str], network: Network) -> list[str]:
+    """The tensors of these nodes that others read, or nobody, which makes them outputs."""
+    made = [name for node in network.in_order(nodes) for name in network.by_name[node].outputs if name]
+    return [
+        name
+        for name in made
+        if not network.readers.get(name) or any(each.name not in nodes for each in network.readers[name])
+    ]
+
+
+def _named_after(layer: LayerTime, network: Network) -> tuple[list[str], tuple[str, ...]]:
+    """The tensor of the node that a kernel of new tensors is named after, and what was fused behind it."""
+    made_of = MADE_OF.search(layer.name)
+    if made_of is None:
+        return [], ()
+    node = network.by_name.get(layer.name[: made_of.start()])
+    if node is None:
+        return [], ()
+    fused = FUSED_BEHIND.get(made_of[1].rstrip("/"), ())
+    if layer.kind.startswith(QUANTIZED):
+        fused = ("Relu", "QuantizeLinear")
+    return [name for name in node.outputs[:1] if name], fused
+
+
+def _without_inserted(
+    layers: Sequence[LayerTime], anchors: Sequence[list[str]], network: Network, runtime: str
+) -> list[list[str]]:
+    """The anchors without those of layers that only hand on, in another layout, what another one computes."""
+    inserted = INSERTED.get(runtime, frozenset())
+    makers = Counter(name for names in anchors for name in names)
+    return [
+        [
+            name
+            for name in names
+            if not (layer.kind in inserted and makers[name] > 1 and network.maker[name].kind != layer.kind)
+        ]
+        for layer, names in zip(layers, anchors, strict=True)
+    ]
 
 
 def _behind_fused(tensor: str, then: Sequence[str], network: Network) -> str:
@@ -138,9 +209,8 @@ def _behind_fused(tensor: str, then: Sequence[str], network: Network) -> str:
         if network.maker[tensor].kind == kind:
             continue
         following = [node for node in network.readers.get(tensor, ()) if node.kind == kind]
-        if len(following) != 1:
-            return tensor
-        tensor = following[0].outputs[0]
+        if len(following) == 1:
+            tensor = following[0].outputs[0]
     return tensor
 
 
@@ -165,11 +235,14 @@ def _shared(
     for number, layer in enumerate(layers):
         for name in layer.inputs:
             readers.setdefault(name, []).append(number)
-    idle = MOVES.get(runtime, frozenset()) | INSERTED.get(runtime, frozenset())
+    idle = _idle(runtime)
     reached = [list(names) for names in known]
     for number in reversed(range(len(layers))):
         if not known[number]:
             outputs = layers[number].outputs
             after = {reader for name in outputs for reader in readers.get(name, ()) if reader > number}
             reached[number] = network.in_order(name for reader in after for name in reached[reader])
-    return [known[number] if layer.kind in idle else reached[number] for number, layer in enumerate(layers)]
+    return [
+        known[number] if layer.kind in idle or len(reached[number]) > SHARED_NODES else reached[number]
+        for number, layer in enumerate(layers)
+    ]

@@ -1,11 +1,13 @@
 """Which tensors of an artifact are which of its ONNX network, where no names are left: by their values.
 
 The artifact and the network compute the same sample on the controller, every tensor of each; two are the same
-when they have the same shape (axes of size 1 apart) and, as far as the precision allows, the same numbers.
+when they have the same shape (axes of size 1 apart) or at least as many numbers, and as far as the precision
+allows the same ones in the same order.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,6 +36,11 @@ class Print(NamedTuple):
 
     shape: tuple[int, ...]
     numbers: Array
+
+    @property
+    def size(self) -> int:
+        """How many numbers the tensor has."""
+        return math.prod(self.shape)
 
 
 def same_tensors(taken: Profile, prepared: Prepared, source: Artifact, bench: Workbench) -> dict[str, str]:
@@ -64,7 +71,16 @@ def matched(ours: Mapping[str, Print], theirs: Mapping[str, Print], tolerance: f
 
 
 def _nearest(ours: Print, theirs: Mapping[str, Print], tolerance: float) -> tuple[str, ...]:
-    """The tensors whose numbers are nearest, all that cannot be told apart; none where none is near."""
+    """The tensors whose numbers are nearest, all that cannot be told apart; none where none is near.
+
+    One of the same shape is preferred to one that has the same numbers in the same order.
+    """
+    alike = {name: each for name, each in theirs.items() if each.shape == ours.shape}
+    as_many = {name: each for name, each in theirs.items() if each.size == ours.size}
+    return _nearest_of(ours, alike, tolerance) or _nearest_of(ours, as_many, tolerance)
+
+
+def _nearest_of(ours: Print, theirs: Mapping[str, Print], tolerance: float) -> tuple[str, ...]:
     import numpy as np
 
     scale = float(np.max(np.abs(ours.numbers), initial=0.0))
@@ -73,7 +89,6 @@ def _nearest(ours: Print, theirs: Mapping[str, Print], tolerance: float) -> tupl
     apart = {
         name: float(np.max(np.abs(each.numbers - ours.numbers), initial=0.0)) / scale
         for name, each in theirs.items()
-        if each.shape == ours.shape
     }
     least = min(apart.values(), default=tolerance + 1)
     if not least <= tolerance:
