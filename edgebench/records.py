@@ -18,9 +18,10 @@ SCHEMA_VERSION = 1
 
 RUNTIMES = ("onnxruntime", "ncnn", "openvino", "coreml", "tensorrt")
 # Those that a device's probe runs; the others are converted only.
-MEASURED = ("onnxruntime", "ncnn", "openvino")
+MEASURED = ("onnxruntime", "ncnn", "openvino", "coreml")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
 REFUSED = "plan"  # the stage of a failure that no device was touched for: its target does not take the job
+COMPUTE_UNITS = ("all", "cpu_only", "cpu_and_gpu", "cpu_and_ne")  # what Core ML may use on a Mac
 ORT_FORMATS = ("onnx", "optimized", "ort")  # how ONNX Runtime's artifact is stored: as it is, fused, or .ort
 
 R = TypeVar("R")
@@ -369,6 +370,59 @@ class Job(Record, frozen=True):
     device: str
     target: str
     workload: Workload
+
+
+class LayerTime(Record, frozen=True):
+    """One layer of a profiled inference. `unit`: CPU, GPU, NPU; None where the runtime does not tell it.
+
+    `nodes` are the ONNX nodes that it computes, none where they are unknown; `moves`: it computes nothing and
+    only moves values for the runtime's sake.
+    The other fields are what they were found by: tensors and layers of the artifact by the runtime's names
+    (`inputs`, `outputs`, `parts`), and operators fused behind the first output (`then`).
+    """
+
+    name: str
+    kind: str
+    mean_ns: int
+    unit: str | None = None
+    nodes: tuple[str, ...] = ()
+    moves: bool = False
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    then: tuple[str, ...] = ()
+
+
+class Profile(Record, frozen=True):
+    """Where the time of one inference goes, from a launch of its own; slower than the timed launches.
+
+    `total_ns` is that of a whole profiled inference, None where the runtime gives none. `estimated`: times
+    of layers are shares that the runtime expects, not measured. `onnx_digest` names the ONNX file that the
+    nodes are those of; of these `folded` are computed when the model is loaded, and no layer is known to
+    compute `unclaimed`.
+    """
+
+    runtime_version: str
+    method: str
+    repeats: int
+    layers: tuple[LayerTime, ...]
+    total_ns: int | None = None
+    estimated: bool = False
+    started_utc: str = "unknown"
+    effective: dict[str, str] = {}
+    onnx_digest: str | None = None
+    folded: tuple[str, ...] = ()
+    unclaimed: tuple[str, ...] = ()
+
+    @property
+    def layers_ns(self) -> int:
+        """The time of all layers together."""
+        return sum(layer.mean_ns for layer in self.layers)
+
+    @property
+    def unexplained_ns(self) -> int | None:
+        """What of the total no layer explains; None without a total. Negative: layers ran side by side."""
+        return None if self.total_ns is None else self.total_ns - self.layers_ns
 
 
 class Measurement(Record, frozen=True):

@@ -14,7 +14,16 @@ from typing import NamedTuple
 from edgebench import documents
 from edgebench.documents import At, Document, quoted
 from edgebench.errors import ConfigError, InfrastructureError, UserError, did_you_mean
-from edgebench.records import PRECISIONS, RUNTIMES, Facts, Limits, RuntimeProfile, Target, Workload
+from edgebench.records import (
+    COMPUTE_UNITS,
+    PRECISIONS,
+    RUNTIMES,
+    Facts,
+    Limits,
+    RuntimeProfile,
+    Target,
+    Workload,
+)
 
 VERSION = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -147,6 +156,8 @@ def _check_runtimes(document: Document[Target]) -> None:
             _check_precision(document, (*at, "precisions", index), precision, profile.precisions[:index])
         if name == "tensorrt":
             _check_tensorrt(document, at, profile)
+        if name == "coreml":
+            _check_coreml(document, at, profile)
 
 
 def _check_tensorrt(document: Document[Target], at: At, profile: RuntimeProfile) -> None:
@@ -161,6 +172,15 @@ def _check_tensorrt(document: Document[Target], at: At, profile: RuntimeProfile)
             message = f"runtimes.tensorrt.options.{name} {said}"
             hint = f'write it in quotes: {name}: "{example}"'
             raise document.error((*at, "options"), message, hint=hint)
+
+
+def _check_coreml(document: Document[Target], at: At, profile: RuntimeProfile) -> None:
+    units = profile.options.get("compute_units", COMPUTE_UNITS[0])
+    if units not in COMPUTE_UNITS:
+        message = f"unknown compute_units {quoted(str(units))}"
+        raise document.error(
+            (*at, "options", "compute_units"), message, hint=did_you_mean(str(units), COMPUTE_UNITS)
+        )
 
 
 _TENSORRT_OPTIONS = (

@@ -34,6 +34,7 @@ FLOORS = {
     "targets": 1,
     "validity": 1,
     "health": 1,
+    "profiles": 1,
     "gates": 2,
     "inventory": 2,
     "artifacts": 3,
@@ -65,6 +66,8 @@ ENTRIES = {
     "edgebench.pipeline.foreseeing": "asks the artifact store for what preparing would make",
     "edgebench.pipeline": "the door to preparing and measuring",
     "edgebench.gates": "puts figures, limits and what many cells ask for together",
+    "edgebench.pipeline.profiling": "the nodes of layers, found by names or by matching values",
+    "edgebench.pipeline.measuring": "a profile's layers get their nodes before it is stored",
     "edgebench.fleet.start": "turns plans and interrupted runs into what the engine takes",
     "edgebench.fleet.engine": "sends one visit to every device",
     "edgebench.convert.coreml": "the converter; its parts need coremltools, imported on first use",
@@ -89,6 +92,7 @@ BASES = {
     "edgebench.report": {"base", "gate_words"},
     "edgebench.gates": {"base", "limits"},
     "edgebench.convert.ncnn": {"base", "param"},
+    "edgebench.report": {"base", "layers"},
     "edgebench.convert.tensorrt": {"base", "graph"},
 }
 

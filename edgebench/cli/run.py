@@ -110,6 +110,7 @@ class Outcome(NamedTuple):
 @inputs_option
 @calibration_option
 @ort_format_option
+@click.option("--compute-units", metavar="UNITS", help="coreml: all, cpu_only, cpu_and_gpu or cpu_and_ne.")
 @click.option("--launches", type=int, help="Fresh processes per job: the statistical unit.")
 @click.option("--threads", type=int, help="Threads of the runtime; 0: its own choice.")
 @click.option("--batch", type=int, help="Batch size of models whose batch is open.")
@@ -125,6 +126,7 @@ class Outcome(NamedTuple):
     default=None,
     help="Check a device by a known tiny model first; default: all but this computer.",
 )
+@click.option("--profile", is_flag=True, help="Where the time goes, too: layers, in a launch of its own.")
 @click.option("--skip-unsupported", is_flag=True, help="Leave out cells that a target does not offer.")
 @json_option
 def run(
@@ -144,6 +146,7 @@ def run(
     inputs: str | None,
     calibration: str | None,
     ort_format: str,
+    compute_units: str | None,
     launches: int | None,
     threads: int | None,
     batch: int | None,
@@ -153,6 +156,7 @@ def run(
     wait: str | None,
     max_invalid: int | None,
     health_check: bool | None,
+    profile: bool,
     skip_unsupported: bool,
     as_json: bool,
 ) -> int:
@@ -172,6 +176,7 @@ def run(
         _refuse_beside("--plan", models, None)
         plan = plans.parse(read_text(Path(plan_file)), plan_file)
         plan = plan if selector is None else replace(plan, on=selector)
+        plan = replace(plan, profile=plan.profile or profile)
     else:
         workload = WorkloadChanges(
             launches=launches,
@@ -185,11 +190,14 @@ def run(
         planned = _models(models, Given(shapes, constants, inputs, calibration))
         chosen = _without_nms(planned) if cut_nms else planned
         plan = Plan(
-            models=tuple(replace(each, ort_format=ort_format) for each in chosen),
+            models=tuple(
+                replace(each, ort_format=ort_format, compute_units=compute_units) for each in chosen
+            ),
             runtimes=runtimes_of(runtimes),
             precisions=precisions_of(precision) or (plans.AS_IS,),
             on=selector or "all",
             workload=workload,
+            profile=profile,
         )
     return _foretell(plan, settings, wish) if dry_run else new_run(plan, settings, wish).exit_code
 
@@ -349,7 +357,8 @@ def _execute(
             Progress(starts.planned_launches(started.assignments)) as progress,
             workbench(settings, progress) as bench,
         ):
-            options = Options(settings.jobs, wish.wait_s, wish.fail_fast, wish.health_check)
+            profile = starts.wants_profile(started.run)
+            options = Options(settings.jobs, wish.wait_s, wish.fail_fast, wish.health_check, profile)
             engine = Engine(run_id, bench, store, options)
             engine.execute(started.assignments, devices, targets)
     except (KeyboardInterrupt, Interrupted):

@@ -33,11 +33,17 @@ def evaluates(runtime: str) -> bool:
 
 
 def evaluate(
-    artifact: Artifact, folder: Path, samples: Sequence[Mapping[str, NDArray[Any]]], *, time_s: float
+    artifact: Artifact,
+    folder: Path,
+    samples: Sequence[Mapping[str, NDArray[Any]]],
+    *,
+    time_s: float,
+    every: bool = False,
 ) -> list[Arrays]:
     """What the artifact computes for each sample, by ONNX name; ModelError when the interpreter cannot.
 
-    Samples are the ONNX model's; an image input is fed the pixels that they were made of.
+    Samples are the ONNX model's; an image input is fed the pixels that they were made of. `every`: values
+    inside of the program may be outputs, too.
     """
     pictures = {each.name: each for each in images.from_options(artifact.options)}
     with tempfile.TemporaryDirectory(prefix="edgebench-") as scratch:
@@ -51,7 +57,9 @@ def evaluate(
             named = {artifact.blobs.get(name, name): _handed_over(each) for name, each in fed.items()}
             write_arrays(path, named)
         pairs = [str(path) for pair in zip(given, made, strict=True) for path in pair]
-        _interpret(artifact, [str(folder / artifact.entry["package"]), *pairs], time_s)
+        _interpret(
+            artifact, [str(folder / artifact.entry["package"]), *pairs, *(["every"] if every else [])], time_s
+        )
         return [_read(artifact, path) for path in made]
 
 

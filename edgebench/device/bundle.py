@@ -33,7 +33,24 @@ WHEELS = {
     "onnxruntime": ("onnxruntime", "numpy"),
     "ncnn": ("ncnn", "numpy"),
     "openvino": ("openvino", "numpy<2.5"),
+    # all that `import coremltools` imports
+    "coreml": (
+        "coremltools",
+        "numpy",
+        "protobuf",
+        "sympy",
+        "mpmath",
+        "tqdm",
+        "packaging",
+        "attrs",
+        "cattrs",
+        "exceptiongroup",
+        "typing_extensions",
+        "pyaml",
+        "PyYAML",
+    ),
 }
+MACOS_ONLY = ("coreml",)
 
 
 class Bundle(Record, frozen=True):
@@ -75,6 +92,11 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 def resolve(runtime: str, facts: Facts, home: Path) -> Bundle:
     """The wheels of `runtime` that run on a device with these facts, downloaded once and kept."""
+    if runtime in MACOS_ONLY and facts.os != "macos":
+        raise DeviceError(
+            f"{runtime} is a part of macOS, and this device runs {facts.os}",
+            hint="choose another runtime for it: --to onnxruntime,ncnn,openvino",
+        )
     python, tags = _python(facts), platform_tags(facts)
     name = f"{runtime}-py{python}-{tags[0]}"
     folder = home / "bundles" / name
@@ -109,7 +131,7 @@ def _python(facts: Facts) -> str:
 def platform_tags(facts: Facts) -> tuple[str, ...]:
     """Wheel platform tags that run there, best first (PEP 600); DeviceError where no wheel can fit."""
     if facts.os == "macos":
-        return tuple(f"macosx_{major}_0_{_mac_arch(facts)}" for major in range(15, 10, -1))
+        return tuple(f"macosx_{major}_0_{_mac_arch(facts)}" for major in range(_macos(facts), 10, -1))
     version = re.fullmatch(r"glibc 2\.(\d{1,3})(?:\..*)?", facts.libc or "")
     if version is None:
         raise DeviceError(
@@ -125,6 +147,12 @@ def platform_tags(facts: Facts) -> tuple[str, ...]:
         if step in legacy:
             tags.append(f"{legacy[step]}_{arch}")
     return tuple(tags)
+
+
+def _macos(facts: Facts) -> int:
+    """The device's macOS version, 15 where it is not known."""
+    version = re.match(r"macOS (\d{2})\b", facts.os_release or "")
+    return int(version[1]) if version else 15
 
 
 def _mac_arch(facts: Facts) -> str:

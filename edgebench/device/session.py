@@ -40,6 +40,7 @@ from edgebench.records import (
     Device,
     Facts,
     Launch,
+    Profile,
     Record,
     Workload,
     prepared,
@@ -133,6 +134,11 @@ class Session:
         self._closed.set()
         self._heart.close()
         self._transport.close()
+
+    @property
+    def is_closed(self) -> bool:
+        """True once this side has ended the session."""
+        return self._closed.is_set()
 
     # --- what one can ask ---
 
@@ -234,6 +240,24 @@ class Session:
         started = result.pop("started_unix_s", None)
         result |= {"number": number, "session": self.id, "started_utc": _utc(started)}
         return self._typed(Launch, result)
+
+    def profile(
+        self,
+        artifact: Artifact,
+        placed: Placed,
+        inputs: InputSet,
+        workload: Workload,
+        repeats: int,
+        phase: Callable[[str], None] = lambda _name: None,
+    ) -> Profile:
+        """Times of the model's layers from a process of their own, as the device tells them."""
+        spec = self._spec(artifact, placed, inputs, workload)
+        result = self._request("profile", timeout_s=_limit_s(spec), phase=phase, spec=spec, repeats=repeats)
+        result["started_utc"] = _utc(result.pop("started_unix_s", None))
+        profile = self._typed(Profile, result)
+        if any(layer.mean_ns < 0 for layer in profile.layers) or (profile.total_ns or 0) < 0:
+            raise self._nonsense("profile", "a layer with a negative time")
+        return profile
 
     # --- specs and results ---
 
@@ -381,7 +405,7 @@ class _Output(Record, frozen=True):
 _CORRECT = (
     "correct what the runtime names in the model, or try another runtime; its own words are in the detail"
 )
-_RUNS = ("infer", "launch")  # what a runtime's process is started for
+_RUNS = ("infer", "launch", "profile")  # what a runtime's process is started for
 _HINTS = {
     "no_space": "free space on the device, or: edgebench devices clean {} "
     "(work_quota in the inventory says how much edgebench may take there)",

@@ -70,13 +70,15 @@ class Options(NamedTuple):
     """How a run treats its devices. `wait_s`: how long a busy board is waited for.
 
     `fail_fast`: nothing is scheduled any more after the first failure. `health`: whether devices are checked
-    by a known tiny model before their first job; None: those that are not this computer.
+    by a known tiny model before their first job; None: those that are not this computer. `profile`: the times
+    of layers are taken, too.
     """
 
     max_devices: int = 16
     wait_s: float = 0.0
     fail_fast: bool = False
     health: bool | None = None
+    profile: bool = False
     patience: Patience = Patience()
     opener: Opener = open_device
 

@@ -14,6 +14,7 @@ from edgebench import documents
 from edgebench.documents import At, place, quoted
 from edgebench.errors import NothingDone, UserError, did_you_mean
 from edgebench.records import (
+    COMPUTE_UNITS,
     MEASURED,
     ORT_FORMATS,
     PRECISIONS,
@@ -36,7 +37,8 @@ class PlannedModel(Record, frozen=True):
     """One ONNX file. `inputs` and `calibration` are `.npz` files; `shapes` fixes the open dimensions.
 
     `cut_nms`: it ends before its NonMaxSuppression and returns boxes and scores. `constants` are inputs that
-    always have that value. `ort_format` is how ONNX Runtime's artifact is stored.
+    always have that value. `ort_format` is how ONNX Runtime's artifact is stored, `compute_units` what Core
+    ML may use; None leaves the target's choice.
     """
 
     path: str
@@ -48,6 +50,7 @@ class PlannedModel(Record, frozen=True):
     constants: dict[str, int | float] = {}
     precisions: tuple[str, ...] = ()
     ort_format: str = ORT_FORMATS[0]
+    compute_units: str | None = None
 
 
 class WorkloadChanges(Record, frozen=True):
@@ -68,6 +71,8 @@ class WorkloadChanges(Record, frozen=True):
 class Plan(Record, frozen=True):
     """What to measure. No `runtimes`: all that the target offers for a precision. `on` is a selector.
 
+    `profile`: a launch of its own takes the times of layers.
+
     `precisions` may hold "as-is": the model as it comes, whatever precision it has.
     """
 
@@ -76,6 +81,7 @@ class Plan(Record, frozen=True):
     precisions: tuple[str, ...] = (AS_IS,)
     on: str = "all"
     workload: WorkloadChanges = WorkloadChanges()
+    profile: bool = False
 
 
 class PlanFile(Record, frozen=True):
@@ -87,6 +93,7 @@ class PlanFile(Record, frozen=True):
     precisions: tuple[str, ...] = (AS_IS,)
     on: str = "all"
     workload: WorkloadChanges = WorkloadChanges()
+    profile: bool = False
 
 
 class PlannedJob(Record, frozen=True):
@@ -126,6 +133,7 @@ def parse(text: str, source: str) -> Plan:
         precisions=file.precisions,
         on=file.on,
         workload=file.workload,
+        profile=file.profile,
     )
     for at, message, hint in _problems(plan):
         raise document.error(at, message, hint=hint)
@@ -204,6 +212,9 @@ def _model_problems(models: tuple[PlannedModel, ...]) -> Iterator[tuple[At, str,
         if model.ort_format not in ORT_FORMATS:
             message = f"unknown ort_format {quoted(model.ort_format)}"
             yield (*at, "ort_format"), message, did_you_mean(model.ort_format, ORT_FORMATS)
+        if model.compute_units is not None and model.compute_units not in COMPUTE_UNITS:
+            message = f"unknown compute_units {quoted(model.compute_units)}"
+            yield (*at, "compute_units"), message, did_you_mean(model.compute_units, COMPUTE_UNITS)
         if not model.path:
             yield at, f"{place(at)} has an empty path", "write the path of an ONNX file"
         if model.name is not None and not (model.name.strip() and model.name.isprintable()):
@@ -320,6 +331,10 @@ def _refusal(job: Job, target: Target) -> tuple[str, str]:
         return f"target {target.name} does not offer {job.runtime}", f"it offers {offers}"
     if job.runtime not in MEASURED:
         return _not_measured(job, target)
+    if job.runtime == "coreml" and target.platform.os != "macos":
+        elsewhere = ", ".join(name for name in target.runtimes if name in MEASURED and name != job.runtime)
+        reason = f"coreml is a part of macOS, and devices of target {target.name} run {target.platform.os}"
+        return reason, f"choose a Mac, or another runtime: {elsewhere or 'the target offers none'}"
     if job.precision in profile.precisions:
         return "", ""
     others = [

@@ -12,7 +12,7 @@ import edgebench
 from edgebench.convert.onnxruntime import format_options
 from edgebench.errors import EXIT_ERROR, UserError
 from edgebench.fleet.base import Assignment
-from edgebench.fleet.plan import Expansion, Plan, PlannedJob
+from edgebench.fleet.plan import Expansion, Plan, PlannedJob, PlannedModel
 from edgebench.inventory import Inventory
 from edgebench.pipeline import Cell
 from edgebench.records import REFUSED, Failure, Job, Run, Target, from_json, to_json
@@ -107,9 +107,25 @@ def assignment(planned: PlannedJob, targets: Mapping[str, Target]) -> Assignment
         cut_nms=source.cut_nms,
         inputs=source.inputs,
         calibration=source.calibration,
-        options=format_options(source.ort_format, arch) if job.runtime == "onnxruntime" else (),
+        options=_options(source, job, targets[job.target]),
     )
     return Assignment(job, cell)
+
+
+def _options(source: PlannedModel, job: Job, target: Target) -> tuple[tuple[str, str], ...]:
+    """What the converter is told beside the precision: ONNX Runtime's format, Core ML's compute units."""
+    if job.runtime == "onnxruntime":
+        return format_options(source.ort_format, target.platform.arch)
+    if job.runtime == "coreml":
+        units = source.compute_units or target.runtimes["coreml"].options.get("compute_units")
+        return () if units is None else (("compute_units", str(units)),)
+    return ()
+
+
+def wants_profile(run: Run) -> bool:
+    """Whether the run's plan asks for profiles."""
+    plan = run.plan.get("plan")
+    return isinstance(plan, dict) and plan.get("profile") is True
 
 
 def planned_launches(assignments: Iterable[Assignment]) -> dict[str, int]:

@@ -174,7 +174,9 @@ class Visit:
         if self._book.stopped:
             self.place.drop()
         book = self._book
-        site = Site(book.run, session, facts, target, book.store, self._begun(), book.pause)
+        site = Site(
+            book.run, session, facts, target, book.store, self._begun(), book.pause, self._options.profile
+        )
         if self.place.health is not None and not self._is_healthy:
             self._stage = "health"
             self._check_health(self.place.health, session, facts)

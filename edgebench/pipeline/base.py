@@ -48,7 +48,7 @@ DEFINITION = "ONNX's reference implementation"
 MODEL_FILE = "model.onnx"
 INFO_FILE = "info.json"
 CANNOT_RUN = "cannot run it: "
-_UNOPTIMISED = {"graph_optimization": "off"}
+UNOPTIMISED = {"graph_optimization": "off"}
 _OWN_FAULT = (
     "correct what the message names in the model; where its inputs are at fault, give some that it takes: "
     "--inputs FILE.npz"
@@ -117,6 +117,7 @@ class Prepared(NamedTuple):
     inputs_kind: str
     parity: ParityReport
     parity_s: float
+    source: Artifact | None = None  # the ONNX artifact that was converted, where it is not the variant
 
     @property
     def artifact(self) -> Artifact:
@@ -192,7 +193,7 @@ class Workbench:
         except ModelError as error:
             raise ModelError(
                 f"{artifact.model}: {artifact.runtime} {CANNOT_RUN}{_told(error)}",
-                hint=_OWN_FAULT if artifact.options == _UNOPTIMISED else error.hint,
+                hint=_OWN_FAULT if artifact.options == UNOPTIMISED else error.hint,
                 detail=error.detail,
             ) from error
         except RuntimeDied as error:
@@ -358,7 +359,7 @@ def title(what: Cell | Job) -> str:
 
 def _as_reference(variant: Artifact) -> Artifact:
     """An ONNX artifact as the reference runs it."""
-    return replace(variant, runtime="onnxruntime", options=_UNOPTIMISED)
+    return replace(variant, runtime="onnxruntime", options=UNOPTIMISED)
 
 
 def key_of(*parts: object) -> str:

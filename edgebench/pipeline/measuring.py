@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from edgebench.device.session import IMPATIENT, Lease, Patience, Placed, Session, open_session
-from edgebench.errors import DeviceError
+from edgebench.errors import DeviceError, EdgebenchError, Interrupted
 from edgebench.pipeline.base import (
     Prepared,
     Step,
@@ -21,6 +21,7 @@ from edgebench.pipeline.base import (
     judge,
     title,
 )
+from edgebench.pipeline.profiling import with_nodes
 from edgebench.records import (
     Device,
     Facts,
@@ -43,11 +44,14 @@ LONGEST_COOLING_S = 600.0
 
 SHOW_EVERY_S = 0.2  # how often a display hears of a long push
 
+PROFILE_REPEATS = 30
+
 
 class Site(NamedTuple):
     """Where a job is measured, where its results go, and measurements begun by interrupted sessions (ids).
 
     `pause` waits so many seconds, or raises Interrupted when the run is stopped meanwhile.
+    `profile`: after the launches of a measurement, one more takes the times of its layers.
     """
 
     run: str
@@ -57,6 +61,7 @@ class Site(NamedTuple):
     store: Store
     begun: Mapping[Job, str]
     pause: Callable[[float], object] = time.sleep
+    profile: bool = False
 
 
 def open_device(
@@ -89,6 +94,8 @@ def measure(job: Job, prepared: Prepared, site: Site, bench: Workbench) -> Measu
         site.store.add_launch(measurement.id, launch)
         measurement = replace(measurement, launches=(*measurement.launches, launch))
         tell_launched(measurement, site, bench)
+    if site.profile:
+        measurement = profiled(job, prepared, placed, site, bench, measurement)
     return finish(measurement, site)
 
 
@@ -243,6 +250,34 @@ def _step(stage: str, measurement: Measurement, number: int, note: str = "") -> 
     return Step(
         stage, measurement.job.device, title(measurement.job), number, tally(measurement).total, note=note
     )
+
+
+def profiled(
+    job: Job, prepared: Prepared, placed: Placed, site: Site, bench: Workbench, measurement: Measurement
+) -> Measurement:
+    """The measurement, its profile stored beside it; where there is none, a warning says why.
+
+    Only a run that is being stopped goes no further: it takes the profile when it is resumed.
+    """
+    bench.announce(Step("profile", job.device, title(job)))
+    try:
+        taken = site.session.profile(
+            prepared.artifact, placed, prepared.inputs, job.workload, PROFILE_REPEATS
+        )
+    except EdgebenchError as error:
+        if isinstance(error, Interrupted) or site.session.is_closed:
+            raise
+        return _warned(measurement, f"no profile: {error.message}")
+    try:
+        taken = with_nodes(taken, prepared, bench)
+    except EdgebenchError as error:
+        measurement = _warned(measurement, f"the profile's layers have no ONNX nodes: {error.message}")
+    site.store.add_profile(measurement.id, taken)
+    return measurement
+
+
+def _warned(measurement: Measurement, warning: str) -> Measurement:
+    return replace(measurement, warnings=(*measurement.warnings, warning))
 
 
 def finish(measurement: Measurement, site: Site) -> Measurement:

@@ -148,7 +148,8 @@ def first_proven(
             bench.announce(Step("convert", CONTROLLER, title(cell)))
             conversion = convert_variant(cell, way, source, bench)
             bench.announce(Step("parity", CONTROLLER, title(cell)))
-            return prove(proof.info, variant, conversion, proof.inputs, proof.kind, bench)
+            proven = prove(proof.info, variant, conversion, proof.inputs, proof.kind, bench)
+            return proven._replace(source=source)
         except (ModelError, InfrastructureError) as error:
             refusals.append(error)
     raise refusals[0]

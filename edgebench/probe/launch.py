@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _do(task: Json, output: Output) -> Json:
-    tasks = {"launch": measure, "infer": infer, "versions": versions}
+    tasks = {"launch": measure, "infer": infer, "profile": profile, "versions": versions}
     try:
         return {"result": tasks[task["task"]](task, output)}
     except ProbeError as error:
@@ -233,6 +233,28 @@ def describe(path: str) -> Json:
         "path": path,
         "size_bytes": os.path.getsize(path),
     }
+
+
+def profile(task: Json, output: Output) -> Json:
+    """Where the time of an inference goes, layer by layer; nothing of it is a latency."""
+    spec = task["spec"]
+    runtime = adapter(spec)
+    runtime.profiling = True
+    enter = _Phases(output, runtime)
+    result: Json = {"started_unix_s": time.time()}
+    enter("import")
+    _import(runtime, spec, result)
+    inputs = _inputs(runtime, spec["samples"][0])
+    enter("load")
+    with blamed("model_load"):
+        runtime.load()
+    enter("profile")
+    with blamed("inference"):
+        result["layers"] = runtime.profile(inputs, task["repeats"])
+        result.update({"repeats": task["repeats"]}, **runtime.profiled)
+        result["effective"] = runtime.effective()
+    enter("done")
+    return result
 
 
 def versions(task: Json, _output: Output) -> Json:

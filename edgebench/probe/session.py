@@ -44,10 +44,11 @@ OPS = {
     "unpack": "op_unpack",
     "launch": "op_launch",
     "infer": "op_infer",
+    "profile": "op_profile",
     "clean": "op_clean",
 }
 # `infer` needs no lease: the controller computes its references in many processes at once and times nothing
-LEASED = ("room", "commit", "assemble", "unpack", "launch", "clean")
+LEASED = ("room", "commit", "assemble", "unpack", "launch", "profile", "clean")
 
 
 def main(work: str, silence_s: float) -> None:
@@ -184,6 +185,11 @@ class Session:
         """The model's outputs on every sample."""
         task, timeout_s = self._task("infer", request)
         return self._ask(dict(task, folder=self._run.fresh("outputs")), timeout_s, self._phases(number))
+
+    def op_profile(self, request: Json, number: int) -> Json:
+        """Times of the model's layers, from a process of their own."""
+        task, timeout_s = self._task("profile", request)
+        return self._ask(dict(task, repeats=specs.repeats(request)), timeout_s, self._phases(number))
 
     def op_clean(self, request: Json, _number: int) -> Json:
         """Remove what is not to be kept."""

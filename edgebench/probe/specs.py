@@ -10,6 +10,7 @@ from .wire import Json, ProbeError
 
 MAX_OUTPUTS = 1024
 MAX_SAMPLES = 1000
+MAX_REPEATS = 1000
 VERSIONS_TIMEOUT_S = 120.0
 NO_WORKLOAD = {"threads": 0}
 
@@ -39,6 +40,11 @@ def for_versions(fields: Any, work: str) -> Json:
         "options": {},
         "workload": NO_WORKLOAD,
     }
+
+
+def repeats(request: Json) -> int:
+    """How many inferences of a profile are wanted."""
+    return int(check.whole(request, "repeats", 1, MAX_REPEATS))
 
 
 def runtime(fields: Any) -> str:
@@ -81,7 +87,7 @@ def _entry(fields: Any, artifact: str) -> Dict[str, str]:
     entry = {}
     for part, path in check.texts(fields, "entry").items():
         full = os.path.join(artifact, *check.relative(path, "an entry file").split("/"))
-        if not os.path.isfile(full):
+        if not os.path.exists(full):  # a Core ML package is a folder
             raise check.bad('the artifact has no file "%s"' % path)
         entry[part] = full
     return entry

@@ -20,6 +20,7 @@ from edgebench.records import (
     Job,
     OutputParity,
     ParityReport,
+    Profile,
     Record,
     Run,
 )
@@ -61,6 +62,7 @@ class Row(Record, frozen=True):
     pushed_bytes: int = 0
     size_ratio: float | None = None
     speedup: float | None = None
+    profile: Profile | None = None
 
 
 class DeviceSheet(Record, frozen=True):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, get_args
 
 import msgspec
@@ -16,6 +17,7 @@ from edgebench.records import (
     Failure,
     Job,
     Measurement,
+    Profile,
     Run,
     prepared,
     replace,
@@ -32,11 +34,20 @@ STATUSES: tuple[Status, ...] = (
 REFERENCE = "fp32"  # the variant and the precision that the others are compared with
 
 
-def build(run: Run, measurements: Iterable[Measurement], failures: Iterable[Failure]) -> Report:
-    """The report of one run: sorted rows with their ratios, failures, jobs never reached, counts, devices."""
+def build(
+    run: Run,
+    measurements: Iterable[Measurement],
+    failures: Iterable[Failure],
+    profiles: Mapping[str, Profile] = MappingProxyType({}),
+) -> Report:
+    """The report of one run: sorted rows with their ratios, failures, jobs never reached, counts, devices.
+
+    `profiles`: by the ids of their measurements.
+    """
     measured = _without_superseded(measurements, failures := list(failures))
     failed = sorted(failures, key=lambda failure: _order(failure.job))
-    rows = with_ratios(sorted(map(_row, measured), key=lambda row: (*_order(row.job), row.id)))
+    drafts = [_row(each, profiles.get(each.id)) for each in measured]
+    rows = with_ratios(sorted(drafts, key=lambda row: (*_order(row.job), row.id)))
     missing = _missing(run, [row.job for row in rows] + [failure.job for failure in failed])
     return Report(
         run=run,
@@ -89,7 +100,7 @@ def _order(job: Job) -> tuple[str, str, str, int, str, str]:
 # --- one row --------------------------------------------------------------------------------------
 
 
-def _row(measurement: Measurement) -> Row:
+def _row(measurement: Measurement, profile: Profile | None) -> Row:
     summary = summarise_measurement(measurement)
     status = _status(measurement, summary)
     launches = measurement.launches
@@ -110,6 +121,7 @@ def _row(measurement: Measurement) -> Row:
         unusable=_unusable(measurement),
         warnings=measurement.warnings,
         pushed_bytes=measurement.pushed_bytes,
+        profile=profile if status in ("ok", "partial") else None,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from edgebench.records import Failure, Job, to_json
+from edgebench.records import Failure, Job, Profile, to_json
 from edgebench.report.base import Report, Row
 from edgebench.statistics import Summary
 from edgebench.units import NS_PER_MS
@@ -68,6 +68,34 @@ def _measurement(row: Row) -> dict[str, Any]:
         "unusable": list(row.unusable),
         "cautions": [to_json(caution) for caution in summary.cautions],
         "warnings": list(row.warnings),
+        "profile": None if row.profile is None else _profile(row.profile),
+    }
+
+
+def _profile(profile: Profile) -> dict[str, Any]:
+    return {
+        "runtime_version": profile.runtime_version,
+        "started_utc": profile.started_utc,
+        "method": profile.method,
+        "estimated": profile.estimated,
+        "repeats": profile.repeats,
+        "total_ms": _ms(profile.total_ns),
+        "layers_ms": _ms(profile.layers_ns),
+        "unexplained_ms": _ms(profile.unexplained_ns),
+        "layers": [
+            {
+                "name": layer.name,
+                "kind": layer.kind,
+                "unit": layer.unit,
+                "mean_ms": _ms(layer.mean_ns),
+                "nodes": list(layer.nodes),
+                "moves": layer.moves,
+            }
+            for layer in profile.layers
+        ],
+        "onnx": profile.onnx_digest,
+        "nodes_folded": list(profile.folded),
+        "nodes_unclaimed": list(profile.unclaimed),
     }
 
 

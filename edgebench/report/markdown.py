@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
+from edgebench.report import layers
 from edgebench.report.base import (
     UNKNOWN,
     Report,
@@ -37,7 +38,7 @@ WORD_JOINER = "\u2060"  # invisible; GitHub notifies people by the rendered text
 
 def render(report: Report) -> str:
     """The whole report as Markdown, ending in a newline."""
-    blocks = (_head, _results, _failures, _missing, _warnings, _devices, _legend)
+    blocks = (_head, _results, _profiles, _failures, _missing, _warnings, _devices, _legend)
     return "\n".join(line for block in blocks for line in block(report)) + "\n"
 
 
@@ -82,6 +83,19 @@ def _model(rows: Sequence[Row]) -> Iterator[str]:
 
 def _cells(texts: Iterable[str]) -> str:
     return f"| {' | '.join(texts)} |"
+
+
+def _profiles(report: Report) -> Iterator[str]:
+    for row in report.rows:
+        if row.profile is None:
+            continue
+        yield from ("", f"## Where the time goes: {escape(label(row.job))}", "")
+        yield _cells(layers.HEADINGS)
+        yield _cells(("---:", "---:", "---", "---", "---"))
+        for line in layers.lines(row.profile):
+            yield _cells(map(escape, line))
+        yield ""
+        yield from (_item(remark) for remark in layers.remarks(row.profile))
 
 
 def _failures(report: Report) -> Iterator[str]:

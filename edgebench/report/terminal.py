@@ -17,6 +17,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from edgebench.report import layers
 from edgebench.report.base import (
     UNKNOWN,
     Column,
@@ -37,6 +38,7 @@ from edgebench.report.base import (
 )
 
 MIN_WIDTH = 20
+TABLE_WIDTH = 60  # with less, a layer is a line of text
 INDENT = 2
 GAP = 2
 MAIN_RANK = 3  # columns up to this rank are worth folding names for
@@ -49,7 +51,7 @@ NOTICEABLE = 0.05  # ratios nearer to 1 than this get no colour
 def render(report: Report, *, width: int, colour: bool) -> str:
     """The whole report as lines of at most `width` cells, coloured only where `colour` is set."""
     console = _console(max(width, MIN_WIDTH), colour=colour)
-    for block in (_head, _results, _failures, _missing, _warnings, _devices, _legend):
+    for block in (_head, _results, _profiles, _failures, _missing, _warnings, _devices, _legend):
         for piece in block(report, console.width):
             console.print(piece, overflow="fold", no_wrap=False)
     file = console.file
@@ -230,6 +232,36 @@ def _packed(items: Sequence[str], width: int) -> Iterator[str]:
             longer = item
         line = longer
     yield line
+
+
+# --- where the time goes --------------------------------------------------------------------------
+
+
+def _profiles(report: Report, width: int) -> Iterator[Piece]:
+    for row in report.rows:
+        if row.profile is None:
+            continue
+        yield _title(f"Where the time goes: {label(row.job)}")
+        for line in layers.lines(row.profile) if width < TABLE_WIDTH else ():
+            text = f"{line.share} % {line.ms} ms {line.unit} {line.kind}: {line.nodes}".rstrip(" :")
+            yield _indented(Text(text))
+        if width >= TABLE_WIDTH:
+            yield _indented(_layer_table(layers.lines(row.profile)))
+        for remark in layers.remarks(row.profile):
+            yield _indented(Text(remark, style="dim"))
+
+
+def _layer_table(shown: Sequence[layers.Line]) -> Table:
+    grid = Table.grid(padding=(0, GAP, 0, 0))
+    for _ in ("%", "ms"):
+        grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(no_wrap=True)
+    for _ in ("layer", "nodes"):
+        grid.add_column(overflow="fold")
+    grid.add_row(*layers.HEADINGS, style="dim")
+    for line in shown:
+        grid.add_row(*line)
+    return grid
 
 
 # --- what went wrong ------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from edgebench.records import (
     Job,
     Launch,
     Measurement,
+    Profile,
     Run,
     decode_exact,
     replace,
@@ -45,6 +46,7 @@ from edgebench.store.rows import (
     launch_row,
     measurement_row,
     plain,
+    profile_row,
     run_row,
 )
 
@@ -282,6 +284,31 @@ class Store:
                 if _launch_alike(decode_exact(Job, row.document, source=f"the job of {row.id}"), job)
             ][:limit]
             return tuple(_measurements(connection, base.measurement.c.id == each)[0] for each in ids)
+
+    # --- profiles -------------------------------------------------------------------------------
+
+    def add_profile(self, measurement_id: str, profile: Profile) -> None:
+        """Store where the time of a measurement goes; a later one takes the place of an earlier."""
+        row = profile_row(profile)
+        with self._writing() as connection:
+            number = _measurement_row(connection, measurement_id).number
+            connection.execute(sa.insert(base.profile).values(row | {"measurement_number": number}))
+
+    def profiles(self, run_id: str) -> dict[str, Profile]:
+        """The last profile of each measurement of a run that has one, by the measurement's id."""
+        chosen = (
+            sa.select(base.measurement.c.id, base.profile.c.document)
+            .select_from(base.profile.join(base.measurement))
+            .order_by(base.profile.c.number)
+        )
+        with self._reading() as connection:
+            number = _run_number(connection, run_id)
+            rows = connection.execute(chosen.where(base.measurement.c.run_number == number)).all()
+        last = {row.id: row.document for row in rows}
+        return {
+            measurement_id: decode_exact(Profile, text, source=f"the profile of measurement {measurement_id}")
+            for measurement_id, text in last.items()
+        }
 
     # --- failures -------------------------------------------------------------------------------
 

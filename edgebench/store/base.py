@@ -6,6 +6,7 @@ record so that old documents no longer fit adds a migration that rewrites them.
 
 Revisions (table `edgebench_schema`):
   0001  first tables
+  0002  profiles of measurements
   0003  health checks
 """
 
@@ -141,6 +142,17 @@ failure = Table(
     Column("job_number", ForeignKey("job.number"), nullable=False, index=True),
     Column("owner", Text, nullable=False),
     Column("stage", Text, nullable=False),
+    Column("document", Text, nullable=False),
+)
+
+# where the time of an inference goes; the last one of a measurement counts
+profile = Table(
+    "profile",
+    metadata,
+    Column("number", _NUMBER, primary_key=True),
+    Column("measurement_number", ForeignKey("measurement.number"), nullable=False, index=True),
+    Column("layers", Integer, nullable=False),
+    Column("total_ns", BigInteger),
     Column("document", Text, nullable=False),
 )
 

@@ -19,6 +19,7 @@ from edgebench.records import (
     Job,
     Launch,
     Measurement,
+    Profile,
     Record,
     Run,
     Workload,
@@ -165,6 +166,13 @@ def health_check_row(check: HealthCheck) -> Row:
     }
 
 
+def profile_row(profile: Profile) -> Row:
+    """The row of a profile; BugError for times that no database takes."""
+    row: Row = {"layers": len(profile.layers), "total_ns": profile.total_ns}
+    _check_integers(row | {"layers_ns": profile.layers_ns}, "a profile")
+    return row | {"document": encode_exact(profile)}
+
+
 def launch_row(launch: Launch) -> Row:
     """The row of a launch: its figures and, as a document, all but its samples."""
     row: Row = to_json(summarise(launch))
@@ -203,10 +211,10 @@ def launch_record(document: str, samples: Mapping[str, Blob], *, source: str) ->
     )
 
 
-def _check_integers(row: Row) -> None:
+def _check_integers(row: Row, of: str = "a launch") -> None:
     for name, value in row.items():
         if isinstance(value, int) and not 0 <= value <= _MAX_INTEGER:
-            raise BugError(f"{name} of a launch is {value}, not between 0 and 2^63 - 1")
+            raise BugError(f"{name} of {of} is {value}, not between 0 and 2^63 - 1")
 
 
 def plain(text: str) -> str:

@@ -105,10 +105,16 @@ class CoreMlConverter:
         return Produced(
             entry={"package": PACKAGE},
             blobs=lowered.names,
-            options={"minimum_target": system} | ends.options,
+            options={"minimum_target": system} | _at_run_time(request) | ends.options,
             notes=(*_notes(request), *ends.notes),
             tool_s=time.perf_counter() - started,
         )
+
+
+def _at_run_time(request: Request) -> dict[str, str]:
+    """What a device's Core ML is told; the package does not depend on it."""
+    units = request.options.get("compute_units")
+    return {} if units is None else {"compute_units": units}
 
 
 def _quiet() -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "fp64")
 _USAGE = (
     "usage: python -m edgebench.convert.coreml.evaluate "
-    "PACKAGE INPUTS.npz OUTPUTS.npz [INPUTS.npz OUTPUTS.npz]... [fp32|fp16|fp64]"
+    "PACKAGE INPUTS.npz OUTPUTS.npz [INPUTS.npz OUTPUTS.npz]... [fp32|fp16|fp64] [every]"
 )
 
 
@@ -33,9 +33,12 @@ def main() -> None:
     from edgebench.convert.coreml.interpreter import interpret
 
     try:
-        package, samples, precision = _arguments(sys.argv[1:])
+        words = sys.argv[1:]
+        every = words[-1:] == ["every"]
+        package, samples, precision = _arguments(words[:-1] if every else words)
         for inputs, outputs in samples:
-            write_arrays(outputs, interpret(package, read_arrays(inputs), precision=precision))
+            made = interpret(package, read_arrays(inputs), precision=precision, every=every)
+            write_arrays(outputs, made)
     except EdgebenchError as error:
         answer = Answer(owner=error.owner, message=error.message, hint=error.hint, detail=error.detail)
         os.write(stdout, encode(answer) + b"\n")

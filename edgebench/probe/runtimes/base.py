@@ -1,5 +1,6 @@
 """The table of runtimes, and what each of them must offer to a launch."""
 
+import time
 from importlib import import_module
 from typing import Any, Callable, Dict, List, Tuple, Type
 
@@ -10,6 +11,7 @@ RUNTIMES = {
     "onnxruntime": ("onnxruntime", "OnnxRuntime"),
     "ncnn": ("ncnn", "Ncnn"),
     "openvino": ("openvino", "OpenVino"),
+    "coreml": ("coreml", "CoreMl"),
     "replay": ("replay", "Replay"),
 }
 
@@ -21,10 +23,13 @@ class Adapter:
     """
 
     known_options: Dict[str, Tuple[str, ...]] = {}  # option -> the values it may have; () for any
+    profiling = False  # set before `load`: the model is loaded to be profiled, never to be timed
 
     def __init__(self, spec: Json) -> None:
         self.spec = spec
         self.clock: Any = Clock
+        # what `profile` says beside its layers: method, estimated, total_ns of an inference, repeats
+        self.profiled: Json = {"method": "the runtime's own times", "estimated": False, "total_ns": None}
         self._check_options()
 
     def import_runtime(self) -> str:
@@ -57,6 +62,16 @@ class Adapter:
         """What the runtime says that it really does: texts by name."""
         raise NotImplementedError
 
+    def profile(self, inputs: Any, repeats: int) -> List[Json]:
+        """Each layer's share of an inference, after `load` with `profiling` set; fills `profiled`.
+
+        A layer has name, kind, mean_ns, unit ("CPU", "GPU", "NPU" where the runtime tells it, else None) and
+        nodes, the ONNX nodes that are known here. What helps to find the others may be added: `outputs` and
+        `inputs`, its tensors by the runtime's names; `parts`, the layers of the artifact that it computes;
+        `then`, the operators fused behind the tensor that it is named after.
+        """
+        raise NotImplementedError
+
     def enter(self, phase: str) -> None:
         """Told when a phase begins; only recorded timings care."""
 
@@ -83,7 +98,11 @@ class Adapter:
         return str(self.spec["blobs"].get(name, name))
 
     def _check_options(self) -> None:
-        for name, value in self.spec["options"].items():
+        self.check_options(self.spec["options"])
+
+    def check_options(self, options: Dict[str, str]) -> None:
+        """ProbeError for an option or a value that the runtime does not know."""
+        for name, value in options.items():
             known = self.known_options.get(name)
             if known is None or (known and value not in known):
                 raise ProbeError(
@@ -98,6 +117,42 @@ def adapter(spec: Json) -> Adapter:
     module, name = RUNTIMES[spec["runtime"]]
     kind: Type[Adapter] = getattr(import_module("." + module, __package__), name)
     return kind(spec)
+
+
+PASSES_S = 20.0
+LEAST_PASSES = 3
+UNRECORDED = 3  # passes before the first that counts
+MIDDLE = "mean of the middle half of %d inferences by total time"
+Pass = Tuple[int, Dict[str, int]]  # total time and each layer's, ns
+
+
+def repeated(run: Callable[[], Any], repeats: int, unrecorded: int = UNRECORDED) -> List[Any]:
+    """What `run` gave: `repeats` times, or for 20 s and 3 times at least; unrecorded runs come before."""
+    for _ in range(unrecorded):
+        run()
+    results: List[Any] = []
+    begin = time.monotonic()
+    while len(results) < repeats:
+        results.append(run())
+        if time.monotonic() - begin > PASSES_S and len(results) >= LEAST_PASSES:
+            break
+    return results
+
+
+def middle_half(passes: List[Pass]) -> Pass:
+    """Mean total and layer times of the passes in the middle half by total time.
+
+    Means over the same passes keep the sum: no layer has time that the total lacks. The slowest and the
+    fastest quarter are left out, because one interruption would weigh more than all layers.
+    """
+    ordered = sorted(passes, key=lambda each: each[0])
+    quarter = len(ordered) // 4
+    kept = ordered[quarter : len(ordered) - quarter]
+    names = {name: None for _, times in kept for name in times}
+    return (
+        sum(total for total, _ in kept) // len(kept),
+        {name: sum(times.get(name, 0) for _, times in kept) // len(kept) for name in names},
+    )
 
 
 def load_arrays(files: Any) -> Dict[str, Any]:

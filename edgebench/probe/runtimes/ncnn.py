@@ -2,11 +2,15 @@
 
 from typing import Any, Callable, Dict, List, Tuple
 
-from ..wire import ProbeError
-from .base import Adapter
+from ..wire import Json, ProbeError
+from .base import MIDDLE, Adapter, Pass, middle_half, repeated
 
 FP16_OPTIONS = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic")
 BF16_OPTIONS = ("use_bf16_packed", "use_bf16_storage")  # the first is missing in older releases
+
+
+MAX_PARAM_BYTES = 64 << 20
+AS_COMPUTED = 1  # `extract` gives the blob in the layout that the layer computed it in
 
 
 class Ncnn(Adapter):
@@ -14,9 +18,15 @@ class Ncnn(Adapter):
 
     options: fp16 on|off, winograd43 on|off, batch_axis drop|keep. With "drop" (the default) inputs lose a
     leading axis of 1 and outputs get it back; with "keep" they are fed as they are. The converter knows.
+    light_mode on|off: "off" keeps every blob, so that any may be an output.
     """
 
-    known_options = {"fp16": ("on", "off"), "winograd43": ("on", "off"), "batch_axis": ("drop", "keep")}
+    known_options = {
+        "fp16": ("on", "off"),
+        "winograd43": ("on", "off"),
+        "batch_axis": ("drop", "keep"),
+        "light_mode": ("on", "off"),
+    }
 
     def import_runtime(self) -> str:
         """Import ncnn; its version."""
@@ -37,6 +47,8 @@ class Ncnn(Adapter):
                 raise ProbeError("model_load", "ncnn does not load the %s file (status %d)" % (part, status))
 
     def _set_options(self, options: Any) -> None:
+        if self.profiling or self.option("light_mode", "on") == "off":
+            options.lightmode = False
         fp16 = self.option("fp16", "off") == "on"
         for name in FP16_OPTIONS:
             setattr(options, name, fp16)
@@ -78,6 +90,62 @@ class Ncnn(Adapter):
         if array is None or array.size == 0:
             raise ProbeError("inference", "ncnn could not compute the output %s (status %d)" % (name, status))
         return array.reshape((1,) + array.shape) if self._drops_batch() else array
+
+    def profile(self, inputs: Any, repeats: int) -> List[Json]:
+        """What each layer adds when the blobs are extracted in the order of the param file.
+
+        ncnn's wheels have no times of layers. With light mode off every blob is kept, so that the next one
+        costs its own layer alone; a layer that would work in place copies its input first.
+        """
+        layers = [each for each in self._layers() if each["outputs"]]
+        passes = repeated(lambda: self._cumulative(inputs, layers), repeats)
+        total_ns, times = middle_half(passes)
+        method = (
+            "timed extraction of each layer's blob in turn, differences of the cumulative times, light mode "
+            "off (layers that work in place copy first); " + MIDDLE % len(passes)
+        )
+        self.profiled.update(method=method, total_ns=total_ns, repeats=len(passes))
+        return [dict(each, mean_ns=times[each["name"]]) for each in layers]
+
+    def _cumulative(self, inputs: Any, layers: List[Json]) -> Pass:
+        mats, tick, marks = self._mats(inputs), self.clock.tick, []
+        begin = tick()
+        extractor = self._net.create_extractor()
+        for name, mat in mats:
+            extractor.input(name, mat)
+        for layer in layers:
+            start = tick()
+            status = extractor.extract(layer["outputs"][0], AS_COMPUTED)[0]
+            marks.append(tick() - start)
+            if status:
+                raise ProbeError("inference", "ncnn could not compute the layer %s" % layer["name"])
+        total = tick() - begin
+        to_ns = self.clock.to_ns
+        return to_ns(total), {each["name"]: to_ns(mark) for each, mark in zip(layers, marks)}
+
+    def _layers(self) -> List[Json]:
+        """All layers but the inputs, out of the param file; names that occur twice are told apart."""
+        layers: List[Json] = []
+        seen: Dict[str, int] = {}
+        with open(self.entry("param"), encoding="utf-8", errors="replace") as file:
+            for line in file.read(MAX_PARAM_BYTES).splitlines()[2:]:
+                words = line.split()
+                if len(words) < 4 or words[0] == "Input":
+                    continue
+                first, ends = 4, (int(words[2]), int(words[3]))
+                seen[words[1]] = seen.get(words[1], 0) + 1
+                name = words[1] if seen[words[1]] == 1 else "%s#%d" % (words[1], seen[words[1]])
+                layers.append(
+                    {
+                        "name": name,
+                        "kind": words[0],
+                        "unit": "CPU",
+                        "nodes": [],
+                        "inputs": words[first : first + ends[0]],
+                        "outputs": words[first + ends[0] : first + sum(ends)],
+                    }
+                )
+        return layers
 
     def effective(self) -> Dict[str, str]:
         """Threads, and the precision of float arithmetic and storage."""

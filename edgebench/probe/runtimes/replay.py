@@ -2,7 +2,8 @@
 
 The artifact's file is one JSON object: `import_ns`, `load_ns`, `first_ns` (ns), `warmup_ns`, `samples_ns`
 (lists, used again from the start when they end), `outputs` ({ONNX name: .npy file of the artifact}, or a
-list of such, one a sample), `version` and `effective`. Its clock moves by these times and by nothing else.
+list of such, one a sample), `version` and `effective`; `layers` and `profiled` for a profile. Its clock moves
+by these times and by nothing else.
 """
 
 import json
@@ -95,6 +96,13 @@ class Replay(Adapter):
         if missing:
             raise ProbeError("inference", "no output %s was recorded" % missing[0])
         return [(name, os.path.join(folder, recorded[name])) for name in self.spec["outputs"]]
+
+    def profile(self, _inputs: Any, _repeats: int) -> List[Json]:
+        """The recorded layers."""
+        if not isinstance(self._record.get("layers"), list):
+            raise ProbeError("inference", "no layers were recorded")
+        self.profiled.update(self._record.get("profiled", {}))
+        return list(self._record["layers"])
 
     def save(self, output: Any, path: str) -> None:
         """Copy the recorded file."""

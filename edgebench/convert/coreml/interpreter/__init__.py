@@ -54,14 +54,15 @@ __all__ = ["CONTROL_FLOW", "OPERATORS", "interpret"]
 
 
 def interpret(
-    package: Path, feeds: Mapping[str, Array], *, precision: Precision = "fp32"
+    package: Path, feeds: Mapping[str, Array], *, precision: Precision = "fp32", every: bool = False
 ) -> dict[str, Array]:
     """The outputs of the package's main function, by their Core ML names.
 
     `precision`: "fp32" computes every float type in float32; "fp16" also rounds each value that the program
     declares fp16 to half precision, as a device that computes in fp16 would; "fp64" computes in float64, for
     measuring how much of a difference is rounding. Floats come back in the type that computed them. An image
-    input is fed as the tensor that the program takes, `[1, channels, height, width]`, 0 to 255.
+    input is fed as the tensor that the program takes, `[1, channels, height, width]`, 0 to 255. `every`: all
+    values that the program computes, not its outputs alone.
 
     ModelError: the package is damaged, uses an operator that is not known, or declares a shape or element
     type that its operations do not give. UserError: the feeds do not fit the program's inputs.
@@ -69,6 +70,11 @@ def interpret(
     program = load(package)
     inputs = accept(program.inputs, feeds, precision)
     demand_limits(program.limits, feeds)
+    if every:
+        inside = [
+            item.name for each in program.block.operations if each.type != "const" for item in each.outputs
+        ]
+        program.block.outputs[:] = inside
     evaluation = Evaluation(OPERATORS, program.constants, program.opset, precision)
     with np.errstate(all="ignore"):  # inf and nan are results here, and parity's business
         outputs = evaluation.run(program.block, inputs)
