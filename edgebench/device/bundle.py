@@ -53,6 +53,10 @@ WHEELS = {
 MACOS_ONLY = ("coreml",)
 
 
+# What is part of the device's system and never pushed.
+OWN = ("tensorrt",)
+
+
 class Bundle(Record, frozen=True):
     """The wheels of one runtime for one kind of device; `digest` names the set."""
 
@@ -90,8 +94,13 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), content, zipfile.ZIP_DEFLATED)
 
 
-def resolve(runtime: str, facts: Facts, home: Path) -> Bundle:
-    """The wheels of `runtime` that run on a device with these facts, downloaded once and kept."""
+def resolve(runtime: str, facts: Facts, home: Path) -> Bundle | None:
+    """The wheels of `runtime` that run on a device with these facts, downloaded once and kept.
+
+    None for a runtime that the device brings along.
+    """
+    if runtime in OWN:
+        return None
     if runtime in MACOS_ONLY and facts.os != "macos":
         raise DeviceError(
             f"{runtime} is a part of macOS, and this device runs {facts.os}",

@@ -38,12 +38,14 @@ from edgebench.records import (
     ArtifactFile,
     Conditions,
     Device,
+    Engine,
     Facts,
     Launch,
     Profile,
     Record,
     Workload,
     prepared,
+    replace,
 )
 from edgebench.transport.base import Channel, Deadline, Transport
 from edgebench.transport.connect import open_transport
@@ -57,6 +59,9 @@ BUSY_POLL_S = 2.0
 MAX_OUTPUT_BYTES = 512 << 20
 MAX_WORD = 256  # of who holds a lease
 LAUNCH_SLACK_S = 120.0  # import and load on a slow board, beside the timed part
+TRIES_WITH_ENGINE = 2  # trtexec cannot be told a longest time: a second try has fewer samples
+MAX_PROGRESS_S = 1e7
+MAX_LINES, MAX_LINE_CHARACTERS = 100, 2000  # of what a device tells of a build
 
 T = TypeVar("T")
 
@@ -81,7 +86,8 @@ class InputSet(Record, frozen=True):
 class Placed(Record, frozen=True):
     """Where an artifact, its inputs and its runtime lie on the device; the bytes that had to travel for it.
 
-    `removed`: what was used least recently there and had to go.
+    `removed`: what was used least recently there and had to go. `engine` is what the device built of the
+    artifact, where it had to.
     """
 
     artifact: str
@@ -89,6 +95,14 @@ class Placed(Record, frozen=True):
     bundle: str | None
     moved_bytes: int
     removed: tuple[Removed, ...] = ()
+    engine: str | None = None
+
+
+class Computed(NamedTuple):
+    """A device's own outputs, one mapping a sample, and what its runtime says of how it computed them."""
+
+    samples: list[dict[str, np.ndarray]]
+    effective: dict[str, str]
 
 
 class Session:
@@ -196,7 +210,8 @@ class Session:
         ]
         if self.device.transport != "local":
             bundle = resolve(artifact.runtime, facts, self._home)
-            folders.append(Folder("bundles", bundle.digest, bundle.wheels, bundle.folder))
+            if bundle is not None:
+                folders.append(Folder("bundles", bundle.digest, bundle.wheels, bundle.folder))
         pushed = push(folders, self.device, self._transport, self._request, progress)
         paths = [pushed.paths[each.key] for each in folders]
         return Placed(
@@ -217,13 +232,55 @@ class Session:
         time_s: float | None = None,
     ) -> list[dict[str, np.ndarray]]:
         """The device's own outputs, one mapping a sample, by ONNX output name; `time_s` bounds it."""
+        return self.computed(artifact, placed, inputs, threads, time_s=time_s).samples
+
+    def computed(
+        self,
+        artifact: Artifact,
+        placed: Placed,
+        inputs: InputSet,
+        threads: int = 0,
+        *,
+        time_s: float | None = None,
+    ) -> Computed:
+        """The device's own outputs, as `infer`, with what the runtime says that it did."""
         spec = self._spec(artifact, placed, inputs, Workload(threads=threads))
         spec |= {} if time_s is None else {"timeout_s": time_s}
         result = self._request("infer", timeout_s=_limit_s(spec), spec=spec)
         samples = result.get("samples")
         if not isinstance(samples, list) or len(samples) != len(inputs.samples):
             raise self._nonsense("infer", "a number of samples that differs from what was sent")
-        return [self._fetch(outputs, artifact) for outputs in samples]
+        effective = self._typed(dict[str, str], result.get("effective", {}))
+        return Computed([self._fetch(outputs, artifact) for outputs in samples], effective)
+
+    def build(
+        self,
+        artifact: Artifact,
+        placed: Placed,
+        progress: Callable[[float, str], None],
+        *,
+        timeout_s: float,
+    ) -> tuple[Placed, Engine]:
+        """The artifact with its engine, built by the device unless it kept one.
+
+        `progress` gets seconds and a line, first when a build begins.
+        """
+        spec = {
+            "runtime": artifact.runtime,
+            "artifact": placed.artifact,
+            "entry": artifact.entry,
+            "options": artifact.options,
+            "timeout_s": timeout_s,
+        }
+
+        def begun(phase: str) -> None:
+            if phase == "build":
+                progress(0.0, "")
+
+        limit_s = _limit_s(spec)
+        result = self._request("build", timeout_s=limit_s, phase=begun, progress=progress, spec=spec)
+        told = self._typed(_Built, {name: result.get(name) for name in _Built.__struct_fields__})
+        return replace(placed, engine=told.engine), told.record()
 
     def launch(
         self,
@@ -276,6 +333,7 @@ class Session:
                 for sample in inputs.samples
             ],
             "outputs": [output.name for output in artifact.outputs],
+            "engine": placed.engine,
             "workload": {
                 "threads": workload.threads,
                 "warmup_samples": workload.warmup_samples,
@@ -284,7 +342,9 @@ class Session:
                 "min_duration_s": workload.min_duration_s,
                 "max_duration_s": workload.max_duration_s,
             },
-            "timeout_s": workload.max_warmup_s + workload.max_duration_s + LAUNCH_SLACK_S,
+            "timeout_s": workload.max_warmup_s
+            + workload.max_duration_s * (1 if placed.engine is None else TRIES_WITH_ENGINE)
+            + LAUNCH_SLACK_S,
         }
 
     def _fetch(self, outputs: object, artifact: Artifact) -> dict[str, np.ndarray]:
@@ -315,6 +375,7 @@ class Session:
         *,
         timeout_s: float = ANSWER_S,
         phase: Callable[[str], None] | None = None,
+        progress: Callable[[float, str], None] | None = None,
         **fields: Any,
     ) -> dict[str, Any]:
         if op not in ("lease", "end"):
@@ -327,7 +388,9 @@ class Session:
             if message.get("id") != number:
                 continue  # a late answer to a request that was given up
             if "event" in message:
-                if phase is not None:
+                if progress is not None and message.get("event") == "progress":
+                    progress(*_progress(message))
+                elif phase is not None:
                     phase(printable(str(message.get("phase", ""))[:32]))
                 continue
             if message.get("ok") is True and isinstance(message.get("result"), dict):
@@ -357,9 +420,10 @@ class Session:
             return BugError(f"{text} (request {op})", detail=detail)
         hint = _HINTS.get(kind, "the detail holds the end of the device's log").format(self.device.name)
         died = op in _RUNS and kind in ("crashed", "timeout", "failed")
-        return (RuntimeDied if died else DeviceError)(
-            text, hint=hint, detail=detail, retryable=kind in ("crashed", "corrupt", "timeout")
-        )
+        again = kind in ("crashed", "corrupt") or (kind == "timeout" and op != "build")
+        if op == "build" and kind == "timeout":
+            hint = "EDGEBENCH_BUILD_TIMEOUT_S gives a slow board more time; its log's end is in the detail"
+        return (RuntimeDied if died else DeviceError)(text, hint=hint, detail=detail, retryable=again)
 
     def _typed(self, kind: type[T], data: object) -> T:
         try:
@@ -402,14 +466,55 @@ class _Output(Record, frozen=True):
     size_bytes: int
 
 
+class _Built(Record, frozen=True):
+    """The answer to `build`, as far as it is kept."""
+
+    engine: str
+    sha256: str
+    size_bytes: int
+    cached: bool
+    build_s: float | None = None
+    tensorrt: str | None = None
+    trtexec: str | None = None
+    flags: tuple[str, ...] | None = None
+    gpu: str | None = None
+    peak_bytes: int | None = None
+    build_peak_gpu_mib: float | None = None
+    warnings: tuple[str, ...] | None = None
+
+    def record(self) -> Engine:
+        """The record that a measurement keeps."""
+        return Engine(
+            sha256=self.sha256,
+            size_bytes=self.size_bytes,
+            cached=self.cached,
+            build_s=self.build_s,
+            version=printable(self.tensorrt or ""),
+            program=printable(self.trtexec or ""),
+            flags=_cleaned(self.flags),
+            gpu=None if self.gpu is None else printable(self.gpu),
+            build_peak_bytes=self.peak_bytes,
+            build_peak_gpu_mib=self.build_peak_gpu_mib,
+            warnings=_cleaned(self.warnings),
+        )
+
+
+def _cleaned(lines: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Lines that a device sent, as far as they are worth keeping."""
+    return tuple(printable(each)[:MAX_LINE_CHARACTERS] for each in (lines or ())[:MAX_LINES])
+
+
 _CORRECT = (
     "correct what the runtime names in the model, or try another runtime; its own words are in the detail"
 )
-_RUNS = ("infer", "launch", "profile")  # what a runtime's process is started for
+_RUNS = ("build", "infer", "launch", "profile")  # what a runtime's process is started for
 _HINTS = {
     "no_space": "free space on the device, or: edgebench devices clean {} "
     "(work_quota in the inventory says how much edgebench may take there)",
     "corrupt": "check the device's storage (dmesg, fsck), then run again",
+    "tool_missing": "on a Jetson: sudo apt install libnvinfer-bin; elsewhere EDGEBENCH_TRTEXEC names it",
+    "wrong_version": "give the device a target of its own: a copy of its target file with the device's "
+    "tensorrt_version and compute_capability (targets: in edgebench.toml)",
     "runtime_missing": "edgebench runtimes shows what is installed and what to type to get the rest",
     "out_of_memory": "use a smaller model, fewer threads or a device with more memory",
     "timeout": "give the launch more time (max_duration_s in the plan's workload) or look at the board",
@@ -534,6 +639,13 @@ def _holder(told: object) -> Holder | None:
         since_s=said.since_s,
         left_s=said.left_s,
     )
+
+
+def _progress(message: dict[str, Any]) -> tuple[float, str]:
+    elapsed_s = message.get("elapsed_s")
+    if not isinstance(elapsed_s, int | float) or not 0 <= elapsed_s < MAX_PROGRESS_S:
+        elapsed_s = 0.0
+    return float(elapsed_s), printable(str(message.get("line", "")))[:200]
 
 
 def _limit_s(spec: dict[str, Any]) -> float:

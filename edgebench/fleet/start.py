@@ -14,7 +14,7 @@ from edgebench.errors import EXIT_ERROR, UserError
 from edgebench.fleet.base import Assignment
 from edgebench.fleet.plan import Expansion, Plan, PlannedJob, PlannedModel
 from edgebench.inventory import Inventory
-from edgebench.pipeline import Cell
+from edgebench.pipeline import BUILT_ON_DEVICE, Cell
 from edgebench.records import REFUSED, Failure, Job, Run, Target, from_json, to_json
 from edgebench.store import Store, new_run_id
 
@@ -93,7 +93,8 @@ def left(
 def assignment(planned: PlannedJob, targets: Mapping[str, Target]) -> Assignment:
     """The job with what it is prepared from, for its target's processor."""
     job, source = planned.job, planned.model
-    arch = targets[job.target].platform.arch
+    target = targets[job.target]
+    arch = target.platform.arch
     cell = Cell(
         model_path=source.path,
         runtime=job.runtime,
@@ -113,12 +114,18 @@ def assignment(planned: PlannedJob, targets: Mapping[str, Target]) -> Assignment
 
 
 def _options(source: PlannedModel, job: Job, target: Target) -> tuple[tuple[str, str], ...]:
-    """What the converter is told beside the precision: ONNX Runtime's format, Core ML's compute units."""
+    """What the converter is told beside the precision.
+
+    ONNX Runtime's format, Core ML's compute units, or for what board an engine is to be.
+    """
     if job.runtime == "onnxruntime":
         return format_options(source.ort_format, target.platform.arch)
     if job.runtime == "coreml":
         units = source.compute_units or target.runtimes["coreml"].options.get("compute_units")
         return () if units is None else (("compute_units", str(units)),)
+    if job.runtime in BUILT_ON_DEVICE:
+        options = target.runtimes[job.runtime].options
+        return tuple(sorted((name, str(value)) for name, value in options.items()))
     return ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,7 @@ from edgebench.model.images import ImageInput
 from edgebench.records import (
     Artifact,
     Device,
+    Engine,
     Job,
     ModelInfo,
     ParityBound,
@@ -56,9 +58,11 @@ _OWN_FAULT = (
 BUILT_ON_DEVICE = (
     "tensorrt",
 )  # their artifact is an ONNX file and a plan: here the reference runs that file
+BUILD_TIMEOUT_S = 3600.0  # a device builds an engine in minutes; a Jetson Nano a large one in tens of them
 QUANTIZED = ("int8", "int8-dynamic")
 GENERATED = "generated"
 GENERATED_SEED = 20261123
+_STAMP = re.compile(r"^\[[^\]]*\] (\[I\] )?(\[TRT\] )?")  # what every line of trtexec begins with
 RUNNING = "while running"  # in ONNX Runtime's words where a model loads, and its inputs are at fault
 NOISE_REVISION = 1  # raised whenever a noise floor would come out otherwise
 NOISE_RUNS = 3
@@ -153,11 +157,13 @@ class Workbench:
         limits: Limits,
         announce: Announce = silent,
         artifacts: ArtifactStore | None = None,
+        build_timeout_s: float = BUILD_TIMEOUT_S,
     ) -> None:
         self.home = home
         self.limits = limits
         self.announce = announce
         self.artifacts = artifacts or ArtifactStore(home / "artifacts")
+        self.build_timeout_s = build_timeout_s
         self._controller: Session | None = None
         self._references: dict[tuple[str, str], Reference] = {}
         self._bounds: dict[tuple[str, str, str, str], Bounds] = {}
@@ -270,6 +276,22 @@ class Workbench:
             if self._controller is not None:
                 self._controller.close()
                 self._controller = None
+
+
+def build_on(
+    session: Session, artifact: Artifact, placed: Placed, what: str, bench: Workbench
+) -> tuple[Placed, Engine | None]:
+    """What the device itself has to build of an artifact, or kept of an earlier time; None for the others."""
+    if artifact.runtime not in BUILT_ON_DEVICE:
+        return placed, None
+
+    def show(elapsed_s: float, line: str) -> None:
+        minutes = int(elapsed_s // 60)
+        so_far = f"{what}, {minutes} min so far" if minutes else what
+        note = f"{elapsed_s:.0f} s {_STAMP.sub('', line)}".rstrip()
+        bench.announce(Step("build", session.device.name, so_far, note=note))
+
+    return session.build(artifact, placed, show, timeout_s=bench.build_timeout_s)
 
 
 def demand(report: ParityReport, artifact: Artifact) -> None:

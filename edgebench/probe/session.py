@@ -5,6 +5,7 @@ Three threads: one reads stdin (so that heartbeats count while a request runs), 
 tells others who holds the board. The parent process guards all that (guard.py).
 """
 
+import contextlib
 import errno
 import os
 import queue
@@ -14,13 +15,14 @@ import sys
 import threading
 import time
 import traceback
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
-from . import check, conditions, facts, guard, lease, orphans, specs, wire
+from . import check, conditions, facts, guard, lease, orphans, specs, trtexec, wire
 from .child import Children
+from .engines import ENGINE, TIMING, Engines, Kept, complete_key
 from .room import FOLDERS
 from .runs import RunFolder, new_token
-from .store import Store, Wanted, probe_key
+from .store import Store, Wanted, free_bytes, probe_key
 from .uses import Uses
 from .wire import NO_SPACE, Json, Output, ProbeError
 
@@ -42,13 +44,14 @@ OPS = {
     "commit": "op_commit",
     "assemble": "op_assemble",
     "unpack": "op_unpack",
+    "build": "op_build",
     "launch": "op_launch",
     "infer": "op_infer",
     "profile": "op_profile",
     "clean": "op_clean",
 }
 # `infer` needs no lease: the controller computes its references in many processes at once and times nothing
-LEASED = ("room", "commit", "assemble", "unpack", "launch", "profile", "clean")
+LEASED = ("room", "commit", "assemble", "unpack", "build", "launch", "profile", "clean")
 
 
 def main(work: str, silence_s: float) -> None:
@@ -84,6 +87,7 @@ class Session:
         self._uses = Uses(work, self._run.path)
         self._uses.note(probe_key(self._program))
         self._store = Store(work, self._program, self._run, self._uses)
+        self._engines = Engines(work, self._run.whole)
 
     def serve(self) -> None:
         """Say hello, then answer requests one after another."""
@@ -176,15 +180,56 @@ class Session:
             raise check.bad('"wheels" must not be empty')
         return self._store.unpack(digest, wheels, self._run.fresh("unpack"), self._compile)
 
+    def op_build(self, request: Json, number: int) -> Json:
+        """The engine of an artifact: the one that is kept for just this device, or a new one."""
+        fields = check.table(request, "spec")
+        spec, timeout_s = specs.for_build(fields, self._work), check.number(fields, "timeout_s", 0.1, 86400)
+        if spec["runtime"] != "tensorrt" or "plan" not in spec["entry"]:
+            raise check.bad("nothing is built for %s on a device" % spec["runtime"])
+        key = complete_key(trtexec.read_plan(spec["entry"]["plan"])["cache_key"], facts.read())
+        kept = self._engines.engine(key)
+        cached = kept is not None
+        if kept is None:
+            kept = self._build(spec, key, timeout_s, number)
+        self._uses.note("engines/" + os.path.basename(os.path.dirname(kept.path)))
+        return dict(kept.note, engine=kept.path, cached=cached)
+
+    def _build(self, spec: Json, key: Dict[str, str], timeout_s: float, number: int) -> Kept:
+        needed, free = (
+            os.path.getsize(spec["entry"].get("model", spec["entry"]["plan"])),
+            free_bytes(self._work),
+        )
+        if free < needed:  # known now, not after an hour
+            raise ProbeError("no_space", "an engine needs about %d bytes, %d are free" % (needed, free))
+        timing, scratch = self._engines.timing(key), self._run.fresh("build")
+        task = {"task": "build", "spec": spec, "folder": scratch, "timing_cache": timing and timing.path}
+        told = self._children.ask(
+            [sys.executable, self._program, "launch"],
+            task,
+            timeout_s,
+            self._phases(number),
+            lambda progress: self._send(dict(progress, id=number, event="progress")),
+        )
+        told["artifact"] = os.path.basename(spec["artifact"])
+        if os.path.isfile(os.path.join(scratch, TIMING)):
+            separate = self._run.fresh("timing")
+            os.rename(os.path.join(scratch, TIMING), os.path.join(separate, TIMING))
+            self._engines.keep_timing(key, separate)
+        if not os.path.isfile(os.path.join(scratch, ENGINE)):
+            raise ProbeError("failed", "the build wrote no engine")
+        return self._engines.keep_engine(key, scratch, told)
+
     def op_launch(self, request: Json, number: int) -> Json:
         """The raw numbers of one launch."""
         task, timeout_s = self._task("launch", request)
-        return self._ask(task, timeout_s, self._phases(number))
+        with self._forgetting(task):
+            return self._ask(task, timeout_s, self._phases(number))
 
     def op_infer(self, request: Json, number: int) -> Json:
         """The model's outputs on every sample."""
         task, timeout_s = self._task("infer", request)
-        return self._ask(dict(task, folder=self._run.fresh("outputs")), timeout_s, self._phases(number))
+        with self._forgetting(task):
+            return self._ask(dict(task, folder=self._run.fresh("outputs")), timeout_s, self._phases(number))
 
     def op_profile(self, request: Json, number: int) -> Json:
         """Times of the model's layers, from a process of their own."""
@@ -195,6 +240,16 @@ class Session:
         """Remove what is not to be kept."""
         keep = {check.digest(each, "keep") for each in check.items(request, "keep")}
         return self._store.clean(keep)
+
+    @contextlib.contextmanager
+    def _forgetting(self, task: Json) -> Iterator[None]:
+        """An engine that its own TensorRT does not load any more is removed: the next try builds another."""
+        try:
+            yield
+        except ProbeError as error:
+            if error.kind == "corrupt" and task["spec"]["engine"]:
+                self._engines.forget(task["spec"]["engine"])
+            raise
 
     def _task(self, name: str, request: Json) -> Tuple[Json, float]:
         fields = check.table(request, "spec")

@@ -27,6 +27,21 @@ def checked(fields: Any, work: str) -> Json:
         "samples": _samples(fields, work),
         "outputs": _outputs(fields),
         "workload": _workload(check.table(fields, "workload")),
+        "engine": _engine(fields, work),
+    }
+
+
+def for_build(fields: Any, work: str) -> Json:
+    """The spec of a process that builds what this device runs."""
+    artifact = check.below(check.text(fields, "artifact"), work, "the artifact")
+    return {
+        "runtime": runtime(fields),
+        "bundle": None,
+        "artifact": artifact,
+        "entry": _entry(fields, artifact),
+        "blobs": {},
+        "options": check.texts(fields, "options"),
+        "workload": NO_WORKLOAD,
     }
 
 
@@ -68,11 +83,16 @@ def bundle(fields: Any, work: str) -> Optional[str]:
         raise
 
 
+def _engine(fields: Any, work: str) -> Optional[str]:
+    path = check.text(fields, "engine", None)
+    return None if path is None else check.below(path, work, "the engine")
+
+
 def units(fields: Any, work: str) -> List[str]:
     """The keys of the units of the work folder that a spec uses; its paths are not checked here."""
     samples = check.items(fields, "samples", MAX_SAMPLES)
     inputs = [each for sample in samples if isinstance(sample, list) for each in sample]
-    paths = [fields.get("artifact"), fields.get("bundle")]
+    paths = [fields.get("artifact"), fields.get("bundle"), fields.get("engine")]
     paths += [each.get("path") for each in inputs if isinstance(each, dict)]
     found = set()
     for path in paths:

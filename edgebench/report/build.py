@@ -122,6 +122,7 @@ def _row(measurement: Measurement, profile: Profile | None) -> Row:
         warnings=measurement.warnings,
         pushed_bytes=measurement.pushed_bytes,
         profile=profile if status in ("ok", "partial") else None,
+        engine=measurement.engine,
     )
 
 
@@ -176,7 +177,7 @@ def _against(row: Row, references: Sequence[Row]) -> Row:
     p50s = reference.summary.p50_ns, row.summary.p50_ns
     return replace(
         row,
-        size_ratio=reference.artifact_bytes / row.artifact_bytes if row.artifact_bytes else None,
+        size_ratio=reference.run_bytes / row.run_bytes if row.run_bytes else None,
         speedup=p50s[0] / p50s[1] if p50s[0] and p50s[1] else None,
     )
 

@@ -8,6 +8,7 @@ Revisions (table `edgebench_schema`):
   0001  first tables
   0002  profiles of measurements
   0003  health checks
+  0004  load and first inference may be unknown
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0003"
+REVISION = "0004"
 VERSION_TABLE = "edgebench_schema"
 
 # SQLite counts rows by itself only in a column of exactly this type
@@ -111,8 +112,8 @@ launch = Table(
     Column("p99_ns", BigInteger),
     Column("max_ns", BigInteger),
     Column("mean_ns", Float),
-    Column("load_ns", BigInteger, nullable=False),
-    Column("first_inference_ns", BigInteger, nullable=False),
+    Column("load_ns", BigInteger),
+    Column("first_inference_ns", BigInteger),
     Column("peak_bytes", BigInteger),
     Column("steady_peak_bytes", BigInteger),
     Column("temperature_c", Float),

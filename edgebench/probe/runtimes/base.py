@@ -2,7 +2,7 @@
 
 import time
 from importlib import import_module
-from typing import Any, Callable, Dict, List, Tuple, Type
+from typing import Any, Callable, Dict, List, Optional, Tuple, Type
 
 from ..clock import Clock
 from ..wire import Json, ProbeError
@@ -12,6 +12,7 @@ RUNTIMES = {
     "ncnn": ("ncnn", "Ncnn"),
     "openvino": ("openvino", "OpenVino"),
     "coreml": ("coreml", "CoreMl"),
+    "tensorrt": ("tensorrt", "TensorRt"),
     "replay": ("replay", "Replay"),
 }
 
@@ -24,6 +25,7 @@ class Adapter:
 
     known_options: Dict[str, Tuple[str, ...]] = {}  # option -> the values it may have; () for any
     profiling = False  # set before `load`: the model is loaded to be profiled, never to be timed
+    program = False  # a program of its own, whose process is the launch; not a Python package
 
     def __init__(self, spec: Json) -> None:
         self.spec = spec
@@ -46,6 +48,16 @@ class Adapter:
 
     def bind(self, inputs: Any) -> Callable[[], Any]:
         """A callable without arguments that runs one inference on `inputs`."""
+        raise NotImplementedError
+
+    def launched(self, inputs: Any, enter: Callable[[str], None]) -> Json:
+        """The numbers of a whole launch, of a runtime that is a program of its own."""
+        raise NotImplementedError
+
+    def build(
+        self, folder: str, timing_cache: Optional[str], on_progress: Callable[[float, str], None]
+    ) -> Json:
+        """Build what this device runs into an empty folder; what was told of it."""
         raise NotImplementedError
 
     def outputs(self, inputs: Any) -> List[Tuple[str, Any]]:
