@@ -187,7 +187,7 @@ def _check_numbers(document: Document[Target]) -> None:
 
 
 def _limits_problem(limits: Limits) -> Problem | None:
-    for field, highest in (("max_temperature_c", 150), ("memory_mib", 1 << 24)):
+    for field, highest in (("max_temperature_c", 150), ("memory_mib", 1 << 24), ("max_foreign_cores", 4096)):
         value = getattr(limits, field)
         if value is not None and not 0 < value <= highest:
             return Problem(field, f"{field} is {value:g}", f"write a number above 0 and at most {highest}")

@@ -33,6 +33,7 @@ FLOORS = {
     "parity": 1,
     "targets": 1,
     "validity": 1,
+    "energy": 1,
     "gates": 2,
     "inventory": 2,
     "artifacts": 3,

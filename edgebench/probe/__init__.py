@@ -11,9 +11,11 @@ edgebench never imports it. Its protocol is docs/probe-protocol.md.
     store       uploads, artifacts and bundles below the work folder
     specs       the spec of a launch, checked
     lease runs  who holds the device; the folder of everything that passes
+    watch sampler gauges   the process that reads heat, clocks and power beside a launch; what it reads
     facts       what the device is
     conditions  the state it is in; `power`: throttle evidence; `foreign`: what other processes use
+    jetson raspberry rails tegrastats   what only these boards have; power rails
     macos       facts and conditions of a Mac
-    wire check tree clock memory    messages, request checks, reading /proc and /sys, time, memory
+    wire check tree clock memory orphan    messages, request checks, reading /proc and /sys, time, memory
     runtimes/   one file per runtime
 """

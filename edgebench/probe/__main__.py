@@ -1,4 +1,4 @@
-"""Which program: `session` (one per lease) or `launch` (one per launch, started by the session)."""
+"""Which program: `session` (one per lease); `launch` and `sampler`, which the session starts."""
 
 import argparse
 import sys
@@ -14,6 +14,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         from . import launch
 
         launch.main()
+    elif arguments.program == "sampler":
+        from . import sampler
+
+        sampler.main()
     else:
         from . import session
 
@@ -30,6 +34,9 @@ def _parser() -> argparse.ArgumentParser:
         "--silence", type=_seconds, default=SILENCE_S, metavar="S", help="end after S silent seconds"
     )
     programs.add_parser("launch", help="one launch; its task comes as one line on stdin")
+    programs.add_parser(
+        "sampler", help="reads heat, clocks and power while launches run; started by the session"
+    )
     return parser
 
 

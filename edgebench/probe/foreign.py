@@ -46,5 +46,9 @@ def _busy_s() -> Optional[float]:
 
 
 def _own_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)  # its times are this process's own; its ru_maxrss is not
-    return usage.ru_utime + usage.ru_stime
+    """Processor seconds of this process and of the children that it has waited for (trtexec)."""
+    spent = 0.0
+    for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        usage = resource.getrusage(whose)  # its times are right; its ru_maxrss is not
+        spent += usage.ru_utime + usage.ru_stime
+    return spent

@@ -20,6 +20,7 @@ from .child import Children
 from .lease import Lease
 from .runs import RunFolder
 from .store import NO_SPACE, Store
+from .watch import Watch, filled
 from .wire import Json, Output, ProbeError
 
 PROTOCOL = 1
@@ -72,6 +73,7 @@ class Session:
         self._wake_reader, self._wake_writer = os.pipe()
         self._run = RunFolder(work)
         self._children = Children(self._run.path, self._run.token)
+        self._watch = Watch(self._program, self._run.path, self._run.token)
         self._lease = Lease(work)
         self._store = Store(work, self._program, self._run.whole)
 
@@ -149,7 +151,9 @@ class Session:
     def op_launch(self, request: Json, number: int) -> Json:
         """The raw numbers of one launch."""
         task, timeout_s = self._task("launch", request)
-        return self._ask(task, timeout_s, self._phases(number))
+        with self._watch.over() as watch:
+            result = self._ask(task, timeout_s, watch.phases(self._phases(number)))
+            return filled(result, watch.end())
 
     def op_infer(self, request: Json, number: int) -> Json:
         """The model's outputs on every sample."""
@@ -261,6 +265,7 @@ class Session:
         self._ending.acquire()
         try:
             self._children.stop()
+            self._watch.stop()
             self._run.remove()
             self._lease.release()
             if last is not None:
