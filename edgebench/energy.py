@@ -1,8 +1,8 @@
 """Launches -> energy of one inference, where the board has power rails. Pure.
 
 Gross is the board's mean power while samples were taken, times the mean time of an inference; net is the
-same above the power of the quiet board. Rails do not see everything (peripherals, converter losses), so every figure
-names what it was read from. None where there is no rail, and never 0 for unknown.
+same above the power of the quiet board. Rails do not see everything (peripherals, converter losses), so every
+figure names what it was read from. None where there is no rail, and never 0 for unknown.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ def ranges(text: str) -> List[int]:
     numbers: List[int] = []
     for part in text.split(","):
         low, _, high = part.strip().partition("-")
-        if not low.isdigit() or not (high or low).isdigit() or int(high or low) > 4096:
+        if not low.isdecimal() or not (high or low).isdecimal() or int(high or low) > 4096:
             return []
         numbers.extend(range(int(low), int(high or low) + 1))
     return numbers

@@ -149,9 +149,9 @@ def _table(text: str) -> Dict[str, str]:
 
 
 def _whole(text: Optional[str]) -> Optional[int]:
-    return int(text) if text and text.isdigit() else None
+    return int(text) if text and text.isdecimal() else None
 
 
 def _swap(text: Optional[str], what: str) -> Optional[int]:
-    found = re.search(what + r" = ([\d.]+)M", text or "")
+    found = re.search(what + r" = (\d{1,12}(?:\.\d{1,6})?)M", text or "")
     return int(float(found.group(1)) * 1024 * 1024) if found else None

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from edgebench import energy
 from edgebench.records import (
     PRECISIONS,
     Conditions,
     Failure,
     Job,
+    Launch,
     Measurement,
     Run,
+    Track,
     prepared,
     replace,
 )
@@ -64,6 +67,8 @@ def _row(measurement: Measurement) -> Row:
     summary = summarise_measurement(measurement)
     status = _status(measurement, summary)
     launches = measurement.launches
+    shown = [each for each in launches if not unusable_reason(each)] if status in ("ok", "partial") else []
+    tracks = [each.track for each in shown if each.track]
     return Row(
         id=measurement.id,
         job=measurement.job,
@@ -79,9 +84,32 @@ def _row(measurement: Measurement) -> Row:
         before=launches[0].before if launches else Conditions(),
         after=launches[-1].after if launches else Conditions(),
         unusable=_unusable(measurement),
-        warnings=measurement.warnings,
+        warnings=(*measurement.warnings, *_notes(launches)),
         pushed_bytes=measurement.pushed_bytes,
+        energy=energy.of_launches(shown),
+        temperature_max_c=max(_known(track.temperature_max_c for track in tracks), default=None),
+        clock_khz=_mean(_known(map(_clock, tracks))),
+        gpu_load=_mean([track.gpu_load.mean for track in tracks if track.gpu_load]),
     )
+
+
+def _notes(launches: Sequence[Launch]) -> Iterable[str]:
+    return (f"launch {launch.number}: {note}" for launch in launches for note in launch.notes)
+
+
+def _clock(track: Track) -> float | None:
+    """The mean clock of the fastest cores; as measured, where the firmware does that."""
+    measured = track.clocks_khz.get("arm measured")
+    means = [clock.mean for name, clock in track.clocks_khz.items() if name.startswith("cpu")]
+    return measured.mean if measured else max(means, default=None)
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _status(measurement: Measurement, summary: Summary) -> Status:
