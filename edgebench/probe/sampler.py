@@ -25,13 +25,13 @@ NICE = 10
 WANTED = ("temperature_c", "power_mw", "gpu_load")
 
 
-def main() -> None:
-    """Serve until stdin ends."""
+def main(root: str = "/") -> None:
+    """Serve until stdin ends; `root` is another folder in tests only."""
     output = wire.take_stdout()
     orphan.die_with_session()
     os.nice(NICE)
-    tree = Tree()
-    sampler = Sampler(Gauges(tree, facts.soc_name(tree), run_tool))
+    tree = Tree(root)
+    sampler = Sampler(Gauges(tree, facts.soc_name(tree), run_tool), root)
     output.send({"ready": True, "power": sampler.gauges.meter is not None})
     lines = wire.LineReader()
     while True:
@@ -51,8 +51,9 @@ def main() -> None:
 class Sampler:
     """Obeys the session's messages; takes readings in between."""
 
-    def __init__(self, gauges: Gauges) -> None:
+    def __init__(self, gauges: Gauges, root: str = "/") -> None:
         self.gauges = gauges
+        self._root = root
         self._recording: Optional[Recording] = None
         self._next_s = 0.0
         self._before: Json = {}
@@ -84,7 +85,7 @@ class Sampler:
 
     def _begin(self) -> None:
         self._spent_s = _spent_s()
-        self._before = conditions.read()
+        self._before = conditions.read(self._root)
         self._after = {}
         self._recording = Recording(self.gauges.interval_s, self.gauges.pinned())
         if self.gauges.meter is not None:
@@ -99,7 +100,7 @@ class Sampler:
         if phase == "samples":  # half an interval later the load is what it will be
             self._next_s = time.monotonic() + self.gauges.interval_s / 2.0
         elif phase == "done":
-            self._after = conditions.read()
+            self._after = conditions.read(self._root)
 
     def _end(self) -> Json:
         recording, self._recording = self._recording, None
@@ -110,7 +111,7 @@ class Sampler:
         track["power_rail"] = None if meter is None else meter.total_name
         track["power_method"] = None if meter is None else meter.method
         track["cpu_s"] = round(_spent_s() - self._spent_s, 4)
-        return {"track": track, "before": self._before, "after": self._after or conditions.read()}
+        return {"track": track, "before": self._before, "after": self._after or conditions.read(self._root)}
 
 
 class Recording:
