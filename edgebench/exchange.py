@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from edgebench.energy import of_launch
 from edgebench.errors import UserError
 from edgebench.records import Launch, Measurement, Record, prepared, to_json
 
@@ -176,6 +177,7 @@ def entry(measurement: Measurement, groups: tuple[str, ...] = ()) -> Measurement
 
 
 def _launch_entry(launch: Launch) -> LaunchEntry:
+    energy = of_launch(launch)
     return LaunchEntry(
         latency_ns=launch.samples_ns,
         valid=launch.valid,
@@ -183,6 +185,7 @@ def _launch_entry(launch: Launch) -> LaunchEntry:
         load_ns=launch.load_ns,
         first_inference_ns=launch.first_inference_ns,
         peak_bytes=launch.memory.peak_bytes,
+        energy_mj=None if energy is None else energy.net_mj,
         foreign_load=launch.foreign_load,
         started_utc=launch.started_utc,
     )

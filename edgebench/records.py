@@ -199,7 +199,11 @@ class Device(Record, frozen=True):
 
 
 class Facts(Record, frozen=True):
-    """What the probe says of a device that does not change during a session. None is unknown, never 0."""
+    """What the probe says of a device that does not change during a session. None is unknown, never 0.
+
+    `arch` is the programs' processor, `kernel_arch` the kernel's. `power_mode_pending`: cores and clocks are
+    not those of the saved power mode, which waits for a reboot. `rails`: the power rails that can be read.
+    """
 
     arch: str
     bits: int
@@ -220,10 +224,25 @@ class Facts(Record, frozen=True):
     accelerator: str | None = None
     versions: dict[str, str] = {}
     emulated: bool | None = None
+    kernel_arch: str | None = None
+    power_modes: tuple[str, ...] = ()
+    power_mode_pending: bool | None = None
+    rails: tuple[str, ...] = ()
+    power_method: str | None = None
+    trtexec: str | None = None
+    swap_kind: str | None = None
+    memory_cgroup: bool | None = None
 
 
 class Conditions(Record, frozen=True):
-    """The state of a device at one moment: read before and after every launch. None is unknown, never 0."""
+    """The state of a device at one moment: read before and after every launch. None is unknown, never 0.
+
+    `throttle_flags` is what counts since boot, as text: two texts that differ mean that the board throttled
+    in between. `throttle_now` and `throttle_since_boot` are reasons in words. `over_current` counts events
+    since boot; those in `over_current_throttles` lower the clocks. `clock_khz` is what was asked for,
+    `clock_measured_khz` what the firmware measured; `clocks_locked`: lowest and highest clock are the same
+    everywhere (`jetson_clocks`). `gpu_load` is a share of that moment.
+    """
 
     governor: str | None = None
     clock_khz: tuple[int, ...] = ()
@@ -236,6 +255,17 @@ class Conditions(Record, frozen=True):
     swapped_in_pages: int | None = None
     load_1m: float | None = None
     uptime_s: float | None = None
+    throttle_now: tuple[str, ...] = ()
+    throttle_since_boot: tuple[str, ...] = ()
+    over_current: dict[str, int] = {}
+    over_current_throttles: tuple[str, ...] = ()
+    clock_min_khz: tuple[int, ...] = ()
+    clock_measured_khz: int | None = None
+    clocks_locked: bool | None = None
+    gpu_clock_khz: int | None = None
+    gpu_clock_max_khz: int | None = None
+    gpu_load: float | None = None
+    gpu_memory_used_bytes: int | None = None
 
 
 class Expectations(Record, frozen=True):
@@ -289,12 +319,14 @@ class Workload(Record, frozen=True):
 class Limits(Record, frozen=True):
     """Beyond these a launch on the target is invalid.
 
+    `max_foreign_cores`: cores that other processes kept busy meanwhile; None is edgebench's own limit.
     From `health_low_ms` to `health_high_ms` is where the tiny model of a health check must land (its 10th
     percentile); without them the band is that of the device's own earlier checks.
     """
 
     max_temperature_c: float | None = None
     memory_mib: int | None = None
+    max_foreign_cores: float | None = None
     health_low_ms: float | None = None
     health_high_ms: float | None = None
 
@@ -322,7 +354,9 @@ class MemoryLadder(Record, frozen=True):
     `peak_bytes` is the kernel's high-water mark of the whole launch, `steady_peak_bytes` that of the timed
     part alone (the mark is reset before it; None where the kernel refuses the reset). `available_drop_bytes`:
     how far the whole system's available memory fell; `engine_bytes`: what an engine says that it takes of the
-    GPU's memory. Host, system and GPU figures overlap on boards where they share memory: never add them.
+    GPU's memory. `gpu_model_bytes` and `gpu_bytes` are what the GPU's allocator gave out on the whole board
+    (NvMap) while the model was loaded, and from the start to the first inference. Host, system and GPU
+    figures overlap on boards where they share memory: never add them.
     """
 
     method: str
@@ -334,6 +368,51 @@ class MemoryLadder(Record, frozen=True):
     peak_bytes: int | None = None
     available_drop_bytes: int | None = None
     engine_bytes: int | None = None
+    gpu_model_bytes: int | None = None
+    gpu_bytes: int | None = None
+
+
+class Spread(Record, frozen=True):
+    """Some readings of one figure: how many, the lowest, their mean, the highest."""
+
+    readings: int
+    low: float
+    mean: float
+    high: float
+
+
+class Track(Record, frozen=True):
+    """What a slow sampler beside the launch saw of the board. None and a missing name are unknown, never 0.
+
+    Times are seconds from the launch's start; `from_s` to `to_s` is its timed part, and all spreads are of
+    the readings in it. `series` holds the readings of the whole launch, at most 600 of each (then every
+    second one goes): "temperature_c", "power_mw", "rail:NAME" (mW), "clock:NAME" (kHz), "gpu_load".
+    `pinned_khz`: the clocks that were held at one value. `power_mw` is the board's total, read from
+    `power_rail` (one rail, or those that are summed); `idle_power_mw` is that of the quiet board before the
+    session's first launch. `throttled` and `throttle_events`: at any reading of the launch. `unknown` names
+    what could not be read, `cpu_s` is the processor time that the sampler itself took.
+    """
+
+    interval_s: float | None = None
+    from_s: float | None = None
+    to_s: float | None = None
+    times_s: tuple[float, ...] = ()
+    series: dict[str, tuple[float | None, ...]] = {}
+    temperature_max_c: float | None = None
+    temperature_mean_c: float | None = None
+    clocks_khz: dict[str, Spread] = {}
+    pinned_khz: dict[str, int] = {}
+    rails_mw: dict[str, Spread] = {}
+    power_mw: Spread | None = None
+    power_rail: str | None = None
+    power_method: str | None = None
+    idle_power_mw: float | None = None
+    idle_readings: int = 0
+    gpu_load: Spread | None = None
+    throttled: bool | None = None
+    throttle_events: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    cpu_s: float | None = None
 
 
 class Launch(Record, frozen=True):
@@ -343,7 +422,8 @@ class Launch(Record, frozen=True):
 
     `effective` is what the runtime says it really did (precision, threads, provider); `foreign_load` is the
     mean number of cores kept busy by other processes during the samples, None where unknown.
-    An invalid launch is kept and shown, never averaged in.
+    An invalid launch is kept and shown, never averaged in. `track` is what was seen of the board meanwhile;
+    `notes` tell what happened to it that does not make the launch invalid.
     """
 
     number: int
@@ -363,6 +443,8 @@ class Launch(Record, frozen=True):
     foreign_load: float | None = None
     valid: bool = True
     invalid_reason: str = ""
+    track: Track | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Job(Record, frozen=True):

@@ -211,6 +211,7 @@ def _limits_problem(limits: Limits) -> Problem | None:
     highest_of = {
         "max_temperature_c": 150,
         "memory_mib": 1 << 24,
+        "max_foreign_cores": 4096,
         "health_low_ms": 60_000,
         "health_high_ms": 60_000,
     }

@@ -14,9 +14,11 @@ edgebench never imports it. Its protocol is docs/probe-protocol.md.
     trtexec exports program     trtexec: where it is, its log, its JSON files, one run of it
     npy cuda    arrays without numpy; CUDA's runtime library through ctypes
     lease runs  who holds the device; the folder of everything that passes
+    watch sampler gauges   the process that reads heat, clocks and power beside a launch; what it reads
     facts       what the device is
     conditions  the state it is in; `power`: throttle evidence; `foreign`: what other processes use
+    jetson raspberry rails tegrastats   what only these boards have; power rails
     macos       facts and conditions of a Mac
-    wire check tree clock memory    messages, request checks, reading /proc and /sys, time, memory
+    wire check tree clock memory prctl     messages, request checks, reading /proc and /sys, time, memory
     runtimes/   one file per runtime
 """

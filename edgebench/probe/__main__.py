@@ -1,4 +1,4 @@
-"""Which program: `session` (one per lease), `launch` (one per launch) or `helper`, started by the session."""
+"""Which program: `session` (one per lease); `launch`, `sampler` and `helper`, which the session starts."""
 
 import argparse
 import os
@@ -20,6 +20,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
         prctl.die_with_parent(parent=arguments.parent)
         os.execvp(arguments.argv[0], arguments.argv)
+    elif arguments.program == "sampler":
+        from . import sampler
+
+        sampler.main()
     else:
         from . import session
 
@@ -39,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     helper = programs.add_parser("helper", help="another program, which dies with the session")
     helper.add_argument("parent", type=int, metavar="PID", help="the session's process")
     helper.add_argument("argv", nargs="+", metavar="ARG", help="the program and its arguments")
+    programs.add_parser(
+        "sampler", help="reads heat, clocks and power while launches run; started by the session"
+    )
     return parser
 
 

@@ -2,11 +2,13 @@
 
 import os
 import re
-from typing import Dict, List, Optional
+from typing import Callable, Dict, List, Optional
 
-from . import facts, macos, power
+from . import facts, jetson, macos, power, raspberry
 from .tree import Tree, kilobytes, run_tool
 from .wire import Json
+
+RunTool = Callable[..., str]
 
 # Zones that say nothing of the processor: a constant dummy, a fan's estimate, radios, firmware guesses.
 NO_HEAT = re.compile(r"PMIC-Die|thermal-fan-est|iwlwifi|battery|INT3400|acpitz|wifi", re.IGNORECASE)
@@ -16,65 +18,96 @@ POLICY = "sys/devices/system/cpu/cpufreq/policy*/"
 CPU = "sys/devices/system/cpu/cpu[0-9]*/cpufreq/"
 
 
-def read(root: str = "/") -> Json:
-    """The fields of Conditions for the device whose files lie below `root`."""
-    tree = Tree(root)
+def read(root: str = "/", tools: bool = True) -> Json:
+    """The fields of Conditions for the device whose files lie below `root`.
+
+    Without `tools` nothing is forked, as a process that times something wants it.
+    """
+    tree, ask = Tree(root), run_tool if tools else no_tool
     if tree.live and os.uname().sysname == "Darwin":
-        return macos.conditions()
+        return macos.conditions(ask)
+    soc = facts.soc_name(tree)
     memory = tree.table("proc/meminfo")
-    throttled, flags = power.throttle(tree, facts.soc_name(tree), run_tool)
-    return {
+    plain = {
         "governor": governor(tree),
         "clock_khz": clocks(tree, "scaling_cur_freq"),
         "clock_max_khz": clocks(tree, "scaling_max_freq"),
-        "temperature_c": temperature(tree),
-        "throttled": throttled,
-        "throttle_flags": flags,
+        "clock_min_khz": clocks(tree, "scaling_min_freq"),
+        "clock_measured_khz": measured_clock(tree, soc, ask),
+        "clocks_locked": jetson.clocks_locked(tree),
+        "temperature_c": temperature(tree, soc, ask),
         "memory_available_bytes": kilobytes(memory, "MemAvailable"),
+        "gpu_memory_used_bytes": jetson.gpu_memory_used(tree),
         "swap_used_bytes": swap_used(memory),
         "swapped_in_pages": swapped_in(tree),
         "load_1m": _float(tree.text("proc/loadavg")),
         "uptime_s": _float(tree.text("proc/uptime")),
     }
+    plain.update(power.throttle(tree, soc, ask))
+    plain.update(jetson.over_current(tree))
+    plain.update(jetson.gpu(tree))
+    return plain
+
+
+def no_tool(_path: str, *_arguments: str) -> str:
+    """What a tool that must not run says: nothing."""
+    return ""
 
 
 def governor(tree: Tree) -> Optional[str]:
     """The frequency governor; different ones of several clusters are joined by ","."""
-    names = {tree.text(name) for name in _cpufreq(tree, "scaling_governor")}
+    names = {tree.text(name) for name in clock_files(tree, "scaling_governor")}
     return ",".join(sorted(name for name in names if name)) or None
 
 
 def clocks(tree: Tree, what: str) -> List[int]:
     """One clock in kHz for each frequency domain; [] when any of them is unknown."""
-    values = [tree.number(name) for name in _cpufreq(tree, what)]
+    values = [tree.number(name) for name in clock_files(tree, what)]
     known = [value for value in values if value is not None]
     return known if len(known) == len(values) else []
 
 
-def _cpufreq(tree: Tree, what: str) -> List[str]:
+def clock_files(tree: Tree, what: str) -> List[str]:
+    """One file of cpufreq for each frequency domain."""
     return tree.names(POLICY + what) or tree.names(CPU + what)
 
 
-def temperature(tree: Tree) -> Optional[float]:
-    """The hottest sensor of the processor in degrees Celsius: thermal zones, else hwmon (AMD)."""
+def measured_clock(tree: Tree, soc: Optional[str], ask: RunTool) -> Optional[int]:
+    """The clock in kHz that a Raspberry Pi's firmware measures: cpufreq tells only what was asked for."""
+    if not tree.live or not raspberry.is_one(soc):
+        return None
+    return raspberry.parse_clock(raspberry.ask(ask, "measure_clock", "arm"))
+
+
+def temperature(tree: Tree, soc: Optional[str], ask: RunTool) -> Optional[float]:
+    """The hottest sensor of the processor in degrees Celsius: thermal zones or hwmon, else vcgencmd."""
+    found = hottest([tree.number(name) for name in heat_files(tree)])
+    if found is None and tree.live and raspberry.is_one(soc):
+        return raspberry.parse_temperature(raspberry.ask(ask, "measure_temp"))
+    return found
+
+
+def heat_files(tree: Tree) -> List[str]:
+    """The files of the sensors that tell of the processor: thermal zones, else hwmon (AMD)."""
     zones = [
-        tree.number(name[: -len("type")] + "temp")
+        name[: -len("type")] + "temp"
         for name in tree.names("sys/class/thermal/thermal_zone*/type")
         if not NO_HEAT.search(tree.text(name) or "")
     ]
-    return _hottest(zones) if _hottest(zones) is not None else _hottest(_sensors(tree))
+    return zones if hottest([tree.number(name) for name in zones]) is not None else _sensors(tree)
 
 
-def _sensors(tree: Tree) -> List[Optional[int]]:
+def _sensors(tree: Tree) -> List[str]:
     return [
-        tree.number(value)
+        value
         for name in tree.names("sys/class/hwmon/hwmon*/name")
         if tree.text(name) in HEAT_SENSORS
         for value in tree.names(name[: -len("name")] + "temp[0-9]*_input")
     ]
 
 
-def _hottest(millidegrees: List[Optional[int]]) -> Optional[float]:
+def hottest(millidegrees: List[Optional[int]]) -> Optional[float]:
+    """Degrees of the hottest of some sensors, without those that are absent (-256) or broken."""
     degrees = [value / 1000.0 for value in millidegrees if value is not None]
     likely = [value for value in degrees if COLDEST_C < value < HOTTEST_C]
     return max(likely) if likely else None

@@ -9,7 +9,7 @@ import re
 import struct
 from typing import Dict, List, Optional
 
-from . import macos
+from . import jetson, macos, rails
 from .tree import Tree, kilobytes, run_tool
 from .wire import Json
 
@@ -39,28 +39,6 @@ X86_FEATURES = re.compile(r"(sse4_[12]|avx.*|amx_.*|fma|f16c|bmi2)\Z")
 MAX_FEATURES = 64
 QEMU_TREE = "linux,dummy-virt"  # the `compatible` entry of qemu's virt machine
 
-L4T = re.compile(r"^# R(\d+) \(release\), REVISION: ([\d.]+)")
-JETPACK = {
-    "32.6.1": "4.6",
-    "35.4.1": "5.1.2",
-    "36.3.0": "6.0",
-    "36.4.0": "6.1",
-    "36.4.3": "6.2",
-    "36.4.4": "6.2.1",
-    "36.4.7": "6.2.1",
-    "36.5.0": "6.2.2",
-    "38.2.0": "7.0",
-    "38.4.0": "7.1",
-    "39.2.0": "7.2",
-    "39.2.1": "7.2.1",
-}
-COMPUTE_CAPABILITY = {
-    "tegra210": "5.3",
-    "tegra186": "6.2",
-    "tegra194": "7.2",
-    "tegra234": "8.7",
-    "tegra264": "11.0",
-}
 PACKAGES = (  # the first that is installed gives the version
     ("tensorrt", re.compile(r"libnvinfer\d+\Z")),
     ("cudnn", re.compile(r"libcudnn\d+(-cuda-\d+)?\Z")),
@@ -108,20 +86,28 @@ def _linux(tree: Tree, host: Host) -> Json:
     processors = cpuinfo(tree)
     memory = tree.table("proc/meminfo")
     soc = soc_name(tree)
-    return {
+    plain = {
         "board": board(tree),
         "soc": soc,
         "cpu": cpu_name(processors),
         "cores": cores(tree, processors),
         "cpu_features": cpu_features(processors),
         "os_release": os_release(tree),
-        "power_mode": power_mode(tree),
+        "kernel_arch": kernel_arch(tree, host.machine),
+        "power_mode": jetson.power_mode(tree, run_tool),
+        "power_modes": list(jetson.power_modes(tree.text("etc/nvpmodel.conf") or "").values()),
+        "power_mode_pending": jetson.power_mode_pending(tree, online(tree)),
+        "trtexec": jetson.trtexec(tree),
+        "swap_kind": swap_kind(tree),
+        "memory_cgroup": memory_cgroup(tree),
         "memory_bytes": kilobytes(memory, "MemTotal"),
         "swap_bytes": kilobytes(memory, "SwapTotal"),
         "accelerator": accelerator(tree, soc),
         "versions": versions(tree),
         "emulated": emulated(tree, host.machine, processors),
     }
+    plain.update(rails.names(tree, soc, run_tool))
+    return plain
 
 
 def cpuinfo(tree: Tree) -> List[Dict[str, str]]:
@@ -182,8 +168,12 @@ def _arm_part(fields: Dict[str, str]) -> Optional[str]:
 
 def cores(tree: Tree, processors: List[Dict[str, str]]) -> Optional[int]:
     """Processors that are switched on."""
-    online = ranges(tree.text("sys/devices/system/cpu/online") or "")
-    return len(online) or sum(1 for fields in processors if "processor" in fields) or None
+    return len(online(tree)) or sum(1 for fields in processors if "processor" in fields) or None
+
+
+def online(tree: Tree) -> List[int]:
+    """The numbers of the processors that are switched on; [] where unknown."""
+    return ranges(tree.text("sys/devices/system/cpu/online") or "")
 
 
 def ranges(text: str) -> List[int]:
@@ -191,7 +181,7 @@ def ranges(text: str) -> List[int]:
     numbers: List[int] = []
     for part in text.split(","):
         low, _, high = part.strip().partition("-")
-        if not low.isdigit() or not (high or low).isdigit() or int(high or low) > 4096:
+        if not low.isdecimal() or not (high or low).isdecimal() or int(high or low) > 4096:
             return []
         numbers.extend(range(int(low), int(high or low) + 1))
     return numbers
@@ -207,6 +197,36 @@ def cpu_features(processors: List[Dict[str, str]]) -> List[str]:
     return []
 
 
+def kernel_arch(tree: Tree, machine: str) -> Optional[str]:
+    """The processor as the kernel sees it: "aarch64" below a 32-bit userland (armv7l) too."""
+    return tree.text("proc/sys/kernel/arch", 64) or userland_arch(machine, 64) or None
+
+
+def swap_kind(tree: Tree) -> Optional[str]:
+    """ "zram", "file", "partition", several joined by "+", or "none"; None where it is not told."""
+    text = tree.text("proc/swaps")
+    if text is None:
+        return None
+    kinds = set()
+    for line in text.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) >= 2:
+            kinds.add("zram" if "/zram" in fields[0] else fields[1][:32])
+    return "+".join(sorted(kinds)) or "none"
+
+
+def memory_cgroup(tree: Tree) -> Optional[bool]:
+    """Whether control groups can limit memory: switched off by default on a Raspberry Pi."""
+    controllers = tree.text("sys/fs/cgroup/cgroup.controllers")
+    if controllers is not None:
+        return "memory" in controllers.split()
+    for line in (tree.text("proc/cgroups") or "").splitlines():
+        fields = line.split()
+        if len(fields) == 4 and fields[0] == "memory":
+            return fields[3] == "1"
+    return None
+
+
 def os_release(tree: Tree) -> Optional[str]:
     """PRETTY_NAME of /etc/os-release."""
     for line in (tree.text("etc/os-release") or tree.text("usr/lib/os-release") or "").splitlines():
@@ -216,27 +236,10 @@ def os_release(tree: Tree) -> Optional[str]:
     return None
 
 
-def power_mode(tree: Tree) -> Optional[str]:
-    """The Jetson's power mode by name (ids are not in order of power); None where there is none."""
-    status = re.search(r"pmode:(\d+)", tree.text("var/lib/nvpmodel/status") or "")
-    conf = tree.text("etc/nvpmodel.conf") or ""
-    if status:
-        for number, name in re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", conf):
-            if int(number) == int(status.group(1)):
-                return str(name)
-    return parse_nvpmodel(run_tool("/usr/sbin/nvpmodel", "-q")) if tree.live else None
-
-
-def parse_nvpmodel(text: str) -> Optional[str]:
-    """The mode's name in the output of `nvpmodel -q`, which may begin with warnings."""
-    found = re.search(r"NV Power Mode: (\S+)", text)
-    return str(found.group(1)) if found else None
-
-
 def accelerator(tree: Tree, soc: Optional[str]) -> Optional[str]:
     """The GPU that a runtime could use, or None."""
-    if soc in COMPUTE_CAPABILITY:
-        return "NVIDIA %s GPU, compute capability %s" % (soc, COMPUTE_CAPABILITY[soc])
+    if soc in jetson.COMPUTE_CAPABILITY:
+        return "NVIDIA %s GPU, compute capability %s" % (soc, jetson.COMPUTE_CAPABILITY[soc])
     for name in tree.names("proc/driver/nvidia/gpus/*/information"):
         model = tree.table(name).get("Model")
         if model:
@@ -247,13 +250,14 @@ def accelerator(tree: Tree, soc: Optional[str]) -> Optional[str]:
 def versions(tree: Tree) -> Dict[str, str]:
     """{"l4t": "32.7.1", "jetpack": "4.6.1", "tensorrt": "8.2.1", ...}: without the build suffix."""
     found = installed(tree.text("var/lib/dpkg/status", DPKG_BYTES) or "")
-    release = L4T.match(tree.text("etc/nv_tegra_release") or "")
+    release = jetson.l4t(tree) or found.get("l4t")
     if release:
-        found["l4t"] = "%s.%s" % release.groups()
-    if "l4t" in found:
-        jetpack = jetpack_version(found["l4t"])
+        found["l4t"] = release
+        jetpack = jetson.jetpack_version(release)
         if jetpack:
             found["jetpack"] = jetpack
+        for name, version in jetson.header_versions(tree, run_tool).items():
+            found.setdefault(name, version)
     issue = re.search(r"reference (\d{4}-\d\d-\d\d)", tree.text("etc/rpi-issue") or "")
     if issue:
         found["rpi_image"] = issue.group(1)
@@ -271,14 +275,6 @@ def installed(status: str) -> Dict[str, str]:
             if kind:
                 found.setdefault(kind, version.group(1).split("-")[0].split("+")[0])
     return found
-
-
-def jetpack_version(l4t: str) -> Optional[str]:
-    """JetPack of an L4T release: 32.7.N is 4.6.N, the others by table; None for an unknown one."""
-    parts = l4t.split(".")
-    if parts[:2] == ["32", "7"] and len(parts) == 3:
-        return "4.6." + parts[2]
-    return JETPACK.get(".".join((parts + ["0", "0"])[:3]))
 
 
 def emulated(tree: Tree, machine: str, processors: List[Dict[str, str]]) -> Optional[bool]:

@@ -99,13 +99,13 @@ def _steady(run: Callable[[], Any], runtime: Adapter, enter: Callable[[str], Non
         enter("warmup")
         warmup, stable = warm_up(run, clock, workload)
         enter("samples")
-        before = conditions.read()
+        before = conditions.read(tools=False)
         ladder.before_samples()
         foreign = ForeignLoad()
         samples = take_samples(run, clock, workload)
         cores = foreign.cores()
         ladder.after_samples()
-        after = conditions.read()
+        after = conditions.read(tools=False)
     finally:
         gc.enable()
     return {

@@ -3,6 +3,8 @@
 import re
 from typing import Dict, Optional, Tuple
 
+from . import jetson
+from .tree import Tree
 from .wire import Json
 
 Sizes = Tuple[Optional[int], Optional[int]]  # resident, high-water mark
@@ -41,6 +43,11 @@ def reset_peak() -> bool:
     return True
 
 
+def added(before: Optional[int], after: Optional[int]) -> Optional[int]:
+    """What came on top between two readings; None where unknown, and where others gave something back."""
+    return after - before if before is not None and after is not None and after >= before else None
+
+
 class Ladder:
     """The memory steps of one launch; `to_json` has the fields of the record MemoryLadder."""
 
@@ -48,12 +55,14 @@ class Ladder:
         self._steps: Dict[str, Optional[int]] = {}
         self._peak: Optional[int] = None
         self._reset = False
+        self._gpu: Dict[str, Optional[int]] = {}
         self.step("start")
 
     def step(self, name: str) -> None:
         """Note the resident size as `<name>_bytes`."""
         resident, mark = read()
         self._steps[name + "_bytes"] = resident
+        self._gpu[name] = jetson.gpu_memory_used(Tree())
         self._raise_peak(mark)
 
     def before_samples(self) -> None:
@@ -73,6 +82,8 @@ class Ladder:
         names = ("start", "runtime", "model", "first_inference", "steady_peak")
         plain: Json = {name + "_bytes": self._steps.get(name + "_bytes") for name in names}
         plain.update(method=METHOD_NONE if self._peak is None else known, peak_bytes=self._peak)
+        plain["gpu_model_bytes"] = added(self._gpu.get("runtime"), self._gpu.get("model"))
+        plain["gpu_bytes"] = added(self._gpu.get("start"), self._gpu.get("first_inference"))
         return plain
 
     def _raise_peak(self, mark: Optional[int]) -> None:

@@ -6,28 +6,24 @@ between two readings means that the board throttled in between.
 
 import errno
 import os
-import re
-from typing import Callable, Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
+from . import raspberry
 from .tree import Tree
+from .wire import Json
 
 Reading = Tuple[Optional[bool], Optional[str]]
 RunTool = Callable[..., str]
-THROTTLED = re.compile(r"throttled=(?:0x)?([0-9a-fA-F]+)")
-VCGENCMD = ("/usr/bin/vcgencmd", "/opt/vc/bin/vcgencmd")
-LIVE_BITS = 0xF  # under-voltage, frequency capped, throttled, soft limit; the same << 16 since boot
-FIRMWARE = "sys/devices/platform/soc*/*firmware/get_throttled"
-OVER_CURRENT = "sys/devices/platform/soctherm-oc-event/hwmon/hwmon*/oc[0-9]_event_cnt"
 X86_COUNTS = "sys/devices/system/cpu/cpu*/thermal_throttle/%s_throttle_count"
 COOLING = ("thermal-cpufreq", "thermal-devfreq")  # passive cooling of the mainline kernel: it lowers clocks
 MAX_KERNEL_RECORDS = 50000
 
 
-def throttle(tree: Tree, soc: Optional[str], run_tool: RunTool) -> Reading:
-    """(throttled now, flags) of the device; `run_tool(path, *arguments)` is asked where no file tells."""
+def throttle(tree: Tree, soc: Optional[str], run_tool: RunTool) -> Json:
+    """The fields of Conditions about throttling; `run_tool(path, ...)` is asked where no file tells."""
+    word = raspberry.throttle_word(tree, soc, run_tool)
     readings = (
-        raspberry_pi(tree, soc, run_tool),
-        over_current(tree),
+        firmware(word),
         kernel_alarms(tree, soc),
         x86_counts(tree),
         passive_cooling(tree),
@@ -35,32 +31,22 @@ def throttle(tree: Tree, soc: Optional[str], run_tool: RunTool) -> Reading:
     )
     live = [now for now, _ in readings if now is not None]
     flags = [text for _, text in readings if text is not None]
-    return (any(live) if live else None), (" ".join(flags) or None)
+    now, since_boot = raspberry.words(word or 0)
+    if passive_cooling(tree)[0]:
+        now.append("passive cooling")
+    if under_voltage(tree)[0] and "under-voltage" not in now:
+        now.append("under-voltage")
+    return {
+        "throttled": any(live) if live else None,
+        "throttle_flags": " ".join(flags) or None,
+        "throttle_now": now,
+        "throttle_since_boot": since_boot,
+    }
 
 
-def raspberry_pi(tree: Tree, soc: Optional[str], run_tool: RunTool) -> Reading:
-    """The firmware's throttle word: sysfs first (no fork, no group), else vcgencmd."""
-    text = tree.first(FIRMWARE)
-    if text is None and tree.live and (soc or "").startswith("bcm2"):
-        text = next((said for said in (run_tool(path, "get_throttled") for path in VCGENCMD) if said), None)
-    value = parse_throttled(text or "")
-    return (None, None) if value is None else (bool(value & LIVE_BITS), "0x%x" % value)
-
-
-def parse_throttled(text: str) -> Optional[int]:
-    """The word of "throttled=0x50005" or of bare hex digits in sysfs; None for vcgencmd's failure texts."""
-    found = THROTTLED.search(text) or re.match(r"(?:0x)?([0-9a-fA-F]{1,8})\s*\Z", text)
-    return int(found.group(1), 16) if found else None
-
-
-def over_current(tree: Tree) -> Reading:
-    """Orin's over-current events since boot; they show nowhere else."""
-    texts = []
-    for path in tree.names(OVER_CURRENT):
-        count = tree.number(path)
-        if count is not None:
-            texts.append("%s=%d" % (os.path.basename(path).split("_")[0], count))
-    return None, (" ".join(texts) or None)
+def firmware(word: Optional[int]) -> Reading:
+    """The reading of a Raspberry Pi's throttle word."""
+    return (None, None) if word is None else (bool(word & raspberry.LIVE_BITS), "0x%x" % word)
 
 
 def kernel_alarms(tree: Tree, soc: Optional[str]) -> Reading:
@@ -106,13 +92,18 @@ def x86_counts(tree: Tree) -> Reading:
 
 def passive_cooling(tree: Tree) -> Reading:
     """Whether the kernel holds a clock down because of heat."""
-    states = [
-        tree.number(name[: -len("type")] + "cur_state")
+    states = [tree.number(name) for name in cooling_files(tree)]
+    known = [state for state in states if state is not None]
+    return (any(state > 0 for state in known) if known else None), None
+
+
+def cooling_files(tree: Tree) -> List[str]:
+    """The files that are above 0 while the kernel holds a clock down because of heat."""
+    return [
+        name[: -len("type")] + "cur_state"
         for name in tree.names("sys/class/thermal/cooling_device*/type")
         if (tree.text(name) or "").startswith(COOLING)
     ]
-    known = [state for state in states if state is not None]
-    return (any(state > 0 for state in known) if known else None), None
 
 
 def under_voltage(tree: Tree) -> Reading:

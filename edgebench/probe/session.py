@@ -24,6 +24,7 @@ from .room import FOLDERS
 from .runs import RunFolder, new_token
 from .store import Store, Wanted, free_bytes, probe_key
 from .uses import Uses
+from .watch import Watch, filled
 from .wire import NO_SPACE, Json, Output, ProbeError
 
 PROTOCOL = 1
@@ -83,6 +84,7 @@ class Session:
         self._guard = os.getppid()
         self._run = RunFolder(work, token)
         self._children = Children(self._run.path, self._run.token)
+        self._watch = Watch(self._program, self._run.path, self._run.token)
         self._lease = lease.Lease(work)
         self._uses = Uses(work, self._run.path)
         self._uses.note(probe_key(self._program))
@@ -222,8 +224,9 @@ class Session:
     def op_launch(self, request: Json, number: int) -> Json:
         """The raw numbers of one launch."""
         task, timeout_s = self._task("launch", request)
-        with self._forgetting(task):
-            return self._ask(task, timeout_s, self._phases(number))
+        with self._forgetting(task), self._watch.over() as watch:
+            result = self._ask(task, timeout_s, watch.phases(self._phases(number)))
+            return filled(result, watch.end())
 
     def op_infer(self, request: Json, number: int) -> Json:
         """The model's outputs on every sample."""
@@ -364,6 +367,7 @@ class Session:
         self._ending.acquire()
         try:
             self._children.stop()
+            self._watch.stop()
             orphans.kill_session(self._run.token)
             self._run.remove()
             self._lease.release()

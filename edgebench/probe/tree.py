@@ -60,7 +60,7 @@ class Tree:
 def kilobytes(table: Dict[str, str], key: str) -> Optional[int]:
     """Bytes of a `123 kB` value, or None."""
     number = table.get(key, "").split(" ")[0]
-    return int(number) * 1024 if number.isdigit() else None
+    return int(number) * 1024 if number.isdecimal() else None
 
 
 def run_tool(path: str, *arguments: str) -> str:
@@ -83,4 +83,4 @@ def run_tool(path: str, *arguments: str) -> str:
 
 
 def _natural(name: str) -> List[Any]:
-    return [int(part) if part.isdigit() else part for part in _DIGITS.split(name)]
+    return [int(part) if part.isdecimal() else part for part in _DIGITS.split(name)]

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from edgebench.energy import Energy
 from edgebench.errors import Owner
 from edgebench.records import (
     Conditions,
@@ -40,9 +41,11 @@ class Row(Record, frozen=True):
     """One measurement as a report shows it.
 
     Status: "ok"; "partial", some launches are missing or unusable and the figures are those of the rest;
-    "invalid", no figures; "emulated", no figures because they would not be the board's. `size_ratio` and
-    `speedup` are how many times smaller and faster (p50) this is than fp32 on the same device and runtime,
-    None where either is not there. `engine` is what the device built of the artifact and ran in its place.
+    "invalid", no figures; "emulated", no figures because they would not be the board's. `energy`, the highest
+    temperature, the mean clock of the fastest cores and the GPU's mean load are those of the timed parts.
+    `size_ratio` and `speedup` are how many times smaller and faster (p50) this is than fp32 on the same
+    device and runtime, None where either is not there. `engine` is what the device built of the artifact and
+    ran in its place.
     """
 
     id: str
@@ -64,6 +67,10 @@ class Row(Record, frozen=True):
     engine: Engine | None = None
     size_ratio: float | None = None
     speedup: float | None = None
+    energy: Energy | None = None
+    temperature_max_c: float | None = None
+    clock_khz: float | None = None
+    gpu_load: float | None = None
     profile: Profile | None = None
 
     @property
@@ -284,10 +291,18 @@ def device_line(sheet: DeviceSheet) -> str:
     system = f"{facts.os_release or facts.os}, kernel {facts.kernel}"
     runtimes = ", ".join(f"{runtime} {version}" for runtime, version in sorted(sheet.runtimes.items()))
     governor = f"governor {', '.join(sheet.governors)}" if sheet.governors else None
-    power = f"power mode {facts.power_mode}" if facts.power_mode else None
     emulated = "emulated" if facts.emulated else None
+    power = " · ".join(_power(facts)) or None
     parts = (facts.board or facts.soc, emulated, processor, memory, system, runtimes, power, governor)
     return " · ".join([name(part) for part in parts if part] + _temperature(sheet))
+
+
+def _power(facts: Facts) -> Iterable[str]:
+    if facts.power_mode:
+        pending = " (waits for a reboot)" if facts.power_mode_pending else ""
+        yield f"power mode {facts.power_mode}{pending}"
+    if facts.rails:
+        yield f"power of {', '.join(facts.rails)} by {facts.power_method}"
 
 
 def _temperature(sheet: DeviceSheet) -> list[str]:
@@ -346,6 +361,13 @@ def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
         Column("build", "s", 8, True, _build),
         Column("load", "ms", 8, True, lambda row: _ms(row.summary.load_ns)),
         Column("first", "ms", 12, True, lambda row: _ms(row.summary.first_inference_ns)),
+        Column("energy", "mJ", 4, True, lambda row: _figure(row.energy.net_mj if row.energy else None)),
+        Column("gross", "mJ", 10, True, lambda row: _figure(row.energy.gross_mj if row.energy else None)),
+        Column("heat", "°C", 8, True, lambda row: _whole(row.temperature_max_c)),
+        Column("clock", "MHz", 12, True, lambda row: _whole(row.clock_khz and row.clock_khz / 1000)),
+        Column(
+            "GPU", "%", 14, True, lambda row: _whole(None if row.gpu_load is None else 100 * row.gpu_load)
+        ),
         Column("parity", "dB", 2, True, _parity),
         Column("launches", "", 6, True, _launches),
         Column("samples", "", 14, True, lambda row: str(row.summary.samples)),
@@ -362,6 +384,10 @@ LEGEND = {
 }
 BUILT = "seconds the device took to build the engine, now or when it was kept; size is the engine's"
 ROUGH = "fewer samples in a launch than a p99 needs"
+ENERGY = (
+    "of one inference, above that of the idle board; gross: in all; from the rails that the device line names"
+)
+HEAT = "while samples were taken: highest temperature of a launch; mean clock of the fastest cores"
 
 
 def legend(rows: Sequence[Row]) -> dict[str, str]:
@@ -373,6 +399,10 @@ def legend(rows: Sequence[Row]) -> dict[str, str]:
         del words["variant"]
     if any(row.engine is not None for row in rows):
         words["build"] = BUILT
+    if any(row.energy for row in rows):
+        words["energy"] = ENERGY
+    if any(row.temperature_max_c or row.clock_khz for row in rows):
+        words["heat, clock"] = HEAT
     if any(_p99(row).startswith("~") for row in rows):
         words["~"] = ROUGH
     seen = {row.status for row in rows} - {"ok"}
@@ -437,6 +467,10 @@ def _ratio(value: float | None) -> str:
 
 def _figure(value: float | None) -> str:
     return UNKNOWN if value is None or not math.isfinite(value) else significant(value)
+
+
+def _whole(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.0f}"
 
 
 def _size_unit(sizes: Iterable[int]) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import msgspec
 
+from edgebench import energy
 from edgebench.errors import Owner
 from edgebench.records import (
     PRECISIONS,
@@ -16,9 +17,11 @@ from edgebench.records import (
     Conditions,
     Failure,
     Job,
+    Launch,
     Measurement,
     Profile,
     Run,
+    Track,
     prepared,
     replace,
 )
@@ -104,6 +107,8 @@ def _row(measurement: Measurement, profile: Profile | None) -> Row:
     summary = summarise_measurement(measurement)
     status = _status(measurement, summary)
     launches = measurement.launches
+    shown = [each for each in launches if not unusable_reason(each)] if status in ("ok", "partial") else []
+    tracks = [each.track for each in shown if each.track]
     return Row(
         id=measurement.id,
         job=measurement.job,
@@ -119,11 +124,34 @@ def _row(measurement: Measurement, profile: Profile | None) -> Row:
         before=launches[0].before if launches else Conditions(),
         after=launches[-1].after if launches else Conditions(),
         unusable=_unusable(measurement),
-        warnings=measurement.warnings,
+        warnings=(*measurement.warnings, *_notes(launches)),
         pushed_bytes=measurement.pushed_bytes,
         profile=profile if status in ("ok", "partial") else None,
         engine=measurement.engine,
+        energy=energy.of_launches(shown),
+        temperature_max_c=max(_known(track.temperature_max_c for track in tracks), default=None),
+        clock_khz=_mean(_known(map(_clock, tracks))),
+        gpu_load=_mean([track.gpu_load.mean for track in tracks if track.gpu_load]),
     )
+
+
+def _notes(launches: Sequence[Launch]) -> Iterable[str]:
+    return (f"launch {launch.number}: {note}" for launch in launches for note in launch.notes)
+
+
+def _clock(track: Track) -> float | None:
+    """The mean clock of the fastest cores; as measured, where the firmware does that."""
+    measured = track.clocks_khz.get("arm measured")
+    means = [clock.mean for name, clock in track.clocks_khz.items() if name.startswith("cpu")]
+    return measured.mean if measured else max(means, default=None)
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _status(measurement: Measurement, summary: Summary) -> Status:

@@ -221,6 +221,16 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def launches(pid: int) -> list[int]:
+    """The launch processes among the direct children of a session; its sampler is none of them."""
+    found = []
+    for child in children(pid):
+        with contextlib.suppress(OSError):
+            if b"launch" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+                found.append(child)
+    return found
+
+
 def running(pid: int) -> bool:
     """True while a process runs; a zombie does not."""
     try:

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgebench.probe import conditions, facts, macos, power
+from edgebench.probe import conditions, facts, jetson, macos, power, raspberry
 from edgebench.records import Conditions, Facts
 
 RECORDED = Path(__file__).parent / "recorded"
-BOARDS = sorted(folder.name for folder in RECORDED.iterdir() if folder.is_dir())
+BOARDS = sorted(host.parent.name for host in RECORDED.glob("*/host.json"))
 
 
 def recorded_host(board: str) -> facts.Host:
@@ -68,7 +68,7 @@ def test_facts_of_this_computer() -> None:
     ],
 )
 def test_throttle_words(text: str, value: int | None) -> None:
-    assert power.parse_throttled(text) == value
+    assert raspberry.parse_throttled(text) == value
 
 
 def test_vcgencmd_is_asked_only_without_sysfs_and_only_on_a_live_raspberry_pi() -> None:
@@ -81,11 +81,12 @@ def test_vcgencmd_is_asked_only_without_sysfs_and_only_on_a_live_raspberry_pi() 
         return "throttled=0x4\n"
 
     tree = Tree("/nowhere")
-    assert power.raspberry_pi(tree, "bcm2711", tool) == (None, None)
+    assert power.throttle(tree, "bcm2711", tool)["throttled"] is None
     tree.live = True
-    assert power.raspberry_pi(tree, "tegra234", tool) == (None, None)
+    assert power.throttle(tree, "tegra234", tool)["throttled"] is None
     assert asked == []
-    assert power.raspberry_pi(tree, "bcm2711", tool) == (True, "0x4")
+    told = power.throttle(tree, "bcm2711", tool)
+    assert (told["throttled"], told["throttle_flags"], told["throttle_now"]) == (True, "0x4", ["throttled"])
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_vcgencmd_is_asked_only_without_sysfs_and_only_on_a_live_raspberry_pi() 
     ],
 )
 def test_nvpmodel_output(text: str, mode: str | None) -> None:
-    assert facts.parse_nvpmodel(text) == mode
+    assert jetson.parse_nvpmodel(text) == mode
 
 
 def test_a_mac() -> None:
@@ -119,9 +120,9 @@ def test_a_mac() -> None:
 def test_readers_take_any_text(text: str) -> None:
     facts.ranges(text)
     facts.installed(text)
-    facts.jetpack_version(text)
-    facts.parse_nvpmodel(text)
-    power.parse_throttled(text)
+    jetson.jetpack_version(text)
+    jetson.parse_nvpmodel(text)
+    raspberry.parse_throttled(text)
     macos.parse_facts(text)
 
 

@@ -20,7 +20,7 @@ from edgebench.probe.runtimes.base import RUNTIMES
 from edgebench.probe.runtimes.replay import RecordedClock
 from edgebench.records import MEASURED, Launch
 from tests.probe.fakes import HANG, SEGFAULT, fake_spec, npy, recording, replay_spec
-from tests.probe.harness import QUICK, Probe, children, eventually, running, spec
+from tests.probe.harness import QUICK, Probe, children, eventually, launches, running, spec
 
 PHASES = ["import", "load", "first", "warmup", "samples", "done"]
 
@@ -207,7 +207,7 @@ def test_a_kill_from_outside_is_not_blamed_on_memory(probe: Probe) -> None:
         pytest.skip("this kernel does not count its out-of-memory kills")
     number = probe.start("launch", spec=fake_spec(probe, on_run=HANG))
     probe.until_phase("first")
-    (process,) = children(probe.pid)
+    (process,) = launches(probe.pid)
     os.kill(process, signal.SIGKILL)
     error = probe.reply(number)["error"]
     assert error["kind"] == "crashed"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.probe.fakes import HANG, fake_spec, replay_spec
-from tests.probe.harness import DEADLINE_S, Probe, build_folder, children, eventually, running
+from tests.probe.harness import DEADLINE_S, Probe, build_folder, eventually, launches, running
 
 Open = Callable[..., Probe]
 
@@ -191,7 +191,7 @@ def hanging_launch(probe: Probe) -> int:
     """Start a launch that never ends; its process."""
     probe.start("launch", spec=fake_spec(probe, on_run=HANG))
     probe.until_phase("first")
-    (child,) = children(probe.pid)
+    (child,) = launches(probe.pid)
     return child
 
 
