@@ -290,5 +290,6 @@ def _fact_rows(facts: Facts) -> list[tuple[str, str]]:
         ("Python", facts.python),
         ("memory", None if facts.memory_bytes is None else format_bytes(facts.memory_bytes)),
         ("power mode", facts.power_mode),
+        ("emulated", None if facts.emulated is None else "yes" if facts.emulated else "no"),
     ]
     return [(name, "unknown" if value is None else str(value)) for name, value in rows]
