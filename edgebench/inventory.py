@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from edgebench import documents, targets
 from edgebench.documents import At, Document, place, quoted
 from edgebench.errors import NothingDone, UserError, did_you_mean
-from edgebench.records import Device, Record, SshSettings, replace
+from edgebench.records import Device, Preparation, Record, SshSettings, replace
 
 VERSION = 1
 BUILT_IN = "built in"
@@ -41,6 +41,7 @@ class DefaultsEntry(Record, frozen=True):
 
     ssh: SshEntry = SshEntry()
     work_dir: str | None = None
+    prepare: Preparation = Preparation()
 
 
 class GroupEntry(Record, frozen=True):
@@ -49,6 +50,7 @@ class GroupEntry(Record, frozen=True):
     tags: dict[str, str] = {}
     ssh: SshEntry = SshEntry()
     work_dir: str | None = None
+    prepare: Preparation = Preparation()
 
 
 class DeviceEntry(Record, frozen=True):
@@ -63,6 +65,7 @@ class DeviceEntry(Record, frozen=True):
     ssh: SshEntry = SshEntry()
     work_dir: str | None = None
     quarantine: str | None = None
+    prepare: Preparation = Preparation()
 
 
 class InventoryFile(Record, frozen=True):
@@ -369,6 +372,7 @@ class _Merge:
             groups=entry.groups,
             tags=self._tags(),
             quarantine=entry.quarantine,
+            prepare=self._prepare(),
         )
         work_dir = self._merged(("work_dir",))
         return device if work_dir is None else replace(device, work_dir=work_dir)
@@ -387,6 +391,10 @@ class _Merge:
         if values["port"] is None:
             del values["port"]
         return SshSettings(**values, jump_host_keys=jump_keys)
+
+    def _prepare(self) -> Preparation | None:
+        asked = Preparation(**{key: self._merged(("prepare", key)) for key in Preparation.__struct_fields__})
+        return None if asked == Preparation() else asked
 
     def _tags(self) -> dict[str, str]:
         file = self._document.value
@@ -499,6 +507,14 @@ class _Merge:
             message = f"{place(found.at)} is {quoted(found.value)}, which is no folder to give to edgebench"
             hint = "write a folder for edgebench alone: .edgebench (below the home), or /var/lib/edgebench"
             raise self._document.error(found.at, message, hint=hint)
+        self._check_prepare()
+
+    def _check_prepare(self) -> None:
+        for key, example in (("power_mode", "MAXN"), ("governor", "performance")):
+            found = self._strongest(("prepare", key))
+            if found is not None and not targets.NAME.fullmatch(found.value):
+                message = f"{place(found.at)} is {quoted(found.value)}, which no board has"
+                raise self._document.error(found.at, message, hint=f"write its name, for example {example}")
 
 
 def _value(entry: Record, key: tuple[str, ...]) -> Any:
@@ -571,6 +587,9 @@ def _shown(device: Device) -> Iterator[tuple[str, str]]:
             yield "ssh.jump", device.ssh.jump
             yield "ssh.jump_host_key", ", ".join(device.ssh.jump_host_keys)
     yield "work_dir", device.work_dir
+    for key in Preparation.__struct_fields__:
+        if device.prepare is not None and getattr(device.prepare, key) is not None:
+            yield f"prepare.{key}", getattr(device.prepare, key)
     if device.groups:
         yield "groups", ", ".join(device.groups)
     for key, value in device.tags.items():

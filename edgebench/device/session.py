@@ -35,6 +35,8 @@ from edgebench.records import (
     Device,
     Facts,
     Launch,
+    Preparation,
+    Prepared,
     Record,
     Workload,
     prepared,
@@ -92,6 +94,9 @@ class Session:
         self._wire = Wire(channel, device.name)
         self._ids = iter(range(1, 1 << 31))
         self._closed = threading.Event()
+        self.prepared: tuple[Prepared, ...] = ()
+        self._is_prepared = False
+        self.notes: tuple[str, ...] = ()  # what was, or could not be, undone of a board's preparation
         self._hello = self._wire.receive_hello(timeout_s=HELLO_TIMEOUT_S)
         self._heart = threading.Thread(target=self._beat, name=f"beat-{device.name}", daemon=True)
         self._heart.start()
@@ -109,6 +114,8 @@ class Session:
         if self._closed.is_set():
             return
         with contextlib.suppress(EdgebenchError):  # it is gone already, or will notice the silence
+            if self._is_prepared:
+                self._note_restored(self._request("restore"), only_failed=True)
             self._request("end", timeout_s=10.0)
         self.abort()
 
@@ -128,7 +135,34 @@ class Session:
             "user": getpass.getuser(),
             "controller": platform.node(),
         }
-        self._request("lease", holder=holder, seconds=lease.seconds)
+        self._note_restored(self._request("lease", holder=holder, seconds=lease.seconds))
+
+    def prepare(self, wanted: Preparation) -> None:
+        """The board in the state that is asked for, until the session ends; else DeviceError."""
+        self._is_prepared = True
+        result = self._request("prepare", wanted=msgspec.to_builtins(wanted))
+        self.prepared = self._typed(tuple[Prepared, ...], result.get("changes"))
+
+    def checkup(self, wanted: Preparation | None) -> Checkup:
+        """What a doctor wants to know beside facts and conditions; no lease is needed."""
+        return self._typed(Checkup, self._request("checkup", prepare=msgspec.to_builtins(wanted)))
+
+    def install_runtime(self, runtime: str, facts: Facts) -> str | None:
+        """Where the runtime lies on the device, pushed if need be; None where the device has its own."""
+        bundle = None if self.device.transport == "local" else resolve(runtime, facts, self._home)
+        if bundle is not None:
+            self._push(bundle.wheels, {w.sha256: Path(bundle.folder) / w.path for w in bundle.wheels})
+        return self._unpack(bundle)
+
+    def _note_restored(self, result: dict[str, Any], *, only_failed: bool = False) -> None:
+        """Keep what the probe told of undone preparations."""
+        for each in self._typed(tuple[_Undone, ...], result.get("restored", ())):
+            if each.state == "failed":
+                self.notes += (f"{each.what} could not be restored: {printable(each.text)}",)
+            elif not only_failed:
+                how = "left as it is" if each.state == "left" else "restored"
+                text = f"an earlier session had prepared the board; {how}: {printable(each.text)}"
+                self.notes += (text,)
 
     def facts(self) -> Facts:
         """What the device is."""
@@ -318,6 +352,9 @@ class Session:
             )
         if kind in ("model_load", "inference"):
             return ModelError(text, hint=_CORRECT, detail=detail)
+        if kind == "not_allowed":
+            grant = f"grant it there (sudo visudo -f /etc/sudoers.d/edgebench) with this line: {detail}"
+            return DeviceError(text, hint=grant)
         if kind == "bad_request":
             return BugError(f"{text} (request {op})", detail=detail)
         hint = _HINTS.get(kind, "the detail holds the end of the device's log")
@@ -344,6 +381,38 @@ class Session:
                 self._wire.send({"op": "beat"})
             except EdgebenchError:
                 return  # the requesting thread meets the same end and reports it
+
+
+class Busy(Record, frozen=True):
+    """A process of the device and how many cores it keeps busy."""
+
+    pid: int
+    name: str
+    cores: float
+
+
+class Checkup(Record, frozen=True):
+    """What a doctor wants to know of a device beside its facts and conditions. None is unknown.
+
+    `leftovers` are folders of dead sessions, `prepared` what such a session did not undo. `prepare_problem`
+    and `sudoers` (the line that grants what is missing) are None where the inventory asks for no preparation.
+    """
+
+    unix_s: float
+    busiest: tuple[Busy, ...]
+    free_bytes: int
+    used_bytes: int
+    leftovers: tuple[str, ...]
+    prepared: tuple[Prepared, ...]
+    clocks_locked: bool | None = None
+    prepare_problem: str | None = None
+    sudoers: str | None = None
+
+
+class _Undone(Record, frozen=True):
+    what: str
+    state: str
+    text: str
 
 
 class _Output(Record, frozen=True):

@@ -172,6 +172,8 @@ class Engine:
             except DeviceBusy:
                 if time.monotonic() >= deadline or self._stop.wait(BUSY_POLL_S):
                     raise
+        for note in session.notes:
+            self._bench.announce(Step("note", device.name, note))
         with self._lock:
             self._sessions[device.name] = session
         if self._stop.is_set():
@@ -187,7 +189,10 @@ class Engine:
         with self._lock:
             session = self._sessions.pop(device.name, None)
         if session is not None:
+            told = len(session.notes)
             session.close()
+            for note in session.notes[told:]:
+                self._bench.announce(Step("note", device.name, note))
 
     def _fail(self, job: Job, stage: str, error: EdgebenchError) -> None:
         failure = Failure(

@@ -53,9 +53,11 @@ class Site(NamedTuple):
 
 
 def open_device(device: Device, target: Target, home: Path, lease: Lease) -> tuple[Session, Facts]:
-    """A leased session on a device that is what its target says; DeviceError where it is not."""
+    """A leased session on a prepared device that is what its target says; DeviceError where it is not."""
     session = open_session(device, home=home, lease=lease)
     try:
+        if device.prepare is not None:
+            session.prepare(device.prepare)
         facts = session.facts()
         wrong = mismatches(target, facts)
         if wrong:
@@ -119,8 +121,9 @@ def begin(job: Job, prepared: Prepared, placed: Placed, report: ParityReport, si
         device_parity=report,
         launches=(),
         status="partial",
-        warnings=prepared.parity.warnings,
+        warnings=(*prepared.parity.warnings, *site.session.notes),
         pushed_bytes=placed.moved_bytes,
+        prepared=site.session.prepared,
     )
     site.store.begin_measurement(measurement)
     return measurement

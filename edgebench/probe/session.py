@@ -15,9 +15,10 @@ import time
 import traceback
 from typing import Callable, Optional, Tuple
 
-from . import check, conditions, facts, specs, wire
+from . import check, checkup, conditions, facts, specs, wire
 from .child import Children
 from .lease import Lease
+from .preparation import FAILED, Preparation
 from .runs import RunFolder
 from .store import NO_SPACE, Store
 from .wire import Json, Output, ProbeError
@@ -32,6 +33,9 @@ OPS = {
     "lease": "op_lease",
     "facts": "op_facts",
     "conditions": "op_conditions",
+    "checkup": "op_checkup",
+    "prepare": "op_prepare",
+    "restore": "op_restore",
     "versions": "op_versions",
     "have": "op_have",
     "commit": "op_commit",
@@ -42,7 +46,7 @@ OPS = {
     "clean": "op_clean",
 }
 # `infer` needs no lease: the controller computes its references in many processes at once and times nothing
-LEASED = ("commit", "assemble", "unpack", "launch", "clean")
+LEASED = ("prepare", "restore", "commit", "assemble", "unpack", "launch", "clean")
 
 
 def main(work: str, silence_s: float) -> None:
@@ -73,6 +77,8 @@ class Session:
         self._run = RunFolder(work)
         self._children = Children(self._run.path, self._run.token)
         self._lease = Lease(work)
+        self._preparation = Preparation(work, self._locks)
+        self._prepared_here = False
         self._store = Store(work, self._program, self._run.whole)
 
     def serve(self) -> None:
@@ -104,7 +110,8 @@ class Session:
         self._lease.take(holder, check.number(request, "seconds", 1, MAX_LEASE_S))
         self._children.lock_descriptor = self._lease.descriptor
         self._run.remove_stale()
-        return {}
+        restored = [] if self._prepared_here else self._preparation.restore()
+        return {"restored": restored} if restored else {}
 
     def op_facts(self, _request: Json, _number: int) -> Json:
         """What the device is."""
@@ -113,6 +120,23 @@ class Session:
     def op_conditions(self, _request: Json, _number: int) -> Json:
         """The state it is in."""
         return conditions.read()
+
+    def _locks(self) -> Tuple[int, ...]:
+        return () if self._lease.descriptor is None else (self._lease.descriptor,)
+
+    def op_checkup(self, request: Json, _number: int) -> Json:
+        """What else a doctor wants to know: who runs there, room, clock, leases, leftovers, rights."""
+        wanted = check.table(request, "prepare", None)
+        return checkup.read(self._work, self._run.path, self._preparation, wanted)
+
+    def op_prepare(self, request: Json, _number: int) -> Json:
+        """Bring the board into the state that the inventory asks for; undone at the end of the session."""
+        self._prepared_here = True
+        return {"changes": self._preparation.apply(check.table(request, "wanted"))}
+
+    def op_restore(self, _request: Json, _number: int) -> Json:
+        """Undo the preparation now."""
+        return {"restored": self._preparation.restore()}
 
     def op_versions(self, request: Json, _number: int) -> Json:
         """The version of a runtime, found by importing it in a fresh process."""
@@ -256,11 +280,23 @@ class Session:
                     _say("stdin ended" if reason == 0 else "signal %d" % reason)
                     self._finish(128 + reason if reason else EXIT_OK)
 
+    def _restore(self) -> None:
+        """What this session prepared is undone before the lease goes; what fails is left to the next."""
+        if not self._lease.held:
+            return
+        try:
+            for each in self._preparation.leave():
+                if each["state"] == FAILED:
+                    _say("%s could not be restored: %s" % (each["what"], each["text"]))
+        except Exception:  # noqa: BLE001 - the session ends whatever happens; the note stays for the next lease
+            _say("the preparation could not be undone: %s" % traceback.format_exc())
+
     def _finish(self, status: int, last: Optional[Json] = None) -> None:
         """Kill the children, remove the run folder, give the lease back, end the process. From any thread."""
         self._ending.acquire()
         try:
             self._children.stop()
+            self._restore()
             self._run.remove()
             self._lease.release()
             if last is not None:

@@ -20,6 +20,7 @@ from edgebench.records import (
     Job,
     OutputParity,
     ParityReport,
+    Prepared,
     Record,
     Run,
 )
@@ -59,6 +60,7 @@ class Row(Record, frozen=True):
     unusable: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     pushed_bytes: int = 0
+    prepared: tuple[Prepared, ...] = ()
     size_ratio: float | None = None
     speedup: float | None = None
 
@@ -73,6 +75,7 @@ class DeviceSheet(Record, frozen=True):
     governors: tuple[str, ...] = ()
     temperature_before_c: float | None = None
     temperature_after_c: float | None = None
+    prepared: tuple[Prepared, ...] = ()
 
 
 class Counts(Record, frozen=True):
@@ -257,9 +260,28 @@ def device_line(sheet: DeviceSheet) -> str:
     runtimes = ", ".join(f"{runtime} {version}" for runtime, version in sorted(sheet.runtimes.items()))
     governor = f"governor {', '.join(sheet.governors)}" if sheet.governors else None
     power = f"power mode {facts.power_mode}" if facts.power_mode else None
+    readied = f"prepared: {', '.join(map(prepared_text, sheet.prepared))}" if sheet.prepared else None
     emulated = "emulated" if facts.emulated else None
-    parts = (facts.board or facts.soc, emulated, processor, memory, system, runtimes, power, governor)
+    parts = (
+        facts.board or facts.soc,
+        emulated,
+        processor,
+        memory,
+        system,
+        runtimes,
+        power,
+        governor,
+        readied,
+    )
     return " · ".join([name(part) for part in parts if part] + _temperature(sheet))
+
+
+def prepared_text(prepared: Prepared) -> str:
+    """One thing that a board was prepared in: "governor ondemand → performance"."""
+    what = prepared.what.replace("_", " ")
+    if prepared.before == prepared.after:
+        return f"{what} {prepared.after} already"
+    return f"{what} {prepared.before or 'unknown'} → {prepared.after}"
 
 
 def _temperature(sheet: DeviceSheet) -> list[str]:

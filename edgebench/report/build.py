@@ -81,6 +81,7 @@ def _row(measurement: Measurement) -> Row:
         unusable=_unusable(measurement),
         warnings=measurement.warnings,
         pushed_bytes=measurement.pushed_bytes,
+        prepared=measurement.prepared,
     )
 
 
@@ -188,4 +189,5 @@ def _sheet(device: str, measurements: Sequence[Measurement]) -> DeviceSheet:
         governors=tuple(sorted({state.governor for state in states if state.governor})),
         temperature_before_c=launches[0].before.temperature_c if launches else None,
         temperature_after_c=launches[-1].after.temperature_c if launches else None,
+        prepared=measurements[-1].prepared,
     )
