@@ -1,4 +1,4 @@
-"""An aarch64 Debian userland behind a real SSH server, in a network namespace like other devices of the tests.
+"""An aarch64 Debian userland behind a real SSH server, in a network namespace like the tests' other devices.
 
 Its programs are emulated by qemu-user: what is installed, imported and computed there is Arm's, latency and
 memory are nobody's. It says that it is a Raspberry Pi 4 (the model string of its device tree is laid over).

@@ -175,7 +175,7 @@ def _build(final: Path) -> None:
 
 
 def _fetching(folder: Path) -> tuple[str, ...]:
-    """How this computer's apt reaches its mirrors (proxies, certificates, retries), for the new tree's apt."""
+    """How this computer's apt reaches its mirrors (proxies, certificates), for the new tree's apt."""
     dumped = subprocess.run(
         ["apt-config", "dump"], capture_output=True, text=True, timeout=STEP_S, check=False
     ).stdout

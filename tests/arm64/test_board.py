@@ -1,6 +1,6 @@
 """The whole path of a user with an Arm board, on a true aarch64 userland: its Python, its wheels, over SSH.
 
-scan -> inventory -> doctor -> run -> report -> clean. What is computed there is compared with the controller's;
+scan -> inventory -> doctor -> run -> report -> clean. What is computed there is compared with what is here;
 times and memory are taken like anywhere else and shown nowhere, for an emulator's are no board's.
 """
 

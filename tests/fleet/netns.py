@@ -310,7 +310,7 @@ class FleetDevice:
         self._run(["ip", "netns", "exec", self.name, *unshare, *script, _find("sshd")])
 
     def _start_script(self) -> str:
-        """What runs first inside the namespaces and becomes the server; for devices of another kind to change."""
+        """What runs first inside the namespaces and becomes the server; other kinds of devices change it."""
         return START
 
     def _run(self, argv: Sequence[str]) -> None:
