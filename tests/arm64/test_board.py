@@ -24,6 +24,18 @@ SAMPLES = ("--calibration", DEMO / "digits-calibration.npz")
 FEW = ("--launches", "2", "--min-samples", "5", "--min-duration", "1 ms", "--threads", "1")
 
 
+TWO_RUNTIMES = """\
+version: 1
+name: two-runtimes
+summary: An Arm board without OpenVINO, whose wheel takes a minute to unpack under emulation
+platform: {os: linux, arch: aarch64}
+python: ">=3.6"
+runtimes:
+  onnxruntime: {precisions: [fp32]}
+  ncnn: {precisions: [fp32]}
+"""
+
+
 @pytest.fixture
 def pi(cli: Cli, arm_board: FleetDevice) -> Device:
     """The board in the inventory, under a target without pauses between launches."""
@@ -66,6 +78,23 @@ def test_a_scan_tells_an_emulated_arm_board(cli: Cli, arm_board: FleetDevice) ->
     assert "target: raspberry-pi-4" in said["entry"]
     assert not (arm_board.home / WORK).exists()
     assert "emulated" in cli("devices", "scan", arm_board.address, *login).out
+
+
+def test_the_doctor_imports_arm_s_runtimes_there(cli: Cli, pi: Device, arm_board: FleetDevice) -> None:
+    (cli.folder / "targets").mkdir()
+    (cli.folder / "targets" / "two-runtimes.yaml").write_text(TWO_RUNTIMES)
+    (cli.folder / "edgebench.toml").write_text('targets = "targets"\n')
+    inventory = cli.folder / "inventory.yaml"
+    inventory.write_text(inventory.read_text().replace("linux-aarch64", "two-runtimes"))
+    found = cli.json("devices", "doctor", "pi")["devices"]["pi"]
+    (emulated,) = [each for each in found if each["check"] == "emulated"]
+    assert "no board's" in emulated["what"]
+    runtimes = {each["check"]: each for each in found if each["check"].startswith("runtime ")}
+    assert set(runtimes) == {"runtime onnxruntime", "runtime ncnn"}
+    for each in runtimes.values():
+        assert each["level"] == "ok"
+        assert "is imported there" in each["what"]
+    cli("devices", "clean", "pi")
 
 
 def test_every_cell_computes_the_same_there(document: dict[str, Any]) -> None:

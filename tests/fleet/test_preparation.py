@@ -263,6 +263,42 @@ def test_a_restoring_that_fails_is_told_and_tried_again(cli: Cli, board: FleetDe
     nothing_is_left(jetson)
 
 
+def test_the_doctor_tells_what_is_missing_for_a_preparation(
+    cli: Cli, board: FleetDevice, jetson: Jetson
+) -> None:
+    def findings(code: int) -> dict[str, list[dict[str, str]]]:
+        found: dict[str, list[dict[str, str]]] = {}
+        for each in cli.json("devices", "doctor", "board", code=code)["devices"]["board"]:
+            found.setdefault(each["check"], []).append(each)
+        return found
+
+    jetson.allow()
+    ask(cli, board, ALL)
+    (missing,) = findings(1)["preparation"]
+    line = missing["next"].partition(": ")[2]
+    assert line.startswith(f"{board.user} ALL=(root) NOPASSWD: /usr/sbin/nvpmodel -m 1")
+    jetson.allow(*line.partition("NOPASSWD: ")[2].split(", "))
+    found = findings(0)
+    assert found["preparation"][0]["level"] == "ok"
+    assert "each lease sets 15W" in found["power mode"][0]["what"]
+    assert "each lease locks them" in found["clocks"][0]["what"]
+    assert "each lease sets performance" in found["governor"][0]["what"]
+    assert (jetson.log, jetson.state) == ([], FOUND)  # it looks, and touches nothing
+    ask(cli, board, "{power_mode: 25W}")
+    assert "the board has: 15W, 7W, MAXN" in findings(1)["preparation"][0]["what"]
+
+
+def test_the_doctor_undoes_what_a_dead_session_prepared(cli: Cli, board: FleetDevice, jetson: Jetson) -> None:
+    killed_while_prepared(cli, board, jetson)
+    assert jetson.state == ASKED
+    found = cli.json("devices", "doctor", "board")["devices"]["board"]
+    restored = [each["what"] for each in found if each["check"] == "restore"]
+    assert len(restored) == 3
+    assert any("power mode MAXN" in each for each in restored)
+    assert jetson.state == FOUND
+    nothing_is_left(jetson)
+
+
 def test_a_note_that_is_garbage_is_told_and_moves_nothing(
     cli: Cli, board: FleetDevice, jetson: Jetson
 ) -> None:
