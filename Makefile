@@ -6,11 +6,12 @@ EDGEBENCH := $(BIN)/edgebench
 STAMP := $(VENV)/.installed
 TEST_WORKERS ?= 2
 
-.PHONY: help demo test check format bench conformance models statistics pnnx clean
+.PHONY: help demo test test-arm64 check format bench conformance models statistics pnnx clean
 
 help:
 	@echo "make demo    create $(VENV), install, run the main job on real input, end with the path of the report"
 	@echo "make test    create $(VENV), install, lint, type-check and run the tests"
+	@echo "make test-arm64  the path on a true aarch64 userland over SSH, emulated (root; minutes the first time)"
 	@echo "make bench   speed and memory, as ratios measured side by side (slow; writes docs/benchmarks.md)"
 	@echo "make conformance  ONNX's own cases through every runtime (an hour or two; writes docs/conformance.md)"
 	@echo "make models  networks of all kinds through every runtime (slow; writes docs/models.md)"
@@ -34,6 +35,9 @@ demo: $(STAMP) pnnx
 
 test: $(STAMP) pnnx check
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
+
+test-arm64: $(STAMP) pnnx
+	$(BIN)/python -m pytest tests/arm64
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 from edgebench import documents, targets
 from edgebench.documents import At, Document, place, quoted
 from edgebench.errors import NothingDone, UserError, did_you_mean
-from edgebench.records import Device, Record, SshSettings, replace
+from edgebench.records import Device, Preparation, Record, SshSettings, replace
 from edgebench.units import format_bytes, parse_bytes
 
 VERSION = 1
@@ -48,6 +48,7 @@ class DefaultsEntry(Record, frozen=True):
     work_dir: str | None = None
     work_quota: str | None = None
     lease: Literal["board", "folder"] | None = None
+    prepare: Preparation = Preparation()
 
 
 class GroupEntry(Record, frozen=True):
@@ -58,6 +59,7 @@ class GroupEntry(Record, frozen=True):
     work_dir: str | None = None
     work_quota: str | None = None
     lease: Literal["board", "folder"] | None = None
+    prepare: Preparation = Preparation()
 
 
 class DeviceEntry(Record, frozen=True):
@@ -74,6 +76,7 @@ class DeviceEntry(Record, frozen=True):
     work_quota: str | None = None
     lease: Literal["board", "folder"] | None = None
     quarantine: str | None = None
+    prepare: Preparation = Preparation()
 
 
 class InventoryFile(Record, frozen=True):
@@ -437,6 +440,7 @@ class _Merge:
             tags=self._tags(),
             quarantine=entry.quarantine,
             lease=self._merged(("lease",)),
+            prepare=self._prepare(),
         )
         work_dir, quota = self._merged(("work_dir",)), self._merged(("work_quota",))
         device = device if work_dir is None else replace(device, work_dir=work_dir)
@@ -448,6 +452,10 @@ class _Merge:
         values = {key: self._merged(("ssh", key)) for key in SshEntry.__struct_fields__}
         jump_keys = _fingerprints(values.pop("jump_host_key"))
         return SshSettings(**values, jump_host_keys=jump_keys)
+
+    def _prepare(self) -> Preparation | None:
+        asked = Preparation(**{key: self._merged(("prepare", key)) for key in Preparation.__struct_fields__})
+        return None if asked == Preparation() else asked
 
     def _tags(self) -> dict[str, str]:
         file = self._document.value
@@ -562,6 +570,7 @@ class _Merge:
             hint = "write a folder for edgebench alone: .edgebench (below the home), or /var/lib/edgebench"
             raise self._document.error(found.at, message, hint=hint)
         self._check_work_quota()
+        self._check_prepare()
 
     def _check_work_quota(self) -> None:
         found = self._strongest(("work_quota",))
@@ -569,6 +578,13 @@ class _Merge:
             message = f"{place(found.at)} is {quoted(found.value)}, which is no amount of memory"
             hint = 'write an amount with its unit, such as "2 GiB"; "none" is for a board that is ours alone'
             raise self._document.error(found.at, message, hint=hint)
+
+    def _check_prepare(self) -> None:
+        for key, example in (("power_mode", "MAXN"), ("governor", "performance")):
+            found = self._strongest(("prepare", key))
+            if found is not None and not targets.NAME.fullmatch(found.value):
+                message = f"{place(found.at)} is {quoted(found.value)}, which no board has"
+                raise self._document.error(found.at, message, hint=f"write its name, for example {example}")
 
 
 def _value(entry: Record, key: tuple[str, ...]) -> Any:
@@ -648,6 +664,9 @@ def _shown(device: Device) -> Iterator[tuple[str, str]]:
         yield "work_quota", format_bytes(device.work_quota_bytes) if device.work_quota_bytes else "none"
     if device.lease is not None:
         yield "lease", device.lease
+    for key in Preparation.__struct_fields__:
+        if device.prepare is not None and getattr(device.prepare, key) is not None:
+            yield f"prepare.{key}", getattr(device.prepare, key)
     if device.groups:
         yield "groups", ", ".join(device.groups)
     for key, value in device.tags.items():

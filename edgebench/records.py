@@ -175,6 +175,22 @@ class SshSettings(Record, frozen=True):
     config: str | None = None
 
 
+class Preparation(Record, frozen=True):
+    """What is asked of a board for the time of a lease; None: left as it is. Undone afterwards."""
+
+    power_mode: str | None = None
+    governor: str | None = None
+    clocks: Literal["locked"] | None = None
+
+
+class Prepared(Record, frozen=True):
+    """One thing that a board was prepared in (`what` as in Preparation); `before` None is unknown."""
+
+    what: str
+    before: str | None
+    after: str
+
+
 class Device(Record, frozen=True):
     """One physical board, merged from the inventory. `transport` is "local" or "ssh".
 
@@ -196,6 +212,7 @@ class Device(Record, frozen=True):
     tags: dict[str, str] = {}
     quarantine: str | None = None
     lease: Literal["board", "folder"] | None = None
+    prepare: Preparation | None = None
 
 
 class Facts(Record, frozen=True):
@@ -554,6 +571,7 @@ class Measurement(Record, frozen=True):
     warnings: tuple[str, ...] = ()
     pushed_bytes: int = 0
     engine: Engine | None = None
+    prepared: tuple[Prepared, ...] = ()
 
 
 class Failure(Record, frozen=True):

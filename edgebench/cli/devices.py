@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import click
 
 from edgebench.cli.output import emit_json, json_option, print_pairs, print_table
+from edgebench.cli.progress import Progress
 from edgebench.cli.setup import (
     ask_for_secrets,
     inventory_option,
@@ -17,15 +19,19 @@ from edgebench.cli.setup import (
     read_targets,
 )
 from edgebench.device.bootstrap import remove_everything
-from edgebench.device.bundle import OWN, resolve
+from edgebench.device.doctor import Finding, examine
 from edgebench.device.session import Session, open_session
-from edgebench.errors import EXIT_ERROR, EXIT_OK, EdgebenchError, UserError
+from edgebench.errors import EXIT_ERROR, EXIT_GATE_FAILED, EXIT_OK, EdgebenchError, UserError
 from edgebench.inventory import explain, is_address, select
-from edgebench.records import Conditions, Device, Facts, SshSettings, Target, to_json
+from edgebench.pipeline import Step
+from edgebench.records import Device, Facts, SshSettings, Target, to_json
+from edgebench.settings import Settings
 from edgebench.targets import mismatches
 from edgebench.transport.connect import open_transport
 from edgebench.transport.ssh import explained, scan_device
 from edgebench.units import format_bytes
+
+AT_ONCE = 32
 
 
 @click.group()
@@ -187,95 +193,63 @@ def inventory_entry(device: Device, target: str | None) -> str:
 # --- doctor -------------------------------------------------------------------------------------
 
 
-class Finding(NamedTuple):
-    """One thing the doctor looked at."""
-
-    level: str  # ok, warn, wrong
-    what: str
-    next: str = ""
-
-
 @devices.command()
 @click.argument("selector", default="all")
 @inventory_option
 @json_option
 def doctor(selector: str, inventory: str | None, as_json: bool) -> int:
-    """Whether the devices are ready: reachable, as their target says, cool, quiet, with runtimes."""
+    """Whether the devices are ready to be measured, and what to type where they are not.
+
+    Reached, as their target says, cool, quiet, with room, a plausible clock and runtimes that import there.
+    Runtimes are pushed where the device is free. Exit code 1 when something is wrong; warnings alone are 0.
+    """
     settings = read_settings(inventory)
     fleet, targets = read_inventory(settings), read_targets(settings)
     picked = select(fleet, selector, include_quarantined=True).devices
-    found = {device.name: examine(device, targets[device.target]) for device in picked}
+    found = _examined(picked, targets, settings)
     if as_json:
         emit_json(
             {"devices": {name: [each._asdict() for each in findings] for name, findings in found.items()}}
         )
     else:
-        rows = [(name, *finding) for name, findings in found.items() for finding in findings]
-        print_table(["device", "", "finding", "next"], rows)
+        print_table(["device", "", "finding"], _finding_rows(found))
     wrong = any(finding.level == "wrong" for findings in found.values() for finding in findings)
-    return EXIT_ERROR if wrong else EXIT_OK
+    return EXIT_GATE_FAILED if wrong else EXIT_OK
 
 
-def examine(device: Device, target: Target) -> list[Finding]:
-    """What there is to say about one device."""
-    home = read_settings().home
-    if device.quarantine:
-        return [
-            Finding("warn", f"in quarantine: {device.quarantine}", "remove quarantine from the inventory")
-        ]
-    try:
-        with open_session(device, home=home) as session:
-            facts, conditions = session.facts(), session.conditions()
-            own = [_own_runtime(session, runtime) for runtime in target.runtimes if runtime in OWN]
-    except EdgebenchError as error:
-        return [Finding("wrong", error.message, error.hint)]
-    told = facts.board or facts.cpu or "unknown board"
-    findings = [Finding("ok", f"{told}, {facts.os_release or facts.os}, Python {facts.python}")]
-    findings += [Finding("wrong", sentence, "") for sentence in mismatches(target, facts)]
-    findings += _conditions(conditions, target)
-    if device.transport != "local":
-        findings += [_runtime(runtime, facts) for runtime in target.runtimes if runtime not in OWN]
-    return findings + own
+def _examined(
+    picked: Sequence[Device], targets: Mapping[str, Target], settings: Settings
+) -> dict[str, list[Finding]]:
+    """What is found at each device, all at the same time; connections are dropped when the user stops it."""
+    sessions: list[Session] = []
+    with Progress({}) as progress:
+
+        def one(device: Device) -> list[Finding]:
+            return examine(
+                device,
+                targets[device.target],
+                settings.home,
+                tell=lambda stage: progress(Step("doctor", device.name, stage)),
+                opened=sessions.append,
+            )
+
+        pool = ThreadPoolExecutor(max(1, min(len(picked), AT_ONCE)), thread_name_prefix="doctor")
+        try:
+            return dict(zip([device.name for device in picked], pool.map(one, picked), strict=True))
+        except BaseException:
+            for session in sessions:
+                session.abort()
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _own_runtime(session: Session, runtime: str) -> Finding:
-    """A runtime that the device brings along, asked there."""
-    try:
-        return Finding("ok", f"{runtime}: {session.versions(runtime, None).get(runtime, 'version unknown')}")
-    except EdgebenchError as error:
-        return Finding("wrong", f"{runtime}: {error.message}", error.hint)
-
-
-def _conditions(now: Conditions, target: Target) -> list[Finding]:
-    findings = []
-    limit_c = target.limits.max_temperature_c
-    if now.throttled:
-        findings.append(
-            Finding("wrong", f"throttled now ({now.throttle_flags})", "cool it, check its power supply")
-        )
-    if now.temperature_c is not None and limit_c is not None and now.temperature_c > limit_c:
-        findings.append(
-            Finding("wrong", f"{now.temperature_c:.0f} °C, limit {limit_c:.0f} °C", "let it cool down")
-        )
-    if now.governor not in (None, "performance"):
-        hint = "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
-        findings.append(Finding("warn", f"governor is {now.governor}: clocks will move", hint))
-    if now.load_1m is not None and now.load_1m > 0.5:
-        findings.append(
-            Finding("warn", f"load is {now.load_1m:.1f}: something else runs there", "look with top")
-        )
-    if now.memory_available_bytes is not None:
-        findings.append(Finding("ok", f"{format_bytes(now.memory_available_bytes)} of memory are free"))
-    return findings
-
-
-def _runtime(runtime: str, facts: Facts) -> Finding:
-    try:
-        bundle = resolve(runtime, facts, read_settings().home)
-    except EdgebenchError as error:
-        return Finding("wrong", f"{runtime}: {error.message}", error.hint)
-    wheels = bundle.wheels if bundle is not None else ()
-    return Finding("ok", f"{runtime}: {', '.join(wheel.path for wheel in wheels)}")
+def _finding_rows(found: Mapping[str, Sequence[Finding]]) -> Iterator[tuple[str, str, str]]:
+    """Rows that stay readable where the terminal is narrow: what to do next stands below what was found."""
+    for name, findings in found.items():
+        for number, finding in enumerate(findings):
+            told = f"{finding.what}\nnext: {finding.next}" if finding.next else finding.what
+            yield "" if number else name, finding.level, told
 
 
 # --- clean --------------------------------------------------------------------------------------
@@ -327,5 +301,6 @@ def _fact_rows(facts: Facts) -> list[tuple[str, str]]:
         ("Python", facts.python),
         ("memory", None if facts.memory_bytes is None else format_bytes(facts.memory_bytes)),
         ("power mode", facts.power_mode),
+        ("emulated", None if facts.emulated is None else "yes" if facts.emulated else "no"),
     ]
     return [(name, "unknown" if value is None else str(value)) for name, value in rows]

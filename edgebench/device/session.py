@@ -41,6 +41,8 @@ from edgebench.records import (
     Engine,
     Facts,
     Launch,
+    Preparation,
+    Prepared,
     Profile,
     Record,
     Workload,
@@ -115,6 +117,9 @@ class Session:
         self._home = home
         self._ids = iter(range(1, 1 << 31))
         self._closed = threading.Event()
+        self.prepared: tuple[Prepared, ...] = ()
+        self._is_prepared = False
+        self.notes: tuple[str, ...] = ()  # what was, or could not be, undone of a board's preparation
         self._lease: Lease | None = None
         self._lease_end = 0.0
         self._heart = Heart(channel, device.name, self.abort)
@@ -140,6 +145,8 @@ class Session:
         if self._closed.is_set():
             return
         with contextlib.suppress(EdgebenchError):  # it is gone already, or will notice the silence
+            if self._is_prepared:
+                self._note_restored(self._request("restore"), only_failed=True)
             self._request("end", timeout_s=10.0)
         self.abort()
 
@@ -157,7 +164,7 @@ class Session:
     # --- what one can ask ---
 
     def lease(self, lease: Lease) -> None:
-        """Exclusive use of the device until the session ends, renewed while it works; DeviceBusy names the holder."""
+        """Exclusive use of the device until the session ends, renewed at work; DeviceBusy names the holder."""
         self._take(lease, lease.seconds)
         self._lease = lease
 
@@ -165,7 +172,8 @@ class Session:
         words = {"run": lease.run, "purpose": lease.purpose, "user": _user(), "controller": platform.node()}
         holder = {key: word[:MAX_WORD] for key, word in words.items()}
         asked = time.monotonic()
-        self._request("lease", holder=holder, seconds=seconds, scope=self.device.lease or "board")
+        scope = self.device.lease or "board"
+        self._note_restored(self._request("lease", holder=holder, seconds=seconds, scope=scope))
         self._lease_end = asked + seconds
 
     def _renew(self, request_s: float) -> None:
@@ -175,6 +183,35 @@ class Session:
         left_s = self._lease_end - time.monotonic()
         if left_s < max(self._lease.seconds / 2, request_s + RENEW_S):
             self._take(self._lease, max(self._lease.seconds, request_s + 2 * RENEW_S))
+
+    def prepare(self, wanted: Preparation) -> None:
+        """The board in the state that is asked for, until the session ends; else DeviceError."""
+        self._is_prepared = True
+        result = self._request("prepare", wanted=msgspec.to_builtins(wanted))
+        self.prepared = self._typed(tuple[Prepared, ...], result.get("changes"))
+
+    def checkup(self, wanted: Preparation | None) -> Checkup:
+        """What a doctor wants to know beside facts and conditions; no lease is needed."""
+        return self._typed(Checkup, self._request("checkup", prepare=msgspec.to_builtins(wanted)))
+
+    def install_runtime(self, runtime: str, facts: Facts) -> str | None:
+        """Where the runtime lies on the device, pushed if need be; None where the device has its own."""
+        bundle = None if self.device.transport == "local" else resolve(runtime, facts, self._home)
+        if bundle is None:
+            return None
+        folder = Folder("bundles", bundle.digest, bundle.wheels, bundle.folder)
+        pushed = push([folder], self.device, self._transport, self._request, lambda _moved, _total: None)
+        return pushed.paths[folder.key]
+
+    def _note_restored(self, result: dict[str, Any], *, only_failed: bool = False) -> None:
+        """Keep what the probe told of undone preparations."""
+        for each in self._typed(tuple[_Undone, ...], result.get("restored", ())):
+            if each.state == "failed":
+                self.notes += (f"{each.what} could not be restored: {printable(each.text)}",)
+            elif not only_failed:
+                how = "left as it is" if each.state == "left" else "restored"
+                text = f"an earlier session had prepared the board; {how}: {printable(each.text)}"
+                self.notes += (text,)
 
     def facts(self) -> Facts:
         """What the device is."""
@@ -416,6 +453,9 @@ class Session:
             return ModelError(text, hint=_CORRECT, detail=detail)
         if kind == "corrupt" and op == "commit":
             return DamagedUpload(text, hint=_HINTS[kind], detail=detail, retryable=True)
+        if kind == "not_allowed":
+            grant = f"grant it there (sudo visudo -f /etc/sudoers.d/edgebench) with this line: {detail}"
+            return DeviceError(text, hint=grant)
         if kind == "bad_request":
             return BugError(f"{text} (request {op})", detail=detail)
         hint = _HINTS.get(kind, "the detail holds the end of the device's log").format(self.device.name)
@@ -456,6 +496,39 @@ class _Hello(Record, frozen=True):
 def _of(kind: type[Record], message: dict[str, Any]) -> dict[str, Any]:
     """The fields of a message that a record has."""
     return {name: message[name] for name in kind.__struct_fields__ if name in message}
+
+
+class Busy(Record, frozen=True):
+    """A process of the device and how many cores it keeps busy."""
+
+    pid: int
+    name: str
+    cores: float
+
+
+class Checkup(Record, frozen=True):
+    """What a doctor wants to know of a device beside its facts and conditions. None is unknown.
+
+    `leftovers` are folders of dead sessions, `prepared` what such a session did not undo. `prepare_problem`
+    and `sudoers` (the line that grants what is missing) are None where the inventory asks for no preparation.
+    """
+
+    unix_s: float
+    busiest: tuple[Busy, ...]
+    free_bytes: int
+    used_bytes: int
+    leftovers: tuple[str, ...]
+    prepared: tuple[Prepared, ...]
+    trtexec: str | None = None
+    clocks_locked: bool | None = None
+    prepare_problem: str | None = None
+    sudoers: str | None = None
+
+
+class _Undone(Record, frozen=True):
+    what: str
+    state: str
+    text: str
 
 
 class _Output(Record, frozen=True):

@@ -55,13 +55,16 @@ class Place:
         with self._lock:
             self._session = session
 
-    def close(self) -> None:
-        """End the session politely, if there is one."""
+    def close(self) -> tuple[str, ...]:
+        """End the session politely, if there is one; what it tells of undoing the board's preparation."""
         self.site = None
         with self._lock:
             session, self._session = self._session, None
-        if session is not None:
-            session.close()
+        if session is None:
+            return ()
+        told = len(session.notes)
+        session.close()
+        return session.notes[told:]
 
     def drop(self) -> None:
         """Drop the connection at once."""
@@ -101,7 +104,15 @@ class Visit:
                 self._job(ready)
                 self._say_given_up(len(self._work) - done)
         finally:
-            self.place.close()
+            self._close()
+
+    def _close(self) -> None:
+        """End the session; what could not be undone of the board's preparation is told."""
+        self._tell(self.place.close())
+
+    def _tell(self, notes: Sequence[str]) -> None:
+        for note in notes:
+            self._bench.announce(Step("note", self._name, note))
 
     def _say_given_up(self, left: int) -> None:
         if self._lost is not None and left and not self._book.stopped:
@@ -121,7 +132,7 @@ class Visit:
                 raise
             except EdgebenchError as error:
                 if isinstance(error, DeviceError):
-                    self.place.close()
+                    self._close()
                 if self._book.stopped:
                     return
                 if not self._options.patience.allows(error, attempt, time.monotonic() - began_s):
@@ -129,7 +140,7 @@ class Visit:
                     return
                 self._wait_to_retry(ready.job, error, attempt)
             except Exception as error:  # noqa: BLE001 - a bug in one job must not take the others with it
-                self.place.close()
+                self._close()
                 self._book.fail(ready.job, self._stage, bug(error))
                 return
 
@@ -171,6 +182,7 @@ class Visit:
         session, facts = self._leased()
         self._was_open = True
         self.place.opened(session)
+        self._tell(session.notes)
         if self._book.stopped:
             self.place.drop()
         book = self._book
@@ -256,7 +268,7 @@ class Visit:
             self._stage = "health"
             self._check_health(health, site.session, site.facts)
         except DeviceError as error:
-            self.place.close()
+            self._close()
             if error.retryable:  # the link dropped: the next job opens it, and looks
                 self._is_healthy = False
             else:

@@ -70,9 +70,11 @@ class Site(NamedTuple):
 def open_device(
     device: Device, target: Target, home: Path, lease: Lease, patience: Patience = IMPATIENT
 ) -> tuple[Session, Facts]:
-    """A leased session on a device that is what its target says; DeviceError where it is not."""
+    """A leased session on a prepared device that is what its target says; DeviceError where it is not."""
     session = open_session(device, home=home, lease=lease, patience=patience)
     try:
+        if device.prepare is not None:
+            session.prepare(device.prepare)
         facts = session.facts()
         wrong = mismatches(target, facts)
         if wrong:
@@ -179,9 +181,10 @@ def begin(
         device_parity=report,
         launches=(),
         status="partial",
-        warnings=prepared.parity.warnings,
+        warnings=(*prepared.parity.warnings, *site.session.notes),
         pushed_bytes=placed.moved_bytes,
         engine=engine,
+        prepared=site.session.prepared,
     )
     site.store.begin_measurement(measurement)
     return measurement

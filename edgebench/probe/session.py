@@ -17,9 +17,10 @@ import time
 import traceback
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
-from . import check, conditions, facts, guard, lease, orphans, specs, trtexec, wire
+from . import check, checkup, conditions, facts, guard, lease, orphans, specs, trtexec, wire
 from .child import Children
 from .engines import ENGINE, TIMING, Engines, Kept, complete_key
+from .preparation import FAILED, Preparation
 from .room import FOLDERS
 from .runs import RunFolder, new_token
 from .store import Store, Wanted, free_bytes, probe_key
@@ -39,6 +40,9 @@ OPS = {
     "lease": "op_lease",
     "facts": "op_facts",
     "conditions": "op_conditions",
+    "checkup": "op_checkup",
+    "prepare": "op_prepare",
+    "restore": "op_restore",
     "versions": "op_versions",
     "have": "op_have",
     "room": "op_room",
@@ -52,7 +56,18 @@ OPS = {
     "clean": "op_clean",
 }
 # `infer` needs no lease: the controller computes its references in many processes at once and times nothing
-LEASED = ("room", "commit", "assemble", "unpack", "build", "launch", "profile", "clean")
+LEASED = (
+    "prepare",
+    "restore",
+    "room",
+    "commit",
+    "assemble",
+    "unpack",
+    "build",
+    "launch",
+    "profile",
+    "clean",
+)
 
 
 def main(work: str, silence_s: float) -> None:
@@ -86,6 +101,8 @@ class Session:
         self._children = Children(self._run.path, self._run.token)
         self._watch = Watch(self._program, self._run.path, self._run.token)
         self._lease = lease.Lease(work)
+        self._preparation = Preparation(work, self._locks)
+        self._prepared_here = False
         self._uses = Uses(work, self._run.path)
         self._uses.note(probe_key(self._program))
         self._store = Store(work, self._program, self._run, self._uses)
@@ -130,7 +147,8 @@ class Session:
             self._sweep()
             self._run.remove_stale()
             self._uses.begin_lease()
-        return {}
+        restored = [] if self._prepared_here else self._preparation.restore()
+        return {"restored": restored} if restored else {}
 
     def _sweep(self) -> None:
         orphans.kill_dead_sessions(self._run.token)
@@ -142,6 +160,23 @@ class Session:
     def op_conditions(self, _request: Json, _number: int) -> Json:
         """The state it is in."""
         return conditions.read()
+
+    def _locks(self) -> Tuple[int, ...]:
+        return self._lease.descriptors
+
+    def op_checkup(self, request: Json, _number: int) -> Json:
+        """What else a doctor wants to know: who runs there, room, clock, leases, leftovers, rights."""
+        wanted = check.table(request, "prepare", None)
+        return checkup.read(self._work, self._run.path, self._preparation, wanted)
+
+    def op_prepare(self, request: Json, _number: int) -> Json:
+        """Bring the board into the state that the inventory asks for; undone at the end of the session."""
+        self._prepared_here = True
+        return {"changes": self._preparation.apply(check.table(request, "wanted"))}
+
+    def op_restore(self, _request: Json, _number: int) -> Json:
+        """Undo the preparation now."""
+        return {"restored": self._preparation.restore()}
 
     def op_versions(self, request: Json, _number: int) -> Json:
         """The version of a runtime, found by importing it in a fresh process."""
@@ -362,12 +397,24 @@ class Session:
             time.sleep(UNREAD_S)
         return time.monotonic() >= self._last_line + self._silence_s
 
+    def _restore(self) -> None:
+        """What this session prepared is undone before the lease goes; what fails is left to the next."""
+        if not self._lease.held:
+            return
+        try:
+            for each in self._preparation.leave():
+                if each["state"] == FAILED:
+                    _say("%s could not be restored: %s" % (each["what"], each["text"]))
+        except Exception:  # noqa: BLE001 - the session ends whatever happens; the note stays for the next lease
+            _say("the preparation could not be undone: %s" % traceback.format_exc())
+
     def _finish(self, status: int, last: Optional[Json] = None) -> None:
         """Kill the children, remove the run folder, give the lease back, end the process. From any thread."""
         self._ending.acquire()
         try:
             self._children.stop()
             self._watch.stop()
+            self._restore()
             orphans.kill_session(self._run.token)
             self._run.remove()
             self._lease.release()

@@ -22,6 +22,7 @@ from edgebench.records import (
     Job,
     OutputParity,
     ParityReport,
+    Prepared,
     Profile,
     Record,
     Run,
@@ -65,6 +66,7 @@ class Row(Record, frozen=True):
     warnings: tuple[str, ...] = ()
     pushed_bytes: int = 0
     engine: Engine | None = None
+    prepared: tuple[Prepared, ...] = ()
     size_ratio: float | None = None
     speedup: float | None = None
     energy: Energy | None = None
@@ -89,6 +91,7 @@ class DeviceSheet(Record, frozen=True):
     governors: tuple[str, ...] = ()
     temperature_before_c: float | None = None
     temperature_after_c: float | None = None
+    prepared: tuple[Prepared, ...] = ()
 
 
 class Counts(Record, frozen=True):
@@ -293,8 +296,27 @@ def device_line(sheet: DeviceSheet) -> str:
     governor = f"governor {', '.join(sheet.governors)}" if sheet.governors else None
     emulated = "emulated" if facts.emulated else None
     power = " · ".join(_power(facts)) or None
-    parts = (facts.board or facts.soc, emulated, processor, memory, system, runtimes, power, governor)
+    readied = f"prepared: {', '.join(map(prepared_text, sheet.prepared))}" if sheet.prepared else None
+    parts = (
+        facts.board or facts.soc,
+        emulated,
+        processor,
+        memory,
+        system,
+        runtimes,
+        power,
+        governor,
+        readied,
+    )
     return " · ".join([name(part) for part in parts if part] + _temperature(sheet))
+
+
+def prepared_text(prepared: Prepared) -> str:
+    """One thing that a board was prepared in: "governor ondemand → performance"."""
+    what = prepared.what.replace("_", " ")
+    if prepared.before == prepared.after:
+        return f"{what} {prepared.after} already"
+    return f"{what} {prepared.before or 'unknown'} → {prepared.after}"
 
 
 def _power(facts: Facts) -> Iterable[str]:

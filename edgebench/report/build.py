@@ -132,6 +132,7 @@ def _row(measurement: Measurement, profile: Profile | None) -> Row:
         temperature_max_c=max(_known(track.temperature_max_c for track in tracks), default=None),
         clock_khz=_mean(_known(map(_clock, tracks))),
         gpu_load=_mean([track.gpu_load.mean for track in tracks if track.gpu_load]),
+        prepared=measurement.prepared,
     )
 
 
@@ -269,4 +270,5 @@ def _sheet(device: str, measurements: Sequence[Measurement]) -> DeviceSheet:
         governors=tuple(sorted({state.governor for state in states if state.governor})),
         temperature_before_c=launches[0].before.temperature_c if launches else None,
         temperature_after_c=launches[-1].after.temperature_c if launches else None,
+        prepared=measurements[-1].prepared,
     )

@@ -65,6 +65,7 @@ def _measurement(row: Row) -> dict[str, Any]:
         "ratios_to_fp32": {"size": row.size_ratio, "speedup": row.speedup},
         "parity": {"controller": to_json(row.controller_parity), "device": to_json(row.device_parity)},
         "facts": to_json(row.facts),
+        "prepared": [to_json(each) for each in row.prepared],
         "conditions": {"before": to_json(row.before), "after": to_json(row.after)},
         "runtime_version": row.runtime_version,
         "effective": row.effective,

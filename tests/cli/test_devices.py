@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from edgebench.records import Facts, from_json
-from tests.commands import DIGITS, QUICK, Cli
-from tests.fleet.boards import WORK, entry, probes, write_inventory
-from tests.fleet.netns import Fleet, FleetDevice, make_key
+from tests.commands import DIGITS, QUICK, Cli, finish, read_until, started_run
+from tests.fleet.boards import WORK, assert_clean, entry, probes, write_inventory
+from tests.fleet.netns import USER_ID, Fleet, FleetDevice, make_key
 
 pytestmark = pytest.mark.fleet
+
+GPU_BOX = """\
+version: 1
+name: gpu-box
+summary: A computer with a GPU, for a test
+platform: {os: linux, arch: x86_64, accelerator: gpu}
+python: ">=3.6"
+runtimes:
+  tensorrt:
+    build_on: device
+    precisions: [fp32, fp16]
+    options: {tensorrt_version: "10.3.0", compute_capability: "8.7"}
+"""
 
 
 def scan(board: FleetDevice, key: Path | None = None) -> tuple[object, ...]:
@@ -62,16 +80,108 @@ def test_the_doctor_tells_what_is_ready_and_what_is_not(cli: Cli, fleet: Fleet) 
         entry("sick", two, quarantine="no fan"),
         "  here: {transport: local}",
     )
-    found = cli.json("devices", "doctor", code=4)["devices"]
+    found = cli.json("devices", "doctor", code=1)["devices"]
     levels = {name: {finding["level"] for finding in findings} for name, findings in found.items()}
     assert "wrong" not in levels["good"] | levels["here"]
     assert "wrong" in levels["other"]
     assert levels["away"] == {"wrong"}
     assert levels["sick"] == {"warn"}
     assert all(finding["next"] for finding in found["away"] + found["sick"])
-    assert any("onnxruntime-" in finding["what"] for finding in found["good"])
-    assert "no fan" in cli("devices", "doctor", code=4).out
+    assert found["away"][0]["check"] == "reach"
+    for runtime in ("onnxruntime", "ncnn", "openvino"):  # pushed and imported there, or here
+        for name in ("good", "here"):
+            (finding,) = [each for each in found[name] if each["check"] == f"runtime {runtime}"]
+            assert finding["level"] == "ok"
+            assert "is imported there" in finding["what"]
+    (mismatch,) = [each for each in found["other"] if each["check"] == "target" and "aarch64" in each["what"]]
+    assert "choose another target" in mismatch["next"]
+    assert all("would fit" in each["what"] for each in found["other"] if each["check"].startswith("runtime"))
+    plain = cli("devices", "doctor", code=1)
+    assert "no fan" in plain.out
+    assert "good: doctor runtime onnxruntime" in plain.err  # what takes long says so
     assert not probes(one)
+    assert_clean(one)
+
+
+def test_the_doctor_names_who_holds_a_board_and_measures_nothing_there(cli: Cli, board: FleetDevice) -> None:
+    write_inventory(cli, entry("board", board))
+    process = cli.start("run", DIGITS, "--to", "onnxruntime", "--threads", "1", "--min-duration", "2 s")
+    run = started_run(read_until(process, "launch 1/5"))
+    found = cli.json("devices", "doctor", "board")["devices"]["board"]
+    (lease,) = [finding for finding in found if finding["check"] == "lease"]
+    assert lease["level"] == "warn"
+    assert run in lease["what"]
+    assert "--wait" in lease["next"]
+    runtimes = [finding["what"] for finding in found if finding["check"].startswith("runtime")]
+    assert runtimes
+    assert all("would fit" in what for what in runtimes)
+    os.kill(process.pid, signal.SIGTERM)
+    finish(process)
+
+
+def test_the_doctor_names_what_keeps_a_board_busy(cli: Cli, board: FleetDevice) -> None:
+    if board.kind != "netns":
+        pytest.skip("missing tool: network namespaces (root, iproute2)")
+    write_inventory(cli, entry("board", board))
+    inside = ["nsenter", "-m", "-p", "-n", "-t", board.root.parts[2]]
+    busy = subprocess.Popen([*inside, "sh", "-c", "while :; do :; done"])
+    try:
+        found = cli.json("devices", "doctor", "board")["devices"]["board"]
+    finally:
+        for pid in Path(f"/proc/{busy.pid}/task/{busy.pid}/children").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+        busy.wait(30)
+    (load,) = [finding for finding in found if finding["check"] == "load"]
+    assert load["level"] == "warn"
+    assert re.search(r"\bsh \(pid \d+\) [01]", load["what"])
+    assert "ps -fp" in load["next"]
+
+
+def test_the_doctor_clears_up_after_dead_sessions(cli: Cli, board: FleetDevice) -> None:
+    write_inventory(cli, entry("board", board))
+    dead = board.home / WORK / "runs" / "4711-0123456789abcdef"
+    dead.mkdir(parents=True)
+    (dead / "rest").write_text("x")
+    for path in (board.home / WORK, dead.parent, dead, dead / "rest"):
+        shutil.chown(path, USER_ID if board.kind == "netns" else os.getuid())
+    found = cli.json("devices", "doctor", "board")["devices"]["board"]
+    (leftovers,) = [finding for finding in found if finding["check"] == "leftovers"]
+    assert "1 folder of sessions that died: removed now" in leftovers["what"]
+    assert not dead.exists()
+
+
+def test_the_doctor_finds_a_full_disk(cli: Cli, board: FleetDevice) -> None:
+    write_inventory(cli, entry("board", board))
+    cli("devices", "doctor", "board")
+    board.fill_disk(leave_bytes=20 << 20)
+    found = cli.json("devices", "doctor", "board", code=1)["devices"]["board"]
+    (disk,) = [finding for finding in found if finding["check"] == "disk"]
+    assert disk["level"] == "wrong"
+    assert "devices clean board" in disk["next"]
+
+
+def test_the_doctor_looks_for_trtexec_where_a_target_has_tensorrt(
+    cli: Cli, board: FleetDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cli.folder / "targets").mkdir()
+    (cli.folder / "targets" / "gpu-box.yaml").write_text(GPU_BOX)
+    monkeypatch.setenv("EDGEBENCH_TARGETS", str(cli.folder / "targets"))
+    write_inventory(cli, entry("board", board, target="gpu-box"))
+    found = cli.json("devices", "doctor", "board", code=1)["devices"]["board"]
+    (finding,) = [each for each in found if each["check"] == "runtime tensorrt"]
+    assert finding["level"] == "wrong"
+    assert "trtexec" in finding["what"]
+    assert finding["next"]
+
+
+def test_the_doctor_stays_readable_on_a_narrow_terminal(
+    cli: Cli, board: FleetDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_inventory(cli, entry("board", board, target="raspberry-pi-5"))
+    monkeypatch.setattr("edgebench.cli.output.terminal_width", lambda: 44)
+    out = cli("devices", "doctor", "board", code=1).out
+    assert max(map(len, out.splitlines())) <= 44
+    assert "next: choose another target" in " ".join(out.split())
 
 
 def test_clean_removes_our_folder_and_nothing_else(cli: Cli, board: FleetDevice) -> None:

@@ -304,10 +304,14 @@ class FleetDevice:
         (self.folder / "group").write_text(Path("/etc/group").read_text() + f"{USER}:x:{USER_ID}:\n")
         hashed = _hash(self.spec.password) if self.spec.password else "*"
         (self.folder / "shadow").write_text(f"sshd:*:19000::::::\n{USER}:{hashed}:19000:0:99999:7:::\n")
-        (self.folder / "start").write_text(START)
+        (self.folder / "start").write_text(self._start_script())
         unshare = ("unshare", "-m", "-u", "-p", "-f", "--kill-child", "--propagation", "private")
         script = ("sh", str(self.folder / "start"), str(self.folder), self.name, f"{self.spec.home_mib}m")
         self._run(["ip", "netns", "exec", self.name, *unshare, *script, _find("sshd")])
+
+    def _start_script(self) -> str:
+        """What runs first inside the namespaces and becomes the server; other kinds of devices change it."""
+        return START
 
     def _run(self, argv: Sequence[str]) -> None:
         """Start a process that ends with this one, whatever happens to this one."""
@@ -431,9 +435,12 @@ class Fleet:
         if self.kind == "loopback":
             _make_privilege_folder()
         for number, spec in zip(numbers, self._specs, strict=True):
-            device = FleetDevice(number, self._folder / str(number), self.key_file, spec, self.kind)
+            device = self._device(number, self._folder / str(number), spec)
             self.devices.append(device)
             device.start(authorized)
+
+    def _device(self, number: int, folder: Path, spec: Spec) -> FleetDevice:
+        return FleetDevice(number, folder, self.key_file, spec, self.kind)
 
     def _take_number(self) -> int:
         for number in NUMBERS:

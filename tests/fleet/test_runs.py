@@ -233,7 +233,7 @@ def failed(cli: Cli, *entries: str, code: int = 4) -> str:
     assert (failure["device"], failure["owner"], failure["exit_code"]) == ("bad", "device", code)
     assert failure["hint"]
     assert document["counts"]["ok"] == len(entries) - 1
-    doctor = cli.json("devices", "doctor", "bad", code=4)["devices"]["bad"]
+    doctor = cli.json("devices", "doctor", "bad", code=1)["devices"]["bad"]
     assert doctor[-1]["level"] == "wrong"
     return f"{failure['message']}\n{failure['hint']}"
 
