@@ -91,10 +91,9 @@ ENTRIES = {
 # What every sibling may import, by package: `base`, or where two words say more than one.
 BASES = {
     "edgebench.cli": {"folders", "foretell", "output", "progress", "prompts", "setup", "showing", "sources"},
-    "edgebench.report": {"base", "gate_words"},
+    "edgebench.report": {"base", "gate_words", "layers"},
     "edgebench.gates": {"base", "limits"},
     "edgebench.convert.ncnn": {"base", "param"},
-    "edgebench.report": {"base", "layers"},
     "edgebench.convert.tensorrt": {"base", "graph"},
 }
 
