@@ -28,7 +28,7 @@ INSERTED: Mapping[str, frozenset[str]] = {
 }
 # how ONNX Runtime names what it made of a node, and the operators that this says were fused behind it
 MADE_OF = re.compile(r"(/\w*Fusion\w*/?|_new_reshape|_nchwc|)(_token_\d+)?$")
-FUSED_BEHIND = {"/MatMulAddFusion": ("Add",)}
+FUSED_BEHIND: Mapping[str, tuple[str, ...]] = {"/MatMulAddFusion": ("Add",)}
 QUANTIZED = (
     "QLinear",
     "Nhwc",
