@@ -28,11 +28,8 @@ INSERTED: Mapping[str, frozenset[str]] = {
 }
 # how ONNX Runtime names what it made of a node, and the operators that this says were fused behind it
 MADE_OF = re.compile(r"(/\w*Fusion\w*/?|_new_reshape|_nchwc|)(_token_\d+)?$")
-FUSED_BEHIND = {"/MatMulAddFusion": ("Add",)}
-QUANTIZED = (
-    "QLinear",
-    "Nhwc",
-)  # kernels that compute what stands between DequantizeLinear and QuantizeLinear
+FUSED_BEHIND: Mapping[str, tuple[str, ...]] = {"/MatMulAddFusion": ("Add",)}
+QUANTIZED = ("QLinear", "Nhwc")  # kernels of what stands between DequantizeLinear and QuantizeLinear
 FREE_CAST = "InsertedPrecisionFreeCast_"  # ONNX Runtime's prefix of tensors that it computes in float32
 SHARED_NODES = 8  # a layer among others that compute more nodes than this: which of them is not known
 

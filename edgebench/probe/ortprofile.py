@@ -45,14 +45,14 @@ class Kernels:
         self.providers: Dict[str, str] = {}
         self.passes: List[Pass] = []
         runs: List[Tuple[int, int]] = []
-        timed: List[Tuple[int, int, str, Any]] = []
+        timed: List[Tuple[int, int, str, str]] = []
         for event in found:
             name, begin, spent = str(event.get("name", "")), event["ts"], event["dur"]
             if event.get("cat") == "Session" and name == RUN:
                 runs.append((begin, begin + spent))
             elif event.get("cat") == "Node" and name.endswith(KERNEL):
                 key = name[: -len(KERNEL)]
-                timed.append((begin, begin + spent, key, event.get("tid")))
+                timed.append((begin, begin + spent, key, str(event.get("tid"))))
                 self._describe(key, event.get("args"))
         outer = sorted(_outermost(timed))
         for begin, end in sorted(runs):
@@ -68,13 +68,13 @@ class Kernels:
         return UNITS.get(self.providers.get(key, "").replace("ExecutionProvider", ""))
 
 
-def _outermost(timed: List[Tuple[int, int, str, Any]]) -> Iterator[Tuple[int, int, str]]:
+def _outermost(timed: List[Tuple[int, int, str, str]]) -> Iterator[Tuple[int, int, str]]:
     """The kernels that lie in no other one's time on their thread.
 
     ONNX Runtime writes an event when the kernel is done, so what a kernel holds is written before it: two
     events of the same times are two kernels of less than a microsecond unless the later one is longer.
     """
-    by_thread: Dict[Any, List[Tuple[int, int, str]]] = {}
+    by_thread: Dict[str, List[Tuple[int, int, str]]] = {}
     for begin, end, key, thread in timed:
         held = by_thread.setdefault(thread, [])
         while held and held[-1][0] >= begin and held[-1][1] <= end and end > held[-1][1]:

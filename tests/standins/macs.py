@@ -27,14 +27,14 @@ def bundle_of_standins(home: Path) -> Path:
     if not folder.is_dir():
         part = folder.with_name(".part-of-the-standin")
         part.mkdir(parents=True)
-        _standin_wheel(part / "coremltools-9.0-py3-none-any.whl")
+        standin_wheel(part / "coremltools-9.0-py3-none-any.whl")
         for name in NEEDED:
             _repacked(name, part / f"{name}-0-py3-none-any.whl")
         part.rename(folder)
     return folder
 
 
-def _standin_wheel(path: Path) -> None:
+def standin_wheel(path: Path) -> None:
     """The stand-in, the message classes of the real coremltools, and edgebench with its interpreter."""
     source = Path(edgebench.__file__).parent
     with zipfile.ZipFile(path, "w") as archive:
