@@ -92,7 +92,7 @@ def _no_python(transport: Transport, device: Device) -> DeviceError:
         return DeviceError(
             f"{device.name}: its login does not run our commands but something else, which answers "
             f'"{said or "nothing"}" (status {done.status})',
-            hint="a ForceCommand in its sshd_config, a command= in its authorized_keys or a login shell such as "
+            hint="a ForceCommand in its sshd_config, a command= in its authorized_keys or a login shell like "
             "nologin does that; give edgebench a login without it (ssh.user, ssh.key_file)",
         )
     return DeviceError(

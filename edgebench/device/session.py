@@ -362,6 +362,7 @@ _HINTS = {
     "no_space": "free space on the device, or: edgebench devices clean NAME",
     "corrupt": "check the device's storage (dmesg, fsck), then run again",
     "runtime_missing": "edgebench runtimes shows what is installed and what to type to get the rest",
+    "noexec": "give a folder elsewhere as work_dir in the inventory, for example /var/lib/edgebench",
     "out_of_memory": "use a smaller model, fewer threads or a device with more memory",
     "timeout": "give the launch more time (max_duration_s in the plan's workload) or look at the board",
     "crashed": "the runtime crashed on the device; the detail holds the end of its log",

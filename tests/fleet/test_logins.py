@@ -332,7 +332,7 @@ def test_a_passphrase_is_asked_for_once_and_typed_unseen(
 ) -> None:
     board = odd.devices[3]
     write_inventory(cli, locked, locked.replace("  board:", "  again:"))
-    at = terminal(*RUN, "--json")
+    at = terminal(*RUN, "--wait", "60 s", "--json")
     at.wait_for(f"Passphrase of the key {cli.folder}/locked: ")
     assert not at.echoes()
     at.type("wrong\r")
