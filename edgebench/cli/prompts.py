@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 
 from edgebench.cli.output import clean
 from edgebench.cli.progress import paused
+from edgebench.errors import Interrupted
 from edgebench.transport.base import Credentials
 
 TERMINAL = "/dev/tty"
@@ -33,6 +34,7 @@ class Prompts:
         self._ask = ask or ask_terminal
         self._lock = threading.Lock()
         self._answers: dict[str, str | None] = {}
+        self._ended = False
 
     def credentials(self) -> Credentials:
         """What a transport asks with."""
@@ -44,13 +46,18 @@ class Prompts:
 
     def _answer(self, asked: str, question: str) -> str | None:
         with self._lock:
-            if asked not in self._answers:
-                self._answers[asked] = self._ask(question)
-            return self._answers[asked]
+            if asked not in self._answers and not self._ended:
+                try:
+                    self._answers[asked] = self._ask(question)
+                except Interrupted:
+                    self._ended = True
+            return self._answers.get(asked)
 
-    def _forget(self, asked: str) -> None:
+    def _forget(self, asked: str, answer: str) -> None:
+        """Ask again, unless another thread has done so."""
         with self._lock:
-            self._answers.pop(asked, None)
+            if self._answers.get(asked) == answer:
+                del self._answers[asked]
 
 
 def somebody_is_there() -> bool:
@@ -98,7 +105,7 @@ def _line(terminal: int) -> str | None:
                 return typed.decode("utf-8", "replace")
             if key in _CANCEL:
                 os.kill(os.getpid(), signal.SIGINT)
-                return None
+                raise Interrupted("interrupted")
             if key in _END:
                 return None
             _edit(typed, key)

@@ -77,14 +77,24 @@ def _find_python(transport: Transport, device: Device, digest: str, part: str) -
         footing = _ask(transport, python, device, digest, part)
         if footing is not None:
             return python, footing
-    raise _no_python(device)
+    raise _no_python(transport, device)
 
 
 def _candidates(device: Device) -> tuple[str, ...]:
     return (sys.executable,) if device.transport == "local" else PYTHONS
 
 
-def _no_python(device: Device) -> DeviceError:
+def _no_python(transport: Transport, device: Device) -> DeviceError:
+    """No Python answered: there is none, or the login runs something else than what it is told."""
+    done = transport.run(["sh", "-c", "echo edgebench:$((6 * 7))"], timeout_s=TIMEOUT_S)
+    if b"edgebench:42" not in done.stdout:
+        said = printable((done.stdout.strip() or done.stderr.strip())[:80].decode("utf-8", "replace"))
+        return DeviceError(
+            f"{device.name}: its login does not run our commands but something else, which answers "
+            f'"{said or "nothing"}" (status {done.status})',
+            hint="a ForceCommand in its sshd_config, a command= in its authorized_keys or a login shell like "
+            "nologin does that; give edgebench a login without it (ssh.user, ssh.key_file)",
+        )
     return DeviceError(
         f"{device.name}: no Python 3.6 or newer found (tried {', '.join(_candidates(device))})",
         hint="install python3 on the device (its standard library is enough)",
@@ -167,7 +177,7 @@ def remove_everything(transport: Transport, device: Device) -> None:
             if line.startswith(b"edgebench:"):
                 _check_removed(device, line.removeprefix(b"edgebench:"))
                 return
-    raise _no_python(device)
+    raise _no_python(transport, device)
 
 
 def _check_removed(device: Device, answer: bytes) -> None:

@@ -589,6 +589,7 @@ _HINTS = {
     "wrong_version": "give the device a target of its own: a copy of its target file with the device's "
     "tensorrt_version and compute_capability (targets: in edgebench.toml)",
     "runtime_missing": "edgebench runtimes shows what is installed and what to type to get the rest",
+    "noexec": "give a folder elsewhere as work_dir in the inventory, for example /var/lib/edgebench",
     "out_of_memory": "use a smaller model, fewer threads or a device with more memory",
     "timeout": "give the launch more time (max_duration_s in the plan's workload) or look at the board",
     "crashed": "the runtime crashed on the device; the detail holds the end of its log",

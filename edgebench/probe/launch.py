@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from array import array
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 from . import conditions, npy, prctl, wire
 from .foreign import ForeignLoad
@@ -290,10 +290,21 @@ def _import(runtime: Adapter, spec: Json, result: Json) -> None:
         with blamed("runtime_missing"):
             result["runtime_version"] = str(runtime.import_runtime())
     except ProbeError as error:
+        if error.kind == "runtime_missing" and _runs_no_code(spec["bundle"]):
+            where = os.path.dirname(spec["bundle"])
+            raise ProbeError(
+                "noexec", "%s lies on a file system mounted noexec: no library loads" % where
+            ) from error
         if error.kind == "runtime_missing":
             where = "the bundle pushed for it" if spec["bundle"] else "this device's Python"
             error.message = "%s cannot be imported from %s: %s" % (spec["runtime"], where, error.message)
         raise
+
+
+def _runs_no_code(folder: Optional[str]) -> bool:
+    """Whether nothing in the folder may be mapped as code."""
+    flag = getattr(os, "ST_NOEXEC", 0)  # Linux only
+    return folder is not None and bool(os.statvfs(folder).f_flag & flag)
 
 
 def _inputs(runtime: Adapter, sample: List[Json]) -> Any:

@@ -101,7 +101,7 @@ def _no_answer(_asked: str) -> str | None:
     return None
 
 
-def _no_memory(_asked: str) -> None:
+def _no_memory(_asked: str, _answer: str) -> None:
     return
 
 
@@ -110,12 +110,12 @@ class Credentials:
     """Who answers what a login asks. Answers stay in memory and reach no message.
 
     `passphrase` is asked with a key file's path, `password` with "user@address"; None means: no answer.
-    `forget` is told what was asked when the answer was wrong.
+    `forget` is told what was asked and which answer was wrong.
     """
 
     passphrase: Callable[[str], str | None] = _no_answer
     password: Callable[[str], str | None] = _no_answer
-    forget: Callable[[str], None] = _no_memory
+    forget: Callable[[str, str], None] = _no_memory
 
 
 class Deadline:

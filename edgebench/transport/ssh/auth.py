@@ -82,7 +82,7 @@ class _Attempts:
                 break
             if self._with(given):
                 return True
-            credentials.forget(asked)
+            credentials.forget(asked, given)
             wrong = given
             if not self._takes_passwords():
                 return False
@@ -251,7 +251,7 @@ def _unlock(path: Path, name: str, credentials: Credentials) -> tuple[paramiko.P
         given = answer
         key = _parse_key(path, given)
         if key is None:
-            credentials.forget(name)
+            credentials.forget(name, given)
     return key, "wrong passphrase" if given else f"encrypted, and {PASSPHRASE_VARIABLE} is not set"
 
 
