@@ -66,7 +66,7 @@ def units(fields: Any, work: str) -> List[str]:
     """The keys of the units of the work folder that a spec uses; its paths are not checked here."""
     samples = check.items(fields, "samples", MAX_SAMPLES)
     inputs = [each for sample in samples if isinstance(sample, list) for each in sample]
-    paths = [fields.get("artifact"), fields.get("bundle")]
+    paths = [fields.get("artifact"), fields.get("bundle"), fields.get("engine")]
     paths += [each.get("path") for each in inputs if isinstance(each, dict)]
     found = set()
     for path in paths:
