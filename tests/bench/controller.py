@@ -1,13 +1,14 @@
 """One `edgebench` command in a process of its own, and what it took: a JSON line on stderr at its end.
 
-    python -m tests.bench.controller [--simulated MODEL] ARGUMENT...
+    python -m tests.bench.controller [--simulated] ARGUMENT...
 
-`--simulated`: every ssh device is a simulated one that computes what MODEL computes here.
+`--simulated`: every ssh device is a simulated one.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import threading
@@ -16,7 +17,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from edgebench.cli.main import run
+from edgebench.settings import load
 from tests.bench.measure import resident_bytes
+from tests.fleet.simulated import facts_of_this_computer, played
 
 EVERY_S = 0.02
 MARK = "took: "
@@ -43,8 +46,8 @@ def main() -> int:
     arguments = sys.argv[1:]
     with ExitStack() as stack:
         if arguments[0] == "--simulated":
-            stack.enter_context(_simulated(Path(arguments[1])))
-            arguments = arguments[2:]
+            stack.enter_context(played(facts_of_this_computer(load(Path(), os.environ).home)))
+            arguments = arguments[1:]
         watch = Watch()
         started_s, used_s = time.perf_counter(), _cpu_s()
         watch.start()
@@ -58,25 +61,6 @@ def main() -> int:
         }
     print(MARK + json.dumps(taken), file=sys.stderr, flush=True)
     return status
-
-
-def _simulated(model: Path) -> ExitStack:
-    import os
-
-    from edgebench.convert.run import Limits
-    from edgebench.pipeline import Cell, Workbench, prepare
-    from edgebench.settings import load
-    from tests.fleet.simulated import played, record
-
-    bench = Workbench(load(Path(), os.environ).home, limits=Limits())
-    try:
-        cell = Cell(model_path=str(model), runtime="onnxruntime", precision="fp32")
-        recording = record(prepare(cell, bench), bench)
-    finally:
-        bench.close()
-    stack = ExitStack()
-    stack.enter_context(played(recording))
-    return stack
 
 
 def _cpu_s() -> float:

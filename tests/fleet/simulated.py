@@ -1,7 +1,8 @@
 """Any number of devices in memory: a transport that speaks the probe's protocol, as a board far away would.
 
-For what only the controller does with a large fleet: planning, scheduling, storing. Facts and outputs are
-what this computer's own probe says; times are invented. Nothing of edgebench is replaced but the transport.
+For what only the controller does with a large fleet: planning, scheduling, storing. Facts are what this
+computer's own probe says; outputs of ONNX Runtime's artifacts are computed, once for all devices; times are
+invented. Nothing of edgebench is replaced but the transport.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -18,7 +20,6 @@ import msgspec
 import numpy as np
 
 from edgebench.device.session import open_session
-from edgebench.pipeline import Prepared, Workbench
 from edgebench.records import Device
 from edgebench.transport.base import Channel, Completed, Credentials, Transport
 from edgebench.transport.connect import TRANSPORTS
@@ -28,31 +29,22 @@ FREE_BYTES = 1 << 36
 STEP_NS = 1_000_000
 
 
-class Recording(NamedTuple):
-    """What every simulated device answers: its facts, and the outputs of each sample as `.npy` files."""
-
-    facts: dict[str, Any]
-    outputs: tuple[dict[str, bytes], ...]
+_played: list[dict[str, Any]] = []
 
 
-_played: list[Recording] = []
-
-
-def record(prepared: Prepared, bench: Workbench) -> Recording:
-    """What this computer's own probe says of itself and computes."""
-    device = Device(name="recorder", target="", transport="local", work_dir=str(bench.home / "recorder"))
-    with open_session(device, home=bench.home) as session:
-        facts = msgspec.to_builtins(session.facts())
-    folder = bench.artifacts.path(prepared.artifact.digest)
-    samples = bench.infer(prepared.artifact, folder, prepared.inputs)
-    return Recording(facts, tuple({name: _npy(array) for name, array in each.items()} for each in samples))
+def facts_of_this_computer(home: Path) -> dict[str, Any]:
+    """What its probe says of it."""
+    device = Device(name="here", target="", transport="local", work_dir=str(home / "recorder"))
+    with open_session(device, home=home) as session:
+        facts: dict[str, Any] = msgspec.to_builtins(session.facts())
+        return facts
 
 
 @contextmanager
-def played(recording: Recording) -> Iterator[None]:
-    """While this is open every ssh device is a simulated one."""
+def played(facts: dict[str, Any]) -> Iterator[None]:
+    """While this is open every ssh device is a simulated one with these facts."""
     real = TRANSPORTS["ssh"]
-    _played.append(recording)
+    _played.append(facts)
     TRANSPORTS["ssh"] = "tests.fleet.simulated:SimulatedTransport"
     try:
         yield
@@ -71,6 +63,31 @@ def inventory(count: int, target: str = "linux-x86_64") -> str:
     return "\n".join(["version: 1", "devices:", *lines]) + "\n"
 
 
+class Files(NamedTuple):
+    """A device's files: sizes by path, and by digest where their bytes are on this computer."""
+
+    sizes: dict[str, int]
+    sources: dict[str, Path]
+
+
+@lru_cache(maxsize=64)
+def computed(
+    model: Path, samples: tuple[tuple[tuple[str, Path], ...], ...], outputs: tuple[str, ...]
+) -> tuple[dict[str, bytes], ...]:
+    """What ONNX Runtime computes of each sample, as `.npy` files by output name."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    made = []
+    for sample in samples:
+        arrays = session.run(list(outputs), {name: np.load(path) for name, path in sample})
+        made.append({name: _npy(array) for name, array in zip(outputs, arrays, strict=True)})
+    return tuple(made)
+
+
 def _npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
@@ -82,9 +99,9 @@ class SimulatedTransport(Transport):
 
     def __init__(self, device: Device, *, credentials: Credentials | None = None) -> None:
         del credentials
-        self._recording = _played[-1]
-        self._sizes: dict[str, int] = {}
-        self._probe = _Probe(self._recording, self._sizes)
+        self._facts = _played[-1]
+        self._files = Files({}, {})
+        self._probe = _Probe(self._facts, self._files)
         self.name = device.name
 
     def connect(self) -> None:
@@ -102,16 +119,16 @@ class SimulatedTransport(Transport):
         del timeout_s, stdin, max_output_bytes
         digest, part = argv[-2:]
         final = f"{WORK}/probe/probe-{digest}.pyz"
-        if (uploaded := self._sizes.pop(f"{WORK}/probe/{part}", None)) is not None:
-            self._sizes[final] = uploaded
+        if (uploaded := self._files.sizes.pop(f"{WORK}/probe/{part}", None)) is not None:
+            self._files.sizes[final] = uploaded
         footing = {
-            "python": self._recording.facts["python"],
+            "python": self._facts["python"],
             "executable": "/usr/bin/python3",
             "error": None,
             "work": WORK,
             "final": final,
             "part": f"{WORK}/probe/{part}",
-            "have": final in self._sizes,
+            "have": final in self._files.sizes,
             "free_bytes": FREE_BYTES,
         }
         return Completed(0, b"edgebench:" + json.dumps(footing).encode() + b"\n", b"")
@@ -131,16 +148,16 @@ class SimulatedTransport(Transport):
     ) -> int:
         """The file's size is noted."""
         size_bytes = source.stat().st_size
-        self._sizes[destination] = size_bytes
+        self._files.sizes[destination] = size_bytes
+        self._files.sources[PurePosixPath(destination).stem] = source
         if progress is not None:
             progress(size_bytes - offset)
         return size_bytes - offset
 
     def get(self, source: str, destination: Path, *, max_bytes: int) -> int:
-        """One of the recorded outputs."""
+        """One of the outputs that were computed last."""
         del max_bytes
-        sample, name = source.removeprefix(f"{WORK}/outputs/").split("/")
-        content = self._recording.outputs[int(sample)][name]
+        content = self._probe.outputs[source]
         destination.write_bytes(content)
         return len(content)
 
@@ -161,7 +178,9 @@ class SimulatedChannel(Channel):
         del timeout_s
         for line in data.splitlines():
             request = json.loads(line)
-            if "id" in request:
+            if request["op"] == "beat":
+                self._out.put(_line({"event": "beat"}))
+            else:
                 for message in self._probe.answer(request):
                     self._out.put(_line({"id": request["id"], **message}))
 
@@ -192,18 +211,20 @@ def _line(message: dict[str, Any]) -> bytes:
 class _Probe:
     """The answers of one device's probe (docs/probe-protocol.md)."""
 
-    def __init__(self, recording: Recording, sizes: dict[str, int]) -> None:
-        self._recording = recording
-        self._sizes = sizes
+    def __init__(self, facts: dict[str, Any], files: Files) -> None:
+        self._facts = facts
+        self._files = files
         self._folders: dict[str, str] = {}
+        self._named: dict[str, str] = {}  # paths in folders -> digests
         self._launches = 0
+        self.outputs: dict[str, bytes] = {}
 
     def answer(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The messages that follow a request, without its id."""
         known = {"launch": self._launch, "infer": self._infer, "have": self._have, "commit": self._commit}
         known |= {"assemble": self._assemble, "unpack": self._assemble}
         fixed = {
-            "facts": self._recording.facts,
+            "facts": self._facts,
             "conditions": {},
             "room": {"removed": [], "free_bytes": FREE_BYTES},
             "lease": {},
@@ -229,7 +250,7 @@ class _Probe:
                 missing += [
                     each["sha256"]
                     for each in folder["files"]
-                    if self._sizes.get(f"{WORK}/store/{each['sha256']}") != each["size_bytes"]
+                    if self._files.sizes.get(f"{WORK}/store/{each['sha256']}") != each["size_bytes"]
                 ]
         return {
             "missing": missing,
@@ -241,30 +262,33 @@ class _Probe:
 
     def _commit(self, request: dict[str, Any]) -> dict[str, Any]:
         digest = request["sha256"]
-        self._sizes[f"{WORK}/store/{digest}"] = self._sizes.pop(f"{WORK}/incoming/{digest}.part")
+        self._files.sizes[f"{WORK}/store/{digest}"] = self._files.sizes.pop(f"{WORK}/incoming/{digest}.part")
         return {}
 
     def _assemble(self, request: dict[str, Any]) -> dict[str, Any]:
         kind = "bundles" if request["op"] == "unpack" else "artifacts"
         path = str(PurePosixPath(WORK) / kind / request["digest"])
         self._folders[f"{kind}/{request['digest']}"] = path
+        self._named |= {f"{path}/{each['path']}": each["sha256"] for each in request.get("files", ())}
         return {"path": path}
 
     def _infer(self, request: dict[str, Any]) -> dict[str, Any]:
-        samples = [
-            [
-                {
-                    "name": name,
-                    "dtype": "float32",
-                    "shape": [],
-                    "path": f"{WORK}/outputs/{number}/{name}",
-                    "size_bytes": len(content),
-                }
-                for name, content in outputs.items()
-            ]
-            for number, outputs in enumerate(self._recording.outputs[: len(request["spec"]["samples"])])
-        ]
-        return {"samples": samples, "runtime_version": "simulated", "effective": {}}
+        spec = request["spec"]
+        model = self._source(f"{spec['artifact']}/{spec['entry']['model']}")
+        samples = tuple(
+            tuple((each["name"], self._source(each["path"])) for each in sample) for sample in spec["samples"]
+        )
+        made = computed(model, samples, tuple(spec["outputs"]))
+        self.outputs = {
+            f"{WORK}/outputs/{number}/{name}": content
+            for number, outputs in enumerate(made)
+            for name, content in outputs.items()
+        }
+        told = [[_told(number, *each) for each in outputs.items()] for number, outputs in enumerate(made)]
+        return {"samples": told, "runtime_version": "simulated", "effective": {}}
+
+    def _source(self, path: str) -> Path:
+        return self._files.sources[self._named[path]]
 
     def _launch(self, request: dict[str, Any]) -> dict[str, Any]:
         self._launches += 1
@@ -284,3 +308,14 @@ class _Probe:
             "effective": {},
             "foreign_load": None,
         }
+
+
+def _told(sample: int, name: str, content: bytes) -> dict[str, Any]:
+    array = np.load(io.BytesIO(content))
+    return {
+        "name": name,
+        "dtype": str(array.dtype),
+        "shape": list(array.shape),
+        "path": f"{WORK}/outputs/{sample}/{name}",
+        "size_bytes": len(content),
+    }

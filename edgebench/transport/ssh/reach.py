@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 CIPHERS = ("aes256-gcm@openssh.com", "aes128-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
 MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
 
-
 _NO_MORE_CHANNELS = (1, 4)  # prohibited, resource shortage (RFC 4254, 5.1)
+# What may wait in the kernel: behind more of a large file a beat would come too late over a slow link.
+UNSENT_BYTES = 1 << 17
 
 
 class _NoCommonKeyError(DeviceError):
@@ -211,6 +212,7 @@ def _keep_watch(sock: socket.socket, timeouts: Timeouts) -> None:
         ("TCP_KEEPIDLE", timeouts.keepalive_s),
         ("TCP_KEEPINTVL", timeouts.keepalive_s),
         ("TCP_USER_TIMEOUT", round(timeouts.dead_link_s * 1000)),
+        ("TCP_NOTSENT_LOWAT", UNSENT_BYTES),
     ):
         if hasattr(socket, name):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -81,6 +81,32 @@ class Host(Protocol):
         """What a short command left."""
 
 
+class Patience(Deadline):
+    """A deadline that also passes when nothing moves for a while: what is stuck need not be waited for."""
+
+    def __init__(self, limit_s: float, stall_s: float) -> None:
+        super().__init__(limit_s)
+        self.stall_s = stall_s
+        self._moves = Deadline(stall_s)
+
+    def renew(self) -> None:
+        """Something moved."""
+        self._moves = Deadline(self.stall_s)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether nothing has moved for too long."""
+        return self._moves.passed()
+
+    def left_s(self) -> float:
+        """Seconds left, never negative."""
+        return min(super().left_s(), self._moves.left_s())
+
+    def passed(self) -> bool:
+        """Whether it is too late."""
+        return super().passed() or self.stalled
+
+
 class Transfers:
     """The files of one connection."""
 
@@ -106,14 +132,13 @@ class Transfers:
     def get(self, source: str, destination: Path, *, max_bytes: int) -> int:
         """Bytes moved; see `Transport.get`."""
         partial = destination.with_name(destination.name + ".part")
+        patience = self._patience(max_bytes)
         try:
             with partial.open("wb") as file:
-                download = _Download(self._host.name, source, file, max_bytes)
+                download = _Download(self._host.name, source, file, max_bytes, patience)
                 errors = Bounded(1 << 12)
-                deadline = Deadline(self._host.timeouts.transfer_s(max_bytes))
                 what = f"fetching {os.path.basename(source)}"
-                argv = ["cat", "--", source]
-                status = self._host.execute(argv, deadline, iter(()), download, errors, what)
+                status = self._carry(["cat", "--", source], patience, iter(()), (download, errors), what)
             if status != 0:
                 raise DeviceError(f"{self._host.name}: cannot read {source}: {_last_line(errors.value())}")
             partial.replace(destination)
@@ -124,11 +149,11 @@ class Transfers:
         return download.moved
 
     def _put(self, upload: _Upload) -> int:
-        counted = _Counted(upload)
+        patience = self._patience(upload.left_bytes)
+        counted = _Counted(upload, patience)
         output, errors = Bounded(1 << 16), Bounded(1 << 12)
-        deadline = Deadline(self._host.timeouts.transfer_s(upload.left_bytes))
         argv = ["sh", "-c", TAKE, "sh", upload.destination, str(upload.offset)]
-        status = self._host.execute(argv, deadline, iter(counted), output, errors, upload.what)
+        status = self._carry(argv, patience, iter(counted), (output, errors), upload.what)
         there_bytes = _said_size(output.value())
         if status == WRONG_OFFSET and there_bytes is not None:
             raise wrong_offset(self._host.name, upload.destination, upload.offset, there_bytes)
@@ -136,6 +161,30 @@ class Transfers:
             raise _RefusedError(_last_line(errors.value()))
         self._check_all_there(upload, counted.moved, there_bytes)
         return counted.moved
+
+    def _patience(self, size_bytes: int) -> Patience:
+        timeouts = self._host.timeouts
+        return Patience(timeouts.transfer_s(size_bytes), timeouts.transfer_min_s)
+
+    def _carry(
+        self,
+        argv: Sequence[str],
+        patience: Patience,
+        stdin: Iterator[bytes],
+        sinks: tuple[Sink, Sink],
+        what: str,
+    ) -> int:
+        """The exit status of a command that carries a file; DeviceError where nothing moves any more."""
+        try:
+            return self._host.execute(argv, patience, stdin, *sinks, what)
+        except DeviceError as error:
+            if not patience.stalled or error.retryable:
+                raise
+            raise DeviceError(
+                f"{self._host.name}: {what}: nothing moved for {patience.stall_s:g} s",
+                hint="the board may be overloaded, or its disk stuck; look at it, then run again",
+                retryable=True,
+            ) from error
 
     def _size_there(self, path: str) -> int:
         done = self._host.run(["sh", "-c", SIZE, "sh", path], timeout_s=_DIAGNOSE_S)
@@ -204,13 +253,15 @@ class _Upload:
 class _Counted:
     """The pieces of an upload, counted as they are taken."""
 
-    def __init__(self, upload: _Upload) -> None:
+    def __init__(self, upload: _Upload, patience: Patience) -> None:
         self._upload = upload
+        self._patience = patience
         self.moved = 0
 
     def __iter__(self) -> Iterator[bytes]:
         for piece in read_chunks(self._upload.source, self._upload.offset, _PIECE_BYTES):
             yield piece
+            self._patience.renew()
             self.moved += len(piece)
             self._upload.progress(len(piece))
 
@@ -218,14 +269,16 @@ class _Counted:
 class _Download:
     """A sink that writes what comes and stops at a bound."""
 
-    def __init__(self, device: str, source: str, file: BinaryIO, max_bytes: int) -> None:
+    def __init__(self, device: str, source: str, file: BinaryIO, max_bytes: int, patience: Patience) -> None:
         self._device = device
         self._source = source
         self._file = file
         self._max_bytes = max_bytes
+        self._patience = patience
         self.moved = 0
 
     def add(self, data: bytes) -> None:
+        self._patience.renew()
         self.moved += len(data)
         if self.moved > self._max_bytes:
             raise too_large(self._device, self._source, self._max_bytes)
