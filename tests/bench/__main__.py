@@ -298,10 +298,12 @@ def runtimes(bench: Bench) -> Iterator[Line]:
     """The probe, the command line, and each conversion."""
     from tests.bench.calibration import calibration_against_inference
     from tests.bench.networks import resnet18
+    from tests.bench.sampler import session_and_sampler
 
     network = resnet18(bench.home / "resnet18.onnx")
     yield probe_against_bare_loop(bench, "onnxruntime")
     yield probe_against_bare_loop(bench, "ncnn")
+    yield from session_and_sampler(bench)
     yield help_against_click()
     yield controller_memory(bench)
     for runtime in CONVERT_LIMITS:
