@@ -6,7 +6,7 @@ EDGEBENCH := $(BIN)/edgebench
 STAMP := $(VENV)/.installed
 TEST_WORKERS ?= 2
 
-.PHONY: help demo test check format bench conformance models pnnx clean
+.PHONY: help demo test check format bench conformance models faults pnnx clean
 
 help:
 	@echo "make demo    create $(VENV), install, run the main job on real input, end with the path of the report"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench   speed and memory, as ratios measured side by side (slow; writes docs/benchmarks.md)"
 	@echo "make conformance  ONNX's own cases through every runtime (an hour or two; writes docs/conformance.md)"
 	@echo "make models  networks of all kinds through every runtime (slow; writes docs/models.md)"
+	@echo "make faults  over 200 faults against real SSH servers (root; a quarter of an hour; writes docs/faults.md)"
 	@echo "make check   lint and types only"
 	@echo "make format  format the code"
 	@echo "make clean   remove $(VENV) and caches"
@@ -51,6 +52,9 @@ conformance: $(STAMP) pnnx
 
 models: $(STAMP) pnnx
 	$(BIN)/python -m tests.models.table
+
+faults: $(STAMP)
+	$(BIN)/python -m tests.faults
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
