@@ -398,11 +398,19 @@ class Session:
                 path = Path(folder) / "output.npy"
                 try:
                     source = own_path(output.path, self._hello.work)
-                    self._transport.get(source, path, max_bytes=MAX_OUTPUT_BYTES)
+                    self._get(source, path)
                     fetched[output.name] = read_array(path, MAX_OUTPUT_BYTES)
                 except NonsenseError as error:
                     raise self._nonsense("infer", str(error)) from error
         return fetched
+
+    def _get(self, source: str, destination: Path) -> None:
+        """Fetch a file of the session's run folder, which goes when the session ends."""
+        try:
+            self._transport.get(source, destination, max_bytes=MAX_OUTPUT_BYTES)
+        except DeviceError:
+            self._request("have", files=[])  # where the session has ended, that is the reason to give
+            raise
 
     # --- the wire ---
 
@@ -604,7 +612,7 @@ class Patience(NamedTuple):
 
     wait_s: float = 0.0
     announce: Callable[[DeviceBusy, float], None] = lambda _busy, _waited_s: None
-    pause: Callable[[float], bool] = lambda seconds: bool(time.sleep(seconds))
+    pause: Callable[[float], bool] = threading.Event().wait
 
 
 IMPATIENT = Patience()
