@@ -20,6 +20,7 @@ RUNTIMES = ("onnxruntime", "ncnn", "openvino", "coreml", "tensorrt")
 # Those that a device's probe runs; the others are converted only.
 MEASURED = ("onnxruntime", "ncnn", "openvino")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
+REFUSED = "plan"  # the stage of a failure that no device was touched for: its target does not take the job
 ORT_FORMATS = ("onnx", "optimized", "ort")  # how ONNX Runtime's artifact is stored: as it is, fused, or .ort
 
 R = TypeVar("R")
@@ -258,7 +259,10 @@ class RuntimeProfile(Record, frozen=True):
 
 
 class Workload(Record, frozen=True):
-    """What one launch runs and how often. `threads` 0 means the runtime's own choice on that device."""
+    """What one launch runs and how often. `threads` 0 means the runtime's own choice on that device.
+
+    `max_invalid`: how many invalid launches of one measurement are repeated, each after a pause.
+    """
 
     launches: int = 5
     threads: int = 0
@@ -269,13 +273,20 @@ class Workload(Record, frozen=True):
     min_duration_s: float = 1.0
     max_duration_s: float = 60.0
     cooldown_s: float = 0.0
+    max_invalid: int = 3
 
 
 class Limits(Record, frozen=True):
-    """Beyond these a launch on the target is invalid."""
+    """Beyond these a launch on the target is invalid.
+
+    From `health_low_ms` to `health_high_ms` is where the tiny model of a health check must land (its 10th
+    percentile); without them the band is that of the device's own earlier checks.
+    """
 
     max_temperature_c: float | None = None
     memory_mib: int | None = None
+    health_low_ms: float | None = None
+    health_high_ms: float | None = None
 
 
 class Target(Record, frozen=True):
@@ -380,8 +391,31 @@ class Failure(Record, frozen=True):
     detail: str = ""
 
 
+class HealthCheck(Record, frozen=True):
+    """One run of a known tiny model on a device, before its first job. None is unknown.
+
+    `subject` is what two checks must have in common for their `p10_ns` to be compared: model, runtime with
+    version, board, power mode. `low_ns` to `high_ns` is the band that held, `reason` why it did not pass.
+    """
+
+    device: str
+    run: str
+    checked_utc: str
+    runtime: str
+    subject: str
+    passed: bool
+    reason: str = ""
+    p10_ns: int | None = None
+    low_ns: float | None = None
+    high_ns: float | None = None
+    foreign_load: float | None = None
+
+
 class Run(Record, frozen=True):
-    """One execution of a plan. `plan` is the expanded plan as JSON, so that a run can be resumed."""
+    """One execution of a plan. `plan` is the expanded plan as JSON, so that a run can be resumed.
+
+    `stopped`: why jobs were left that could have been run; "" where none were.
+    """
 
     id: str
     created_utc: str
@@ -390,6 +424,7 @@ class Run(Record, frozen=True):
     edgebench_version: str
     controller: str
     schema_version: int = SCHEMA_VERSION
+    stopped: str = ""
 
 
 # --- to and from JSON ---------------------------------------------------------------------------

@@ -97,6 +97,7 @@ _WORKLOAD_RANGES: tuple[tuple[str, float, float], ...] = (
     ("min_duration_s", 0, 3600),
     ("max_duration_s", 0.001, 86400),
     ("cooldown_s", 0, 86400),
+    ("max_invalid", 0, 1000),
 )
 
 
@@ -187,10 +188,32 @@ def _check_numbers(document: Document[Target]) -> None:
 
 
 def _limits_problem(limits: Limits) -> Problem | None:
-    for field, highest in (("max_temperature_c", 150), ("memory_mib", 1 << 24)):
+    highest_of = {
+        "max_temperature_c": 150,
+        "memory_mib": 1 << 24,
+        "health_low_ms": 60_000,
+        "health_high_ms": 60_000,
+    }
+    for field, highest in highest_of.items():
         value = getattr(limits, field)
         if value is not None and not 0 < value <= highest:
             return Problem(field, f"{field} is {value:g}", f"write a number above 0 and at most {highest}")
+    return _band_problem(limits.health_low_ms, limits.health_high_ms)
+
+
+def _band_problem(low_ms: float | None, high_ms: float | None) -> Problem | None:
+    if (low_ms is None) != (high_ms is None):
+        return Problem(
+            "health_low_ms" if high_ms is None else "health_high_ms",
+            "health_low_ms and health_high_ms belong together",
+            "write both, or neither",
+        )
+    if low_ms is not None and high_ms is not None and low_ms >= high_ms:
+        return Problem(
+            "health_low_ms",
+            f"health_low_ms is {low_ms:g}, not below health_high_ms {high_ms:g}",
+            "write the lower end of the band",
+        )
     return None
 
 

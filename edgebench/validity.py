@@ -20,6 +20,36 @@ def judged(launch: Launch, limits: Limits) -> Launch:
     return replace(launch, valid=False, invalid_reason="; ".join(reasons))
 
 
+HEAT_MARGIN_C = (
+    5.0  # a board that was too hot cools down to so much below the limit, or is too hot again at once
+)
+PAUSE_S, LONGEST_PAUSE_S = 2.0, 60.0
+
+
+def may_pass(launch: Launch, limits: Limits) -> bool:
+    """Whether another launch may come out valid: not where the model needs more memory than is allowed."""
+    return not _large(launch, limits)
+
+
+def was_hot(launch: Launch, limits: Limits) -> bool:
+    """Whether the board has to cool down after the launch: over its limit, or throttled."""
+    return bool(_hot(launch, limits) or launch.before.throttled or launch.after.throttled)
+
+
+def is_cool(now: Conditions, limits: Limits) -> bool:
+    """Whether the board may be measured again after heat; what it does not tell is no obstacle."""
+    if now.throttled:
+        return False
+    if now.temperature_c is None or limits.max_temperature_c is None:
+        return True
+    return now.temperature_c <= limits.max_temperature_c - HEAT_MARGIN_C
+
+
+def pause_s(cooldown_s: float, repeat: int) -> float:
+    """The rest before a repeat (1, 2, ...) of an invalid launch: twice as long each time."""
+    return max(cooldown_s, min(PAUSE_S * 2.0 ** min(repeat - 1, 16), LONGEST_PAUSE_S))
+
+
 def _throttled(before: Conditions, after: Conditions) -> tuple[str, ...]:
     if before.throttled or after.throttled:
         return (f"the board was throttled ({after.throttle_flags or before.throttle_flags or 'live flag'})",)

@@ -33,6 +33,7 @@ FLOORS = {
     "parity": 1,
     "targets": 1,
     "validity": 1,
+    "health": 1,
     "gates": 2,
     "inventory": 2,
     "artifacts": 3,
@@ -64,6 +65,7 @@ ENTRIES = {
     "edgebench.pipeline": "the door to preparing and measuring",
     "edgebench.gates": "puts figures, limits and what many cells ask for together",
     "edgebench.fleet.start": "turns plans and interrupted runs into what the engine takes",
+    "edgebench.fleet.engine": "sends one visit to every device",
     "edgebench.convert.coreml": "the converter; its parts need coremltools, imported on first use",
     "edgebench.convert.coreml.frontend": "the walk over the network, loops written out first",
     "edgebench.convert.ncnn": "the converter: pnnx and the gate; int8 and QDQ models go on to their parts",
@@ -118,7 +120,8 @@ SCRIPTS = {
 CATCHERS = {
     "edgebench.cli.main": "the door: a bug becomes a message and exit code 70",
     "edgebench.convert.worker": "a process of its own: a bug becomes its answer to the parent",
-    "edgebench.fleet.engine": "a bug in one job becomes its Failure, the others go on",
+    "edgebench.fleet.engine": "a bug in one cell becomes the Failure of its jobs, the others go on",
+    "edgebench.fleet.visit": "a bug in one job becomes its Failure, the others go on",
 }
 
 

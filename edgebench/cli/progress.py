@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
+# stages whose note is told: it is why something failed, or is done once more
+BAD = ("failed", "given up", "invalid")
+TOLD = (*BAD, "repeat", "retry", "health check")
+
+
 class Pace:
     """How many launches of each device are done, and how long the rest will take."""
 
@@ -35,6 +40,10 @@ class Pace:
     def finished(self, device: str) -> None:
         """The device finished one more launch."""
         self._done[device] = self._done.get(device, 0) + 1
+
+    def repeats(self, device: str) -> None:
+        """A launch was invalid: it is done once more."""
+        self._planned[device] = self._planned.get(device, 0) + 1
 
     def dropped(self, device: str, launches: int) -> None:
         """A job failed: its remaining launches will not come."""
@@ -61,6 +70,7 @@ class Progress:
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
         self._last: dict[str, Step] = {}
+        self._reached: dict[str, Step] = {}  # the launch that each device was at last
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty():
@@ -78,20 +88,26 @@ class Progress:
         """Take note of one step and show it."""
         with self._lock:
             last = self._last.get(step.device)
-            self._count(step, last)
+            self._count(step)
             if self._bars is not None:
                 self._draw(step, self._bars)
             elif last is None or _line_of(step) != _line_of(last):
                 self._print(step)
             self._last[step.device] = step
 
-    def _count(self, step: Step, last: Step | None) -> None:
+    def _count(self, step: Step) -> None:
         if step.stage == "launch":
             self._pace.started(step.device, time.monotonic())
         elif step.stage == "launched":
             self._pace.finished(step.device)
+        elif step.stage == "repeat":
+            self._pace.repeats(step.device)
+        elif step.stage == "invalid":
+            self._pace.dropped(step.device, step.total - step.done - 1)
         elif step.stage == "failed":
-            self._pace.dropped(step.device, step.total - _launched(step, last))
+            self._pace.dropped(step.device, step.total - _launched(step, self._reached.get(step.device)))
+        if step.done:
+            self._reached[step.device] = step
 
     def _left(self, device: str) -> str:
         left_s = self._pace.left_s(device, time.monotonic())
@@ -101,8 +117,8 @@ class Progress:
         """One line for each new stage and launch; phases are for terminals."""
         if step.stage == "launched":
             return
-        if step.stage == "failed":
-            click.echo(clean(f"{step.device}: failed: {step.what}: {step.note}"), err=True)
+        if step.stage in TOLD:
+            click.echo(clean(_told(step)), err=True)
             return
         count = f" {step.done}/{step.total}" if step.total else ""
         left = self._left(step.device)
@@ -117,13 +133,21 @@ class Progress:
             self._tasks[step.device] = bars.add_task(text, total=total, device=step.device, count="", left="")
         task = self._tasks[step.device]
         bars.update(task, description=text, completed=done, total=total, count=count, left=left)
-        if step.stage == "failed":
-            bars.console.print(clean(f"{step.device}: failed: {step.what}: {step.note}"), style="red")
+        if step.stage in TOLD:
+            bars.console.print(clean(_told(step)), style="red" if step.stage in BAD else "yellow")
 
 
 def _line_of(step: Step) -> Step:
     """The step without what does not deserve a line of its own."""
-    return step if step.stage == "failed" else step._replace(note="")
+    return step if step.stage in TOLD else step._replace(note="")
+
+
+def _told(step: Step) -> str:
+    """One line about what went wrong, and what is done about it."""
+    stage = {"repeat": "invalid launch", "invalid": "invalid launch"}.get(step.stage, step.stage)
+    count = f" {step.done}/{step.total}" if step.done else ""
+    note = f": {step.note}" if step.note else ""
+    return f"{step.device}: {stage}{count}: {step.what}{note}"
 
 
 def _launched(step: Step, last: Step | None) -> int:

@@ -44,10 +44,11 @@ from edgebench.errors import (
 )
 from edgebench.fleet import plan as plans
 from edgebench.fleet import start as starts
-from edgebench.fleet.engine import Engine, Options
+from edgebench.fleet.base import Options
+from edgebench.fleet.engine import Engine
 from edgebench.fleet.plan import Expansion, Plan, PlannedModel, WorkloadChanges
 from edgebench.inventory import Inventory, select
-from edgebench.records import Target, replace
+from edgebench.records import REFUSED, Target, replace
 from edgebench.report.base import Report
 from edgebench.report.document import document
 from edgebench.settings import Settings
@@ -56,11 +57,14 @@ from edgebench.units import parse_time_ns
 
 
 class Wish(NamedTuple):
-    """What a run is asked for besides its plan."""
+    """What a run is asked for besides its plan. `health_check` None: devices that are not this computer."""
 
     wait_s: float = 0.0
     skip_unsupported: bool = False
     as_json: bool = False
+    fail_fast: bool = False
+    retry_failed: bool = False
+    health_check: bool | None = None
 
 
 class Given(NamedTuple):
@@ -90,6 +94,10 @@ class Outcome(NamedTuple):
     "--plan", "plan_file", type=click.Path(), metavar="FILE", help="A plan.yaml in place of MODEL and flags."
 )
 @click.option("--resume", metavar="RUN", help="Continue an interrupted run at its next launch.")
+@click.option(
+    "--retry-failed", is_flag=True, help="With --resume: again the jobs that failed or ended invalid, too."
+)
+@click.option("--fail-fast", is_flag=True, help="Begin no further job after the first failure.")
 @inventory_option
 @shape_option
 @constant_option
@@ -106,6 +114,12 @@ class Outcome(NamedTuple):
 @click.option(
     "--wait", metavar="TIME", help='Wait that long for a busy device, such as "10 min"; default: do not.'
 )
+@click.option("--max-invalid", type=int, metavar="N", help="Invalid launches that are repeated in each job.")
+@click.option(
+    "--health-check/--no-health-check",
+    default=None,
+    help="Check a device by a known tiny model first; default: all but this computer.",
+)
 @click.option("--skip-unsupported", is_flag=True, help="Leave out cells that a target does not offer.")
 @json_option
 def run(
@@ -115,6 +129,8 @@ def run(
     selector: str | None,
     plan_file: str | None,
     resume: str | None,
+    retry_failed: bool,
+    fail_fast: bool,
     inventory: str | None,
     shapes: tuple[str, ...],
     cut_nms: bool,
@@ -129,12 +145,16 @@ def run(
     min_duration: str | None,
     cooldown: str | None,
     wait: str | None,
+    max_invalid: int | None,
+    health_check: bool | None,
     skip_unsupported: bool,
     as_json: bool,
 ) -> int:
     """Convert, prove, push and measure every MODEL x RUNTIME x precision x device; then show the table."""
     settings = read_settings(inventory)
-    wish = Wish(_seconds(wait) or 0.0, skip_unsupported, as_json)
+    wish = Wish(_seconds(wait) or 0.0, skip_unsupported, as_json, fail_fast, retry_failed, health_check)
+    if retry_failed and resume is None:
+        raise UserError("--retry-failed needs a run", hint="edgebench run --resume RUN --retry-failed")
     if resume is not None:
         _refuse_beside("--resume", models, plan_file)
         return resume_run(resume, settings, wish).exit_code
@@ -150,6 +170,7 @@ def run(
             min_samples=min_samples,
             min_duration_s=_seconds(min_duration),
             cooldown_s=_seconds(cooldown),
+            max_invalid=max_invalid,
         )
         planned = _models(models, Given(shapes, constants, inputs, calibration))
         chosen = _without_nms(planned) if cut_nms else planned
@@ -261,7 +282,7 @@ def resume_run(name: str, settings: Settings, wish: Wish) -> Outcome:
     """Continue an interrupted run and show the result."""
     fleet, targets = read_inventory(settings), read_targets(settings)
     with results(settings) as store:
-        started = starts.resume(name, fleet, targets, store)
+        started = starts.resume(name, fleet, targets, store, retry_failed=wish.retry_failed)
         return _execute(started, fleet, targets, store, settings, wish)
 
 
@@ -281,8 +302,9 @@ def _execute(
             Progress(starts.planned_launches(started.assignments)) as progress,
             workbench(settings, progress) as bench,
         ):
-            options = Options(max_devices=settings.jobs, wait_s=wish.wait_s)
-            Engine(run_id, bench, store, options).execute(started.assignments, devices, targets)
+            options = Options(settings.jobs, wish.wait_s, wish.fail_fast, wish.health_check)
+            engine = Engine(run_id, bench, store, options)
+            engine.execute(started.assignments, devices, targets)
     except (KeyboardInterrupt, Interrupted):
         store.set_run_status(run_id, "interrupted")
         note(
@@ -293,7 +315,7 @@ def _execute(
     except BaseException:
         store.set_run_status(run_id, "interrupted")
         raise
-    store.set_run_status(run_id, "done")
+    store.set_run_status(run_id, "interrupted" if engine.halted else "done", engine.halted)
     built = build_report(store, run_id)
     show(built, as_json=wish.as_json)
     return Outcome(built, exit_code(built, wish))
@@ -322,15 +344,13 @@ def show(built: Report, *, as_json: bool) -> None:
 
 
 def exit_code(built: Report, wish: Wish) -> int:
-    """0 when every job was measured; else the worst: bug, device or conversion error, busy, nothing done."""
-    counted = [
-        each for each in built.failures if not (wish.skip_unsupported and each.stage == starts.REFUSED)
-    ]
+    """0 when every planned job was measured; else the worst: bug, device or conversion error, busy."""
+    counted = [each for each in built.failures if not (wish.skip_unsupported and each.stage == REFUSED)]
     codes = {failure.exit_code for failure in counted}
     if EXIT_BUG in codes:
         return EXIT_BUG
     if codes == {EXIT_BUSY} or codes == {EXIT_USAGE}:
         return codes.pop()
-    if codes or any(row.status != "ok" for row in built.rows):
+    if codes or built.missing or any(row.status != "ok" for row in built.rows):
         return EXIT_ERROR
     return EXIT_OK if built.rows else EXIT_NOTHING_DONE

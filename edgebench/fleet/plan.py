@@ -62,6 +62,7 @@ class WorkloadChanges(Record, frozen=True):
     min_duration_s: float | None = None
     max_duration_s: float | None = None
     cooldown_s: float | None = None
+    max_invalid: int | None = None
 
 
 class Plan(Record, frozen=True):

@@ -11,14 +11,12 @@ from typing import NamedTuple
 import edgebench
 from edgebench.convert.onnxruntime import format_options
 from edgebench.errors import EXIT_ERROR, UserError
-from edgebench.fleet.engine import Assignment
+from edgebench.fleet.base import Assignment
 from edgebench.fleet.plan import Expansion, Plan, PlannedJob
 from edgebench.inventory import Inventory
 from edgebench.pipeline import Cell
-from edgebench.records import Failure, Job, Run, Target, from_json, to_json
+from edgebench.records import REFUSED, Failure, Job, Run, Target, from_json, to_json
 from edgebench.store import Store, new_run_id
-
-REFUSED = "plan"  # the stage of a failure that no device was touched for
 
 
 class Started(NamedTuple):
@@ -51,13 +49,26 @@ def start(plan: Plan, expansion: Expansion, targets: Mapping[str, Target], store
     return Started(run, tuple(assignment(each, targets) for each in expansion.jobs))
 
 
-def resume(name: str, inventory: Inventory, targets: Mapping[str, Target], store: Store) -> Started:
-    """An interrupted run with its open jobs; UserError when nothing is left or a device is gone."""
+def resume(
+    name: str,
+    inventory: Inventory,
+    targets: Mapping[str, Target],
+    store: Store,
+    *,
+    retry_failed: bool = False,
+) -> Started:
+    """An interrupted run with its open jobs; UserError when nothing is left or a device is gone.
+
+    With `retry_failed` jobs that failed or ended invalid are open again; those that a target refuses are not.
+    """
     run = store.run(name)
+    if retry_failed:
+        store.reopen_jobs(run.id, but=REFUSED)
     planned = [from_json(PlannedJob, each, source=f"run {run.id}") for each in run.plan.get("planned", [])]
     left = {each.job for each in store.open_jobs(run.id)}
     if not left:
-        raise UserError(f"run {run.id} has no open jobs", hint=f"edgebench report {run.id}")
+        again = "" if retry_failed else "; --retry-failed tries jobs again that failed or ended invalid"
+        raise UserError(f"run {run.id} has no open jobs", hint=f"edgebench report {run.id}{again}")
     todo = [each for each in planned if each.job in left]
     for device in sorted({each.job.device for each in todo}):
         inventory.device(device)

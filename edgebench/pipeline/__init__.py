@@ -15,7 +15,8 @@ from edgebench.pipeline.base import (
     silent,
     title,
 )
-from edgebench.pipeline.measuring import Site, measure, open_device
+from edgebench.pipeline.examining import examine, health_cell, not_passed
+from edgebench.pipeline.measuring import Site, measure, open_device, tally
 from edgebench.pipeline.preparing import prepare, verify_artifact
 
 __all__ = [
@@ -27,10 +28,14 @@ __all__ = [
     "Site",
     "Step",
     "Workbench",
+    "examine",
+    "health_cell",
     "measure",
+    "not_passed",
     "open_device",
     "prepare",
     "silent",
+    "tally",
     "title",
     "verify_artifact",
 ]

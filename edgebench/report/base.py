@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from edgebench.errors import Owner
@@ -76,7 +76,11 @@ class DeviceSheet(Record, frozen=True):
 
 
 class Counts(Record, frozen=True):
-    """What became of the planned jobs; the others add up to `planned`."""
+    """What became of the planned jobs, each counted once: all others but `failed_by` add up to `planned`.
+
+    `refused` by their target, before a device was touched; `failed_by` is how many failed of each owner;
+    `missing` were not run, or not to their end.
+    """
 
     planned: int
     ok: int
@@ -85,6 +89,8 @@ class Counts(Record, frozen=True):
     emulated: int
     failed: int
     missing: int
+    refused: int = 0
+    failed_by: dict[Owner, int] = {}
 
 
 class Report(Record, frozen=True):
@@ -140,18 +146,31 @@ def label(job: Job) -> str:
 
 
 def outcome(counts: Counts) -> str:
-    """The counts in words: "14 jobs: 11 measured, 1 partly, 2 failed"."""
+    """The counts in words: "14 jobs: 11 measured, 1 invalid, 2 failed (1 device, 1 model)"."""
     words = (
         (counts.ok, "measured"),
         (counts.partial, "partly measured"),
         (counts.invalid, "invalid"),
         (counts.emulated, "emulated"),
-        (counts.failed, "failed"),
-        (counts.missing, "not reached"),
+        (counts.failed, f"failed{_owners(counts.failed_by)}"),
+        (counts.refused, "refused"),
+        (counts.missing, "not run"),
     )
     told = ", ".join(f"{count} {word}" for count, word in words if count)
     jobs = "1 job" if counts.planned == 1 else f"{counts.planned} jobs"
     return f"{jobs}: {told}" if told else jobs
+
+
+def _owners(failed_by: Mapping[Owner, int]) -> str:
+    """Whose the failures are: " (2 device, 1 model)"."""
+    told = ", ".join(f"{count} {owner}" for owner, count in sorted(failed_by.items()))
+    return f" ({told})" if told else ""
+
+
+def not_run(report: Report) -> str:
+    """Why jobs were not run, and what runs them."""
+    why = f"{name(report.run.stopped)}; " if report.run.stopped else ""
+    return f"{why}next: edgebench run --resume {name(report.run.id)}"
 
 
 def headline(run: Run) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Literal, get_args
 
 import msgspec
 
+from edgebench.errors import Owner
 from edgebench.records import (
     PRECISIONS,
+    REFUSED,
     Conditions,
     Failure,
     Job,
@@ -20,23 +23,49 @@ from edgebench.records import (
 from edgebench.report.base import Counts, DeviceSheet, Report, Row, Status
 from edgebench.statistics import Summary, summarise_measurement, unusable_reason
 
+STATUSES: tuple[Status, ...] = (
+    "invalid",
+    "partial",
+    "emulated",
+    "ok",
+)  # what a job counts as: the last it has
 REFERENCE = "fp32"  # the variant and the precision that the others are compared with
 
 
 def build(run: Run, measurements: Iterable[Measurement], failures: Iterable[Failure]) -> Report:
     """The report of one run: sorted rows with their ratios, failures, jobs never reached, counts, devices."""
-    measured = list(measurements)
+    measured = _without_superseded(measurements, failures := list(failures))
     failed = sorted(failures, key=lambda failure: _order(failure.job))
     rows = with_ratios(sorted(map(_row, measured), key=lambda row: (*_order(row.job), row.id)))
     missing = _missing(run, [row.job for row in rows] + [failure.job for failure in failed])
     return Report(
         run=run,
-        counts=_counts(rows, failed, missing),
+        counts=_counts(run, rows, failed),
         rows=tuple(rows),
         failures=tuple(failed),
         missing=tuple(missing),
         devices=tuple(_sheets(measured)),
     )
+
+
+def _without_superseded(
+    measurements: Iterable[Measurement], failures: Sequence[Failure]
+) -> list[Measurement]:
+    """The measurements, but for those that a later end of the same job replaces.
+
+    Nothing was launched before a job failed; an invalid one was measured once more.
+    """
+    every = list(measurements)
+    failed = {_identity(failure.job) for failure in failures}
+    last = {_identity(each.job): at for at, each in enumerate(every)}
+
+    def stays(at: int, each: Measurement) -> bool:
+        job = _identity(each.job)
+        if job in failed:
+            return bool(each.launches)
+        return at == last[job] or bool(each.launches and each.status != "invalid")
+
+    return [each for at, each in enumerate(every) if stays(at, each)]
 
 
 def planned_jobs(run: Run) -> list[Job]:
@@ -153,16 +182,27 @@ def _identity(job: Job) -> tuple[object, ...]:
     return job.model, job.model_path, job.variant, job.runtime, job.precision, job.device
 
 
-def _counts(rows: Sequence[Row], failures: Sequence[Failure], missing: Sequence[Job]) -> Counts:
-    states = Counter(row.status for row in rows)
+def _counts(run: Run, rows: Sequence[Row], failures: Sequence[Failure]) -> Counts:
+    """Every job once: its failure, else the best of its measurements, else missing."""
+    outcomes: dict[tuple[object, ...], Status | Owner | Literal["refused", "missing"]] = {}
+    for job in planned_jobs(run):
+        outcomes[_identity(job)] = "missing"
+    for row in sorted(rows, key=lambda row: STATUSES.index(row.status)):
+        outcomes[_identity(row.job)] = row.status
+    for failure in failures:
+        outcomes[_identity(failure.job)] = "refused" if failure.stage == REFUSED else failure.owner
+    states = Counter(outcomes.values())
+    owners = {owner: states[owner] for owner in get_args(Owner) if states[owner]}
     return Counts(
-        planned=len(rows) + len(failures) + len(missing),
+        planned=len(outcomes),
         ok=states["ok"],
         partial=states["partial"],
         invalid=states["invalid"],
         emulated=states["emulated"],
-        failed=len(failures),
-        missing=len(missing),
+        failed=sum(owners.values()),
+        missing=states["missing"],
+        refused=states["refused"],
+        failed_by=owners,
     )
 
 

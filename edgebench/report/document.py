@@ -26,6 +26,7 @@ def document(report: Report) -> dict[str, Any]:
             "run": report.run.id,
             "created_utc": report.run.created_utc,
             "status": report.run.status,
+            "stopped": report.run.stopped,
             "controller": report.run.controller,
             "edgebench_version": report.run.edgebench_version,
             "counts": to_json(report.counts),

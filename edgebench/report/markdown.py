@@ -24,6 +24,7 @@ from edgebench.report.base import (
     legend,
     name,
     next_step,
+    not_run,
     origin,
     outcome,
 )
@@ -97,9 +98,9 @@ def _failures(report: Report) -> Iterator[str]:
 def _missing(report: Report) -> Iterator[str]:
     if not report.missing:
         return
-    yield from ("", f"## Not reached ({len(report.missing)})", "")
+    yield from ("", f"## Not run ({len(report.missing)})", "")
     yield from (_item(label(job)) for job in report.missing)
-    yield from ("", f"Next: edgebench run --resume {escape(report.run.id)}")
+    yield from ("", escape(not_run(report)[:1].upper() + not_run(report)[1:]))
 
 
 def _warnings(report: Report) -> Iterator[str]:

@@ -31,6 +31,7 @@ from edgebench.report.base import (
     legend,
     name,
     next_step,
+    not_run,
     origin,
     outcome,
 )
@@ -249,10 +250,10 @@ def _failures(report: Report, _width: int) -> Iterator[Piece]:
 def _missing(report: Report, _width: int) -> Iterator[Piece]:
     if not report.missing:
         return
-    yield _title(f"Not reached ({len(report.missing)})")
+    yield _title(f"Not run ({len(report.missing)})")
     for job in report.missing:
         yield _indented(Text(label(job)))
-    yield _indented(Text(f"next: edgebench run --resume {name(report.run.id)}"))
+    yield _indented(Text(not_run(report)))
 
 
 def _warnings(report: Report, _width: int) -> Iterator[Piece]:

@@ -22,6 +22,7 @@ from edgebench.errors import BugError, UserError, did_you_mean
 from edgebench.records import (
     Artifact,
     Failure,
+    HealthCheck,
     Job,
     Launch,
     Measurement,
@@ -37,11 +38,13 @@ from edgebench.store.rows import (
     artifact_row,
     blob_rows,
     failure_row,
+    health_check_row,
     job_digest,
     job_row,
     launch_record,
     launch_row,
     measurement_row,
+    plain,
     run_row,
 )
 
@@ -105,14 +108,15 @@ class Store:
                 raise BugError(f"run {run.id} is stored already")
             connection.execute(sa.insert(base.run).values(run_row(run)))
 
-    def set_run_status(self, run_id: str, status: RunStatus) -> None:
-        """Change the status of a run."""
+    def set_run_status(self, run_id: str, status: RunStatus, stopped: str = "") -> None:
+        """Change the status of a run; `stopped` says why jobs were left that could have been run."""
         with self._writing() as connection:
             number = _run_number(connection, run_id)
             where = base.run.c.number == number
             document = connection.execute(sa.select(base.run.c.document).where(where)).scalar_one()
             run = decode_exact(Run, document, source=f"run {run_id}")
-            connection.execute(sa.update(base.run).where(where).values(run_row(replace(run, status=status))))
+            changed = replace(run, status=status, stopped=stopped)
+            connection.execute(sa.update(base.run).where(where).values(run_row(changed)))
 
     def runs(self, limit: int = 50) -> tuple[Run, ...]:
         """The runs added last, newest first."""
@@ -155,9 +159,12 @@ class Store:
         Of several measurements that were begun for a job, the one with most launches is named.
         """
         count = sa.func.count(base.launch.c.number)
+        unfinished = (base.measurement.c.job_number == base.job.c.number) & (
+            base.measurement.c.status == "partial"
+        )
         begun = (
             sa.select(base.job.c.number, base.job.c.document, base.measurement.c.id, count.label("launches"))
-            .select_from(base.job.outerjoin(base.measurement).outerjoin(base.launch))
+            .select_from(base.job.outerjoin(base.measurement, unfinished).outerjoin(base.launch))
             .where(base.job.c.state == "planned")
             .group_by(base.job.c.number, base.job.c.document, base.measurement.c.id)
             .order_by(base.job.c.number, count)
@@ -172,6 +179,27 @@ class Store:
             )
             for row in best.values()
         )
+
+    def reopen_jobs(self, run_id: str, *, but: str) -> int:
+        """How many jobs are open again: those that failed (not at the stage `but`) or ended invalid.
+
+        What was stored of them stays; their failures are not told any more by `failures`.
+        """
+        refused = sa.select(base.failure.c.job_number).where(base.failure.c.stage == but)
+        newest = (
+            sa.select(sa.func.max(base.measurement.c.number))
+            .group_by(base.measurement.c.job_number)
+            .subquery()
+        )
+        invalid = sa.select(base.measurement.c.job_number).where(
+            base.measurement.c.number.in_(sa.select(newest.c[0])), base.measurement.c.status == "invalid"
+        )
+        failed = (base.job.c.state == "failed") & base.job.c.number.not_in(refused)
+        spoilt = (base.job.c.state == "measured") & base.job.c.number.in_(invalid)
+        with self._writing() as connection:
+            number = _run_number(connection, run_id)
+            chosen = sa.update(base.job).where(base.job.c.run_number == number, failed | spoilt)
+            return connection.execute(chosen.values(state="planned")).rowcount
 
     # --- measurements ---------------------------------------------------------------------------
 
@@ -243,13 +271,34 @@ class Store:
             _set_state(connection, job_number, "failed")
 
     def failures(self, run_id: str) -> tuple[Failure, ...]:
-        """All failures of a run in the order of its jobs."""
+        """The last failure of each job of a run that failed, in the order of the jobs."""
         failure = base.failure.c
-        ordered = sa.select(failure.document).order_by(failure.job_number, failure.number)
+        last = sa.select(sa.func.max(failure.number)).group_by(failure.job_number)
+        ordered = (
+            sa.select(failure.document)
+            .select_from(base.failure.join(base.job))
+            .where(base.job.c.state == "failed", failure.number.in_(last))
+            .order_by(failure.job_number, failure.number)
+        )
         with self._reading() as connection:
             number = _run_number(connection, run_id)
             documents = connection.execute(ordered.where(failure.run_number == number)).scalars().all()
         return tuple(decode_exact(Failure, text, source=f"a failure of run {run_id}") for text in documents)
+
+    # --- devices --------------------------------------------------------------------------------
+
+    def add_health_check(self, check: HealthCheck) -> None:
+        """Store a check of a device."""
+        with self._writing() as connection:
+            connection.execute(sa.insert(base.health_check).values(health_check_row(check)))
+
+    def health_checks(self, device: str, limit: int = 50) -> tuple[HealthCheck, ...]:
+        """The last checks of a device in all runs, newest first."""
+        check = base.health_check.c
+        newest = sa.select(check.document).where(check.device == plain(device))
+        with self._reading() as connection:
+            found = connection.execute(newest.order_by(check.number.desc()).limit(limit)).scalars().all()
+        return tuple(decode_exact(HealthCheck, text, source=f"a health check of {device}") for text in found)
 
     # --- artifacts ------------------------------------------------------------------------------
 

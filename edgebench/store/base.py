@@ -6,6 +6,7 @@ record so that old documents no longer fit adds a migration that rewrites them.
 
 Revisions (table `edgebench_schema`):
   0001  first tables
+  0003  health checks
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0001"
+REVISION = "0003"
 VERSION_TABLE = "edgebench_schema"
 
 # SQLite counts rows by itself only in a column of exactly this type
@@ -140,5 +141,16 @@ failure = Table(
     Column("job_number", ForeignKey("job.number"), nullable=False, index=True),
     Column("owner", Text, nullable=False),
     Column("stage", Text, nullable=False),
+    Column("document", Text, nullable=False),
+)
+
+# the checks of a device by a known tiny model, of all runs: the newest make its band
+health_check = Table(
+    "health_check",
+    metadata,
+    Column("number", _NUMBER, primary_key=True),
+    Column("device", Text, nullable=False, index=True),
+    Column("checked_utc", Text, nullable=False),
+    Column("passed", Boolean, nullable=False),
     Column("document", Text, nullable=False),
 )

@@ -15,11 +15,13 @@ from edgebench.errors import BugError, InfrastructureError
 from edgebench.records import (
     Artifact,
     Failure,
+    HealthCheck,
     Job,
     Launch,
     Measurement,
     Record,
     Run,
+    Workload,
     decode_exact,
     encode_exact,
     replace,
@@ -32,6 +34,8 @@ Row = dict[str, Any]
 # level 3: nanosecond noise hardly compresses, higher levels only cost time
 _ZSTD_LEVEL = 3
 _MAX_INTEGER = 2**63 - 1
+# fields that came to Workload after jobs had been stored, with the value that they stand for where absent
+_LATER_WORKLOAD = {"max_invalid": Workload().max_invalid}
 _DTYPES: dict[str, np.dtype[Any]] = {"uint32": np.dtype("<u4"), "int64": np.dtype("<i8")}
 
 
@@ -102,19 +106,23 @@ def run_row(run: Run) -> Row:
 
 
 def job_digest(job: Job) -> str:
-    """What tells the jobs of one run apart."""
-    return hashlib.sha256(encode_exact(job).encode("ascii")).hexdigest()
+    """What tells the jobs of one run apart; of a job stored by an earlier edgebench, what it said then."""
+    fields = to_json(job)
+    for name, usual in _LATER_WORKLOAD.items():
+        if fields["workload"][name] == usual:
+            del fields["workload"][name]
+    return hashlib.sha256(encode_exact(fields).encode("ascii")).hexdigest()
 
 
 def job_row(job: Job) -> Row:
     """The row of a job, not yet planned."""
     return {
         "digest": job_digest(job),
-        "device": _plain(job.device),
-        "model": _plain(job.model),
-        "variant": _plain(job.variant),
-        "runtime": _plain(job.runtime),
-        "precision": _plain(job.precision),
+        "device": plain(job.device),
+        "model": plain(job.model),
+        "variant": plain(job.variant),
+        "runtime": plain(job.runtime),
+        "precision": plain(job.precision),
         "document": encode_exact(job),
     }
 
@@ -123,10 +131,10 @@ def artifact_row(artifact: Artifact) -> Row:
     """The row of an artifact."""
     return {
         "digest": artifact.digest,
-        "model": _plain(artifact.model),
-        "variant": _plain(artifact.variant),
-        "runtime": _plain(artifact.runtime),
-        "precision": _plain(artifact.precision),
+        "model": plain(artifact.model),
+        "variant": plain(artifact.variant),
+        "runtime": plain(artifact.runtime),
+        "precision": plain(artifact.precision),
         "size_bytes": artifact.size_bytes,
         "document": encode_exact(artifact),
     }
@@ -144,14 +152,24 @@ def measurement_row(measurement: Measurement) -> Row:
 
 def failure_row(failure: Failure) -> Row:
     """The row of a failure."""
-    return {"owner": failure.owner, "stage": _plain(failure.stage), "document": encode_exact(failure)}
+    return {"owner": failure.owner, "stage": plain(failure.stage), "document": encode_exact(failure)}
+
+
+def health_check_row(check: HealthCheck) -> Row:
+    """The row of a health check."""
+    return {
+        "device": plain(check.device),
+        "checked_utc": check.checked_utc,
+        "passed": check.passed,
+        "document": encode_exact(check),
+    }
 
 
 def launch_row(launch: Launch) -> Row:
     """The row of a launch: its figures and, as a document, all but its samples."""
     row: Row = to_json(summarise(launch))
     row |= {
-        "session": _plain(launch.session),
+        "session": plain(launch.session),
         "ordinal": launch.number,
         "valid": launch.valid,
         "load_ns": launch.load_ns,
@@ -191,6 +209,6 @@ def _check_integers(row: Row) -> None:
             raise BugError(f"{name} of a launch is {value}, not between 0 and 2^63 - 1")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that every database takes; the document beside it keeps the original."""
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "?")

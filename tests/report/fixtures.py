@@ -103,7 +103,10 @@ def artifact(cell: Job, size_bytes: int) -> Artifact:
     """An artifact of one file for a job."""
     tensor = Tensor(name="x", dtype="float32", shape=(1, 1, 28, 28))
     return Artifact(
-        digest=(cell.model + cell.variant + cell.runtime).encode().hex().ljust(64, "0")[:64],
+        digest=(cell.model + cell.variant + cell.runtime)
+        .encode("utf-8", "replace")
+        .hex()
+        .ljust(64, "0")[:64],
         key="k",
         runtime=cell.runtime,
         precision=cell.precision,
