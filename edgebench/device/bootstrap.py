@@ -99,7 +99,8 @@ def _ask(transport: Transport, python: str, device: Device, digest: str, part: s
         _check_silent(device, done.stdout.partition(b"edgebench:")[0])
     if footing is not None and footing.error:
         raise DeviceError(
-            f"{device.name}: the work folder {device.work_dir} cannot be used: {footing.error}",
+            f"{device.name}: the work folder {device.work_dir} cannot be used: "
+            f"{printable(footing.error[:1000])}",
             hint="give a writable folder as work_dir in the inventory, or free space on the device",
         )
     return footing
@@ -176,5 +177,6 @@ def _check_removed(device: Device, answer: bytes) -> None:
         error = "its answer makes no sense"
     if error:
         raise DeviceError(
-            f"{device.name}: nothing was removed: {error}", hint=f"look at {device.work_dir} there"
+            f"{device.name}: nothing was removed: {printable(error[:1000])}",
+            hint=f"look at {device.work_dir} there",
         )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from edgebench.device.answers import NonsenseError, harmless, own_path, read_array
 from edgebench.device.bootstrap import install_probe
 from edgebench.device.bundle import Bundle, probe_archive, resolve
 from edgebench.device.wire import Wire
@@ -39,7 +40,7 @@ from edgebench.records import (
     Workload,
     prepared,
 )
-from edgebench.transport.base import Channel, Transport
+from edgebench.transport.base import Channel, Deadline, Transport
 from edgebench.transport.connect import open_transport
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Session:
         self._wire = Wire(channel, device.name)
         self._ids = iter(range(1, 1 << 31))
         self._closed = threading.Event()
-        self._hello = self._wire.receive_hello(timeout_s=HELLO_TIMEOUT_S)
+        self._hello = self._typed(_Hello, _of(_Hello, self._wire.receive_hello(timeout_s=HELLO_TIMEOUT_S)))
         self._heart = threading.Thread(target=self._beat, name=f"beat-{device.name}", daemon=True)
         self._heart.start()
 
@@ -144,7 +145,7 @@ class Session:
 
     def clean(self, keep: Sequence[str] = ()) -> int:
         """Bytes freed by removing all artifacts, bundles and probes that are not in use."""
-        return int(self._request("clean", keep=list(keep)).get("freed_bytes", 0))
+        return self._typed(int, self._request("clean", keep=list(keep)).get("freed_bytes", 0))
 
     def place(self, artifact: Artifact, folder: Path, inputs: InputSet, facts: Facts) -> Placed:
         """Artifact, inputs and runtime on the device; only what it lacks travels, and is verified there."""
@@ -179,7 +180,7 @@ class Session:
         samples = result.get("samples")
         if not isinstance(samples, list) or len(samples) != len(inputs.samples):
             raise self._nonsense("infer", "a number of samples that differs from what was sent")
-        return [self._fetch(outputs) for outputs in samples]
+        return [self._fetch(outputs, artifact) for outputs in samples]
 
     def launch(
         self,
@@ -263,20 +264,24 @@ class Session:
             "timeout_s": workload.max_warmup_s + workload.max_duration_s + LAUNCH_SLACK_S,
         }
 
-    def _fetch(self, outputs: object) -> dict[str, np.ndarray]:
+    def _fetch(self, outputs: object, artifact: Artifact) -> dict[str, np.ndarray]:
+        """The arrays of one sample, by output name: those of the artifact, from below the work folder."""
         import tempfile
 
-        import numpy as np
-
+        told = self._typed(list[_Output], outputs)
+        wanted = [output.name for output in artifact.outputs]
+        if sorted(output.name for output in told) != sorted(wanted):
+            raise self._nonsense("infer", f"other outputs than {', '.join(wanted)}")
         fetched: dict[str, np.ndarray] = {}
-        for output in self._typed(list[_Output], outputs):
+        for output in told:
             with tempfile.TemporaryDirectory(prefix="edgebench-") as folder:
                 path = Path(folder) / "output.npy"
-                self._transport.get(output.path, path, max_bytes=MAX_OUTPUT_BYTES)
                 try:
-                    fetched[output.name] = np.load(path, allow_pickle=False)
-                except (ValueError, OSError, EOFError) as error:
-                    raise self._nonsense("infer", f"an output file that is no array ({error})") from error
+                    source = own_path(output.path, self._hello.work)
+                    self._transport.get(source, path, max_bytes=MAX_OUTPUT_BYTES)
+                    fetched[output.name] = read_array(path, MAX_OUTPUT_BYTES)
+                except NonsenseError as error:
+                    raise self._nonsense("infer", str(error)) from error
         return fetched
 
     # --- the wire ---
@@ -291,13 +296,14 @@ class Session:
     ) -> dict[str, Any]:
         number = next(self._ids)
         self._wire.send({"id": number, "op": op, **fields})
+        deadline = Deadline(timeout_s)  # of the whole request: events and strange answers do not extend it
         while True:
-            message = self._wire.receive(timeout_s=timeout_s)
+            message = self._wire.receive(timeout_s=deadline.left_s())
             if message.get("id") != number:
                 continue  # a late answer to a request that was given up
             if "event" in message:
                 if phase is not None:
-                    phase(str(message.get("phase", ""))[:32])
+                    phase(printable(str(message.get("phase", ""))[:32]))
                 continue
             if message.get("ok") is True and isinstance(message.get("result"), dict):
                 result: dict[str, Any] = message["result"]
@@ -308,9 +314,9 @@ class Session:
         said = error if isinstance(error, dict) else {}
         kind, message = (
             str(said.get("kind", "failed")),
-            printable(str(said.get("message", "no reason given"))),
+            printable(str(said.get("message", "no reason given"))[:2000]),
         )
-        detail = printable(str(said.get("detail", "")), lines=True)[-8192:]
+        detail = printable(str(said.get("detail", ""))[-8192:], lines=True)
         text = f"{self.device.name}: {in_plain_words(message)}"
         if kind == "busy":
             return DeviceBusy(
@@ -328,8 +334,8 @@ class Session:
 
     def _typed(self, kind: type[T], data: object) -> T:
         try:
-            return msgspec.convert(data, prepared(kind))
-        except msgspec.ValidationError as error:
+            return msgspec.convert(harmless(data), prepared(kind))
+        except (msgspec.ValidationError, NonsenseError) as error:
             raise self._nonsense(getattr(kind, "__name__", str(kind)), str(error)) from error
 
     def _nonsense(self, what: str, why: str) -> DeviceError:
@@ -344,6 +350,17 @@ class Session:
                 self._wire.send({"op": "beat"})
             except EdgebenchError:
                 return  # the requesting thread meets the same end and reports it
+
+
+class _Hello(Record, frozen=True):
+    """What a session needs of the probe's first message."""
+
+    work: str
+
+
+def _of(kind: type[Record], message: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a message that a record has."""
+    return {name: message[name] for name in kind.__struct_fields__ if name in message}
 
 
 class _Output(Record, frozen=True):

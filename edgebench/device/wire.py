@@ -52,12 +52,15 @@ class Wire:
         return message
 
     def _line(self, deadline: float) -> bytes:
+        searched = 0
         while True:
-            line, found, rest = self._buffer.partition(b"\n")
-            if found:
-                self._buffer = bytearray(rest)
-                return bytes(line)
-            if len(self._buffer) > MAX_LINE_BYTES:
+            end = self._buffer.find(b"\n", searched)
+            if end >= 0:
+                line = bytes(self._buffer[:end])
+                del self._buffer[: end + 1]
+                return line
+            searched = len(self._buffer)
+            if searched > MAX_LINE_BYTES:
                 raise self._garbled(f"it sent a line of more than {MAX_LINE_BYTES >> 20} MiB")
             self._receive_more(deadline)
 
@@ -68,23 +71,26 @@ class Wire:
             raise DeviceError(
                 f"{self._device}: the probe did not answer in time",
                 hint="the board may be overloaded or hung; look at it, then run again",
-                detail=self._channel.stderr_tail(),
+                detail=self._log(),
                 retryable=True,
             )
         if chunk == b"":
             raise DeviceError(
                 f"{self._device}: the probe session ended unexpectedly",
                 hint="the connection dropped or the probe was killed; look at the board, then run again",
-                detail=self._channel.stderr_tail(),
+                detail=self._log(),
                 retryable=True,
             )
         self._buffer += chunk
+
+    def _log(self) -> str:
+        return printable(self._channel.stderr_tail(), lines=True)
 
     def _garbled(self, what: str) -> DeviceError:
         return DeviceError(
             f"{self._device}: what came from the device is not the probe's protocol: {what}",
             hint="something else writes to the login's output (a forced command, a broken .bashrc?)",
-            detail=self._channel.stderr_tail(),
+            detail=self._log(),
         )
 
 

@@ -1,0 +1,100 @@
+"""What a probe answers, made harmless before anybody looks at it: bounded, printable, with possible numbers.
+
+A device is a computer of somebody else's. Its answer may hold control characters that a terminal would obey,
+numbers that no database takes, or more of everything than fits in memory.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgebench.errors import printable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_TEXT = 16 << 10
+MAX_NAME = 256
+MAX_ITEMS = 200_000  # as many samples as a probe keeps
+MAX_KEYS = 4096
+MAX_DEPTH = 16
+MAX_WHOLE = 2**63 - 1  # the largest that every database takes
+MAX_REAL = 1e18
+NEVER_NEGATIVE = re.compile(r"(_ns|_bytes|_khz|_pages|_load|_1m|cores|bits)$")
+
+
+class NonsenseError(ValueError):
+    """An answer that no probe of ours gives; the text says what it holds."""
+
+
+def harmless(value: object, name: str = "the answer", depth: int = 0) -> Any:
+    """The same plain JSON value with printable texts; NonsenseError for what is too much or cannot be."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return printable(value[:MAX_TEXT], lines=True)
+    if isinstance(value, int | float):
+        return _number(value, name)
+    if depth == MAX_DEPTH:
+        raise NonsenseError("it is nested too deeply")
+    if isinstance(value, dict):
+        if len(value) > MAX_KEYS:
+            raise NonsenseError(f"{name} has {len(value)} keys")
+        return {
+            printable(str(key)[:MAX_NAME]): harmless(each, printable(str(key)[:MAX_NAME]), depth + 1)
+            for key, each in value.items()
+        }
+    if isinstance(value, list):
+        if len(value) > MAX_ITEMS:
+            raise NonsenseError(f"{name} has {len(value)} entries, more than {MAX_ITEMS}")
+        return [harmless(each, name, depth + 1) for each in value]
+    raise NonsenseError(f"{name} is a {type(value).__name__}")
+
+
+def _number(value: int | float, name: str) -> int | float:
+    limit = MAX_WHOLE if isinstance(value, int) else MAX_REAL
+    if not (math.isfinite(value) and abs(value) <= limit):
+        raise NonsenseError(f"{name} is a number beyond all bounds")
+    if value < 0 and NEVER_NEGATIVE.search(name):
+        raise NonsenseError(f"{name} is {value}")
+    return value
+
+
+def own_path(value: object, work: str) -> str:
+    """The path of a file that the probe made below its work folder; NonsenseError for any other text."""
+    text = value if isinstance(value, str) else ""
+    inside = text.startswith(work.rstrip("/") + "/") and ".." not in text.split("/")
+    if not (inside and len(text) <= 4096 and text.isprintable()):
+        raise NonsenseError(f"a path outside of its work folder: {printable(str(value)[:80])}")
+    return text
+
+
+def read_array(path: Path, size_bytes: int) -> np.ndarray:
+    """The numbers of a `.npy` file of at most so many bytes; NonsenseError for any other content.
+
+    The header is read first: it may ask for more memory than the file holds numbers, or for Python objects.
+    """
+    import numpy as np
+    from numpy.lib import format as npy
+
+    try:
+        with path.open("rb") as file:
+            readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+            reader = readers.get(npy.read_magic(file))
+            if reader is None:
+                raise NonsenseError("an output file of an unknown version")
+            shape, _, dtype = reader(file)
+            held = path.stat().st_size - file.tell()
+        if dtype.kind not in "fiub" or dtype.hasobject:
+            raise NonsenseError(f"an output of the type {printable(str(dtype)[:80])}")
+        if math.prod(shape) * dtype.itemsize != held or held > size_bytes or min(shape, default=0) < 0:
+            raise NonsenseError("an output file that does not hold what its header says")
+        array: np.ndarray = np.load(path, allow_pickle=False)
+    except NonsenseError:
+        raise
+    except (ValueError, OSError, EOFError, MemoryError, OverflowError, TypeError) as error:
+        raise NonsenseError(f"an output file that is no array ({printable(str(error))[:200]})") from error
+    return array
