@@ -62,6 +62,7 @@ ENTRIES = {
     "edgebench.convert.coreml.interpreter.package": "a package is a program and the weight files beside it",
     "edgebench.convert.coreml.interpreter.program": "evaluates what package reads",
     "edgebench.cli.demo": "the main job is `run` itself, with a plan of its own",
+    "edgebench.pipeline.foreseeing": "asks the artifact store for what preparing would make",
     "edgebench.pipeline": "the door to preparing and measuring",
     "edgebench.gates": "puts figures, limits and what many cells ask for together",
     "edgebench.fleet.start": "turns plans and interrupted runs into what the engine takes",
@@ -82,7 +83,7 @@ ENTRIES = {
 
 # What every sibling may import, by package: `base`, or where two words say more than one.
 BASES = {
-    "edgebench.cli": {"folders", "output", "progress", "setup", "showing", "sources"},
+    "edgebench.cli": {"folders", "foretell", "output", "progress", "setup", "showing", "sources"},
     "edgebench.report": {"base", "gate_words"},
     "edgebench.gates": {"base", "limits"},
     "edgebench.convert.ncnn": {"base", "param"},

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import click
 
 from edgebench import model
+from edgebench.cli.foretell import foretell
 from edgebench.cli.output import emit_json, json_option, note, warn
 from edgebench.cli.progress import Progress
 from edgebench.cli.setup import (
@@ -65,6 +66,7 @@ class Wish(NamedTuple):
     fail_fast: bool = False
     retry_failed: bool = False
     health_check: bool | None = None
+    dry_run: bool = False
 
 
 class Given(NamedTuple):
@@ -96,6 +98,9 @@ class Outcome(NamedTuple):
 @click.option("--resume", metavar="RUN", help="Continue an interrupted run at its next launch.")
 @click.option(
     "--retry-failed", is_flag=True, help="With --resume: again the jobs that failed or ended invalid, too."
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be done and how long it takes; touch no device."
 )
 @click.option("--fail-fast", is_flag=True, help="Begin no further job after the first failure.")
 @inventory_option
@@ -130,6 +135,7 @@ def run(
     plan_file: str | None,
     resume: str | None,
     retry_failed: bool,
+    dry_run: bool,
     fail_fast: bool,
     inventory: str | None,
     shapes: tuple[str, ...],
@@ -152,11 +158,15 @@ def run(
 ) -> int:
     """Convert, prove, push and measure every MODEL x RUNTIME x precision x device; then show the table."""
     settings = read_settings(inventory)
-    wish = Wish(_seconds(wait) or 0.0, skip_unsupported, as_json, fail_fast, retry_failed, health_check)
+    wish = Wish(
+        _seconds(wait) or 0.0, skip_unsupported, as_json, fail_fast, retry_failed, health_check, dry_run
+    )
     if retry_failed and resume is None:
         raise UserError("--retry-failed needs a run", hint="edgebench run --resume RUN --retry-failed")
     if resume is not None:
         _refuse_beside("--resume", models, plan_file)
+        if dry_run:
+            return _foretell_rest(resume, settings, wish)
         return resume_run(resume, settings, wish).exit_code
     if plan_file is not None:
         _refuse_beside("--plan", models, None)
@@ -181,7 +191,7 @@ def run(
             on=selector or "all",
             workload=workload,
         )
-    return new_run(plan, settings, wish).exit_code
+    return _foretell(plan, settings, wish) if dry_run else new_run(plan, settings, wish).exit_code
 
 
 def _refuse_beside(option: str, models: Sequence[str], plan_file: str | None) -> None:
@@ -242,8 +252,24 @@ def _seconds(text: str | None) -> float | None:
 # --- running ------------------------------------------------------------------------------------
 
 
+class Expanded(NamedTuple):
+    """A plan with all its cells, and what it is about."""
+
+    expansion: Expansion
+    fleet: Inventory
+    targets: dict[str, Target]
+
+
 def new_run(plan: Plan, settings: Settings, wish: Wish) -> Outcome:
     """Run a plan from its beginning and show the result."""
+    expansion, fleet, targets = _expanded(plan, settings, wish)
+    with results(settings) as store:
+        started = starts.start(plan, expansion, targets, store)
+        return _execute(started, fleet, targets, store, settings, wish)
+
+
+def _expanded(plan: Plan, settings: Settings, wish: Wish) -> Expanded:
+    """Every cell of the plan on the devices that it picks; those in quarantine are said and left out."""
     plans.check(plan)
     fleet, targets = read_inventory(settings), read_targets(settings)
     picked = select(fleet, plan.on)
@@ -257,9 +283,30 @@ def new_run(plan: Plan, settings: Settings, wish: Wish) -> Outcome:
     expansion = plans.expand(plan, picked.devices, targets, infos)
     if wish.skip_unsupported:
         expansion = _without_refused(expansion)
+    return Expanded(expansion, fleet, targets)
+
+
+def _foretell(plan: Plan, settings: Settings, wish: Wish) -> int:
+    """Say what a new run of the plan would do."""
+    expansion, fleet, targets = _expanded(plan, settings, wish)
+    assignments = [starts.assignment(each, targets) for each in expansion.jobs]
+    devices = {device.name: device for device in fleet.devices}
     with results(settings) as store:
-        started = starts.start(plan, expansion, targets, store)
-        return _execute(started, fleet, targets, store, settings, wish)
+        return foretell(assignments, expansion.refused, devices, settings, store, as_json=wish.as_json)
+
+
+def _foretell_rest(name: str, settings: Settings, wish: Wish) -> int:
+    """Say what resuming a run would do."""
+    if wish.retry_failed:
+        raise UserError(
+            "--dry-run with --retry-failed: opening jobs again changes the run",
+            hint="edgebench report RUN shows what failed; leave one of the two out",
+        )
+    fleet, targets = read_inventory(settings), read_targets(settings)
+    devices = {device.name: device for device in fleet.devices}
+    with results(settings) as store:
+        started = starts.left(name, fleet, targets, store)
+        return foretell(started.assignments, (), devices, settings, store, as_json=wish.as_json)
 
 
 def _without_refused(expansion: Expansion) -> Expansion:

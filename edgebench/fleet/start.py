@@ -64,15 +64,29 @@ def resume(
     run = store.run(name)
     if retry_failed:
         store.reopen_jobs(run.id, but=REFUSED)
+    started = left(name, inventory, targets, store, retry_failed=retry_failed)
+    store.set_run_status(run.id, "running")
+    return started
+
+
+def left(
+    name: str,
+    inventory: Inventory,
+    targets: Mapping[str, Target],
+    store: Store,
+    *,
+    retry_failed: bool = False,
+) -> Started:
+    """What `resume` would do, with nothing changed; the same errors."""
+    run = store.run(name)
     planned = [from_json(PlannedJob, each, source=f"run {run.id}") for each in run.plan.get("planned", [])]
-    left = {each.job for each in store.open_jobs(run.id)}
-    if not left:
+    still_open = {each.job for each in store.open_jobs(run.id)}
+    if not still_open:
         again = "" if retry_failed else "; --retry-failed tries jobs again that failed or ended invalid"
         raise UserError(f"run {run.id} has no open jobs", hint=f"edgebench report {run.id}{again}")
-    todo = [each for each in planned if each.job in left]
+    todo = [each for each in planned if each.job in still_open]
     for device in sorted({each.job.device for each in todo}):
         inventory.device(device)
-    store.set_run_status(run.id, "running")
     return Started(run, tuple(assignment(each, targets) for each in todo))
 
 

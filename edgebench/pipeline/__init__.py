@@ -16,6 +16,7 @@ from edgebench.pipeline.base import (
     title,
 )
 from edgebench.pipeline.examining import examine, health_cell, not_passed
+from edgebench.pipeline.foreseeing import foreseen
 from edgebench.pipeline.measuring import Site, measure, open_device, tally
 from edgebench.pipeline.preparing import prepare, verify_artifact
 
@@ -29,6 +30,7 @@ __all__ = [
     "Step",
     "Workbench",
     "examine",
+    "foreseen",
     "health_cell",
     "measure",
     "not_passed",

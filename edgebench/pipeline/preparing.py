@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -156,11 +156,15 @@ def first_proven(
 
 def canonical_form(cell: Cell, bench: Workbench) -> tuple[ModelInfo, Artifact]:
     """The model with static shapes and sorted nodes, proven equal to the file given; made once."""
-    path = Path(cell.model_path)
-    asked = (cell.shapes, cell.constants, cell.batch, cell.cut_nms, cell.flexible, cell.name)
-    key = key_of("canonical", model.digest(path), *asked, CANONICAL_REVISION)
-    made = bench.artifacts.lookup(key) or _make_canonical(cell, path, key, bench)
+    key = canonical_key(cell)
+    made = bench.artifacts.lookup(key) or _make_canonical(cell, Path(cell.model_path), key, bench)
     return info_of(made, bench), made
+
+
+def canonical_key(cell: Cell) -> str:
+    """What names the canonical form of a cell's model."""
+    asked = (cell.shapes, cell.constants, cell.batch, cell.cut_nms, cell.flexible, cell.name)
+    return key_of("canonical", model.digest(Path(cell.model_path)), *asked, CANONICAL_REVISION)
 
 
 def _make_canonical(cell: Cell, path: Path, key: str, bench: Workbench) -> Artifact:
@@ -263,7 +267,7 @@ def make_variant(cell: Cell, form: Form, canonical: Artifact, bench: Workbench) 
     """The canonical model after the form's compression steps: itself where there are none."""
     if not form.steps:
         return canonical
-    key = _variant_key(cell, form, canonical)
+    key = variant_key(cell, form, canonical)
     known = bench.artifacts.lookup(key)
     if known is not None:
         return known
@@ -297,7 +301,7 @@ def written_out(cell: Cell, way: Way, variant: Artifact, bench: Workbench) -> Ar
         return variant
     from edgebench.model.expand import expand
 
-    key = key_of("written out", variant.digest, sorted(way.natively), WRITTEN_OUT_REVISION)
+    key = written_out_key(way.natively, variant)
     known = bench.artifacts.lookup(key)
     if known is not None:
         return known
@@ -310,10 +314,25 @@ def written_out(cell: Cell, way: Way, variant: Artifact, bench: Workbench) -> Ar
         return _keep_onnx(folder, model.write(made, folder / MODEL_FILE, **names, steps=steps), key, bench)
 
 
+def written_out_key(natively: Collection[str], variant: Artifact) -> str:
+    """What names a variant in operators of which these may stay."""
+    return key_of("written out", variant.digest, sorted(natively), WRITTEN_OUT_REVISION)
+
+
 def convert_variant(cell: Cell, way: Way, source: Artifact, bench: Workbench) -> Conversion:
     """The runtime's artifact, from the store or from the converter."""
-    calibration = _calibration(cell, source, bench)
-    wanted = Wanted(
+    calibration = calibration_of(cell, source, bench)
+    wanted = wanted_of(cell, way, source, calibration)
+
+    def ready() -> Ready:
+        return Ready(bench.artifacts.path(source.digest) / MODEL_FILE, info_of(source, bench), calibration)
+
+    return convert(wanted, ready, bench.artifacts, home=bench.home, limits=bench.limits)
+
+
+def wanted_of(cell: Cell, way: Way, source: Artifact, calibration: Path | None) -> Wanted:
+    """What a converter is asked for."""
+    return Wanted(
         runtime=cell.runtime,
         precision=cell.precision,
         model=source.model,
@@ -323,18 +342,13 @@ def convert_variant(cell: Cell, way: Way, source: Artifact, bench: Workbench) ->
         options=way.options | dict(cell.options) | _of_inputs(cell),
     )
 
-    def ready() -> Ready:
-        return Ready(bench.artifacts.path(source.digest) / MODEL_FILE, info_of(source, bench), calibration)
-
-    return convert(wanted, ready, bench.artifacts, home=bench.home, limits=bench.limits)
-
 
 def _of_inputs(cell: Cell) -> dict[str, str]:
     """What the converter is told of open sizes and image inputs."""
     return flexible.to_options(cell.flexible) | images.to_options(cell.images)
 
 
-def _calibration(cell: Cell, source: Artifact, bench: Workbench) -> Path | None:
+def calibration_of(cell: Cell, source: Artifact, bench: Workbench) -> Path | None:
     """The calibration inputs of a converter that finds ranges itself; UserError where they are missing."""
     if not converter(cell.runtime, bench.home).forms[cell.precision].calibrates:
         return None
@@ -475,6 +489,7 @@ def info_of(artifact: Artifact, bench: Workbench) -> ModelInfo:
     return decode(ModelInfo, path.read_bytes(), source=str(path))
 
 
-def _variant_key(cell: Cell, form: Form, canonical: Artifact) -> str:
+def variant_key(cell: Cell, form: Form, canonical: Artifact) -> str:
+    """What names the variant that a form's steps make."""
     calibration = sha256(Path(cell.calibration)) if cell.calibration else None
     return key_of("variant", canonical.digest, form.steps, cell.arch, calibration, compress.revision())

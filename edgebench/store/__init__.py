@@ -259,6 +259,26 @@ class Store:
         with self._reading() as connection:
             return _measurements(connection, base.measurement.c.run_number == _run_number(connection, run_id))
 
+    def measured_before(self, job: Job, limit: int = 3) -> tuple[Measurement, ...]:
+        """The last measurements, in any run, of a job whose launches were the same; newest first."""
+        columns = {name: plain(getattr(job, name)) for name in _CELL}
+        same = sa.and_(*(base.job.c[name] == value for name, value in columns.items()))
+        newest = (
+            sa.select(base.measurement.c.id, base.job.c.document)
+            .select_from(base.measurement.join(base.job))
+            .where(same, base.measurement.c.status == "ok")
+            .order_by(base.measurement.c.number.desc())
+            .limit(10 * limit)
+        )
+        with self._reading() as connection:
+            found = connection.execute(newest).all()
+            ids = [
+                row.id
+                for row in found
+                if _launch_alike(decode_exact(Job, row.document, source=f"the job of {row.id}"), job)
+            ][:limit]
+            return tuple(_measurements(connection, base.measurement.c.id == each)[0] for each in ids)
+
     # --- failures -------------------------------------------------------------------------------
 
     def add_failure(self, failure: Failure) -> None:
@@ -329,6 +349,15 @@ class Store:
 
 
 # --- inside one transaction ---------------------------------------------------------------------
+
+
+_CELL = ("device", "model", "variant", "runtime", "precision")
+
+
+def _launch_alike(one: Job, other: Job) -> bool:
+    """Whether one launch of each takes the same time, as far as that was asked for."""
+    workloads = [replace(job.workload, launches=1, max_invalid=0) for job in (one, other)]
+    return workloads[0] == workloads[1]
 
 
 def _number(connection: Connection, table: sa.Table, record_id: str) -> int | None:
