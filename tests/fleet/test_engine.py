@@ -5,9 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,25 +16,9 @@ from edgebench.fleet.base import Options, Patience
 from edgebench.fleet.engine import Engine
 from edgebench.records import Failure, replace
 from edgebench.report.build import build
-from edgebench.store import Store, sqlite_url
 from tests.fleet.recorded import RUN, SOON, Bench, unreachable
 
 MANY = tuple(f"board-{number:02d}" for number in range(1, 21))
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("shared-home")
-
-
-@pytest.fixture
-def lab(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    (tmp_path / "user").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "user"))
-    with Store(sqlite_url(tmp_path / "store.sqlite")) as store:
-        made = Bench(tmp_path, shared, store)
-        yield made
-        made.bench.close()
 
 
 def failures(lab: Bench) -> dict[tuple[str, str], Failure]:
