@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # stages whose note is told: it is why something failed, or is done once more
 BAD = ("failed", "given up", "invalid")
-TOLD = (*BAD, "repeat", "retry", "health check")
+TOLD = (*BAD, "repeat", "too hot", "retry", "health check")
 
 
 class Pace:

@@ -171,14 +171,16 @@ def rest(measurement: Measurement, site: Site, bench: Workbench) -> None:
 
 def _cool_down(measurement: Measurement, site: Site, bench: Workbench) -> None:
     """Wait until the board is cool enough, but not for ever: the next launch is judged like any other."""
-    number = len(measurement.launches) + 1
-    waited_s = 0.0
+    number, waited_s = len(measurement.launches) + 1, 0.0
     while waited_s < LONGEST_COOLING_S:
         now = site.session.conditions()
         if is_cool(now, site.target.limits):
             return
-        heat = "throttled" if now.temperature_c is None else f"{now.temperature_c:.0f} °C"
-        bench.announce(_step("cool down", measurement, number, heat))
+        state = "throttled" if now.temperature_c is None else f"{now.temperature_c:.0f} °C"
+        if not waited_s:
+            note = f"{state}, waiting {LONGEST_COOLING_S / 60:.0f} min at most"
+            bench.announce(_step("too hot", measurement, number, note))
+        bench.announce(_step("cool down", measurement, number, state))
         site.pause(COOL_POLL_S)
         waited_s += COOL_POLL_S
 

@@ -37,7 +37,8 @@ LABELS_SHOWN = 3
 class Row(Record, frozen=True):
     """One measurement as a report shows it.
 
-    Status: "ok"; "partial", some launches are missing or unusable and the figures are those of the rest;
+    Status: "ok", also where invalid launches were repeated until enough were valid; "partial", some launches
+    are missing or unusable and the figures are those of the rest;
     "invalid", no figures; "emulated", no figures because they would not be the board's. `size_ratio` and
     `speedup` are how many times smaller and faster (p50) this is than fp32 on the same device and runtime,
     None where either is not there.
