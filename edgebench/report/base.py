@@ -168,10 +168,10 @@ def _owners(failed_by: Mapping[Owner, int]) -> str:
     return f" ({told})" if told else ""
 
 
-def not_run(report: Report) -> str:
-    """Why jobs were not run, and what runs them."""
-    why = f"{name(report.run.stopped)}; " if report.run.stopped else ""
-    return f"{why}next: edgebench run --resume {name(report.run.id)}"
+def not_run(report: Report) -> tuple[str, ...]:
+    """Why jobs were not run, where that is known, and what runs them: a line each."""
+    why = (name(report.run.stopped),) if report.run.stopped else ()
+    return (*why, f"next: edgebench run --resume {name(report.run.id)}")
 
 
 def headline(run: Run) -> str:

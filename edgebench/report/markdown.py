@@ -100,7 +100,8 @@ def _missing(report: Report) -> Iterator[str]:
         return
     yield from ("", f"## Not run ({len(report.missing)})", "")
     yield from (_item(label(job)) for job in report.missing)
-    yield from ("", escape(not_run(report)[:1].upper() + not_run(report)[1:]))
+    for line in not_run(report):
+        yield from ("", escape(line[:1].upper() + line[1:]))
 
 
 def _warnings(report: Report) -> Iterator[str]:

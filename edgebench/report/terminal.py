@@ -253,7 +253,8 @@ def _missing(report: Report, _width: int) -> Iterator[Piece]:
     yield _title(f"Not run ({len(report.missing)})")
     for job in report.missing:
         yield _indented(Text(label(job)))
-    yield _indented(Text(not_run(report)))
+    for line in not_run(report):
+        yield _indented(Text(line))
 
 
 def _warnings(report: Report, _width: int) -> Iterator[Piece]:
