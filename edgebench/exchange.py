@@ -22,6 +22,7 @@ from edgebench.records import Launch, Measurement, Record, prepared, to_json
 SCHEMA = 1
 MAX_BYTES = 4 << 30
 LONGEST_NS = 24 * 3600 * 1_000_000_000  # a single inference of more than a day is a mistake
+EMULATED = "an emulator ran it: its times and memory are no board's"
 NAMES = ("model", "variant", "runtime", "precision", "device", "target", "session")
 
 
@@ -155,6 +156,7 @@ def entry(measurement: Measurement, groups: tuple[str, ...] = ()) -> Measurement
         "kernel": facts.kernel,
         "power_mode": facts.power_mode,
         "runtime_version": ", ".join(versions),
+        "emulated": "yes" if facts.emulated else None,
     }
     worst = min((output.snr_db for output in measurement.device_parity.outputs), default=None)
     return MeasurementEntry(
@@ -165,7 +167,7 @@ def entry(measurement: Measurement, groups: tuple[str, ...] = ()) -> Measurement
         device=job.device,
         target=job.target,
         session=next(iter(sessions), measurement.id),
-        launches=tuple(_launch_entry(launch) for launch in measurement.launches),
+        launches=tuple(_launch_entry(launch, emulated=facts.emulated) for launch in measurement.launches),
         groups=groups,
         batch=job.workload.batch,
         status=measurement.status,
@@ -176,12 +178,13 @@ def entry(measurement: Measurement, groups: tuple[str, ...] = ()) -> Measurement
     )
 
 
-def _launch_entry(launch: Launch) -> LaunchEntry:
+def _launch_entry(launch: Launch, *, emulated: bool | None) -> LaunchEntry:
+    """A launch; one that an emulator ran is valid nowhere: no limit or comparison may stand on it."""
     energy = of_launch(launch)
     return LaunchEntry(
         latency_ns=launch.samples_ns,
-        valid=launch.valid,
-        invalid_reason=launch.invalid_reason,
+        valid=launch.valid and not emulated,
+        invalid_reason=EMULATED if emulated else launch.invalid_reason,
         load_ns=launch.load_ns,
         first_inference_ns=launch.first_inference_ns,
         peak_bytes=launch.memory.peak_bytes,

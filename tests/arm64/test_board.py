@@ -36,6 +36,18 @@ runtimes:
 """
 
 
+METRICS = ("latency.p50", "memory_peak", "parity.snr")
+BUDGETS = """\
+version: 1
+budgets:
+  - name: all
+    limits:
+      latency.p50: {max: 10 s}
+      memory_peak: {max: 1 GiB}
+      parity.snr: {min: 10}
+"""
+
+
 @pytest.fixture
 def pi(cli: Cli, arm_board: FleetDevice) -> Device:
     """The board in the inventory, under a target without pauses between launches."""
@@ -137,6 +149,14 @@ def test_no_emulated_figure_is_shown_as_a_board_s(cli: Cli, document: dict[str, 
         assert "an emulator" in text
         row = next(line for line in text.splitlines() if "onnxruntime" in line and "fp32" in line)
         assert "emulated" in row
+
+
+def test_no_gate_stands_on_emulated_figures(cli: Cli, document: dict[str, Any]) -> None:
+    cli("export", document["run"], "-o", "measured.json")
+    (cli.folder / "budgets.yaml").write_text(BUDGETS)
+    verdicts = cli.json("gate", "measured.json", "--budgets", "budgets.yaml", code=EXIT_ERROR)["cells"]
+    words = {metric: {each["word"] for each in verdicts if each["metric"] == metric} for metric in METRICS}
+    assert words == {"latency.p50": {"invalid"}, "memory_peak": {"invalid"}, "parity.snr": {"pass"}}
 
 
 def test_times_and_memory_were_taken_all_the_same(cli: Cli, document: dict[str, Any]) -> None:
