@@ -164,7 +164,7 @@ class Session:
     # --- what one can ask ---
 
     def lease(self, lease: Lease) -> None:
-        """Exclusive use of the device until the session ends, renewed at work; DeviceBusy names the holder."""
+        """Exclusive use of the device, renewed while the session works; DeviceBusy names the holder."""
         self._take(lease, lease.seconds)
         self._lease = lease
 

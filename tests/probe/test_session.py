@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.probe.fakes import HANG, fake_spec, replay_spec
-from tests.probe.harness import DEADLINE_S, Probe, build_folder, eventually, launches, running
+from tests.probe.harness import DEADLINE_S, Probe, build_folder, children, eventually, launches, running
 
 Open = Callable[..., Probe]
 
@@ -128,7 +128,7 @@ def test_a_stopped_guard_does_not_stay_behind(probe: Probe) -> None:
 def test_a_stopped_launch_is_not_waited_for(probe: Probe) -> None:
     number = probe.start("launch", spec=fake_spec(probe, on_run=HANG))
     probe.until_phase("first")
-    (child,) = children(probe.pid)
+    (child,) = launches(probe.pid)
     os.kill(child, signal.SIGSTOP)
     error = probe.reply(number)["error"]
     assert error["kind"] == "crashed"
