@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.probe.fakes import fake_spec, replay_spec
-from tests.probe.harness import DEADLINE_S, Probe, build_zip, children, eventually, running
+from tests.probe.harness import DEADLINE_S, Probe, build_zip, children, eventually, launches, running
 
 Open = Callable[..., Probe]
 NOBODY = 65534
@@ -117,7 +117,7 @@ def test_a_launch_keeps_the_board_when_its_session_is_gone(
     escape = f"os.posix_spawn({argv[0]!r}, {argv!r}, {{}})"  # without a token in its environment
     first.start("launch", spec=fake_spec(first, on_run=f"{escape}; time.sleep(600)"))
     first.until_phase("first")
-    (launch,) = children(first.pid)
+    (launch,) = launches(first.pid)
     eventually(lambda: len(children(launch)) == 1, "the escape")
     (escaped,) = children(launch)
     try:
@@ -243,7 +243,7 @@ def escaped_from(probe: Probe) -> int:
     """Start a launch whose helper leaves its process group, and wait for the helper."""
     probe.start("launch", spec=fake_spec(probe, on_run=f"{ESCAPE}; time.sleep(3600)"))
     probe.until_phase("first")
-    (launch,) = children(probe.pid)
+    (launch,) = launches(probe.pid)
     eventually(lambda: len(children(launch)) == 1, "the helper")
     return children(launch)[0]
 

@@ -52,7 +52,7 @@ def test_a_note_that_is_no_note_is_told_and_kept(
     probe = open_probe()
     path = tmp_path / "work" / "prepared.json"
     path.write_text(note)
-    (told,) = probe.result("lease", holder=HOLDER, seconds=60)["restored"]
+    (told,) = probe.result("lease", holder=HOLDER, seconds=60, scope="folder")["restored"]
     assert told["state"] == "failed"
     assert "cannot be read" in told["text"]
     assert path.read_text() == note
@@ -66,7 +66,7 @@ def test_what_went_with_a_reboot_is_not_touched(open_probe: Callable[..., Probe]
     probe = open_probe()
     change = {"what": "governor", "before": {"policy0": "ondemand"}, "after": "performance"}
     (tmp_path / "work" / "prepared.json").write_text(json.dumps({"boot": "another", "changes": [change]}))
-    (told,) = probe.result("lease", holder=HOLDER, seconds=60)["restored"]
+    (told,) = probe.result("lease", holder=HOLDER, seconds=60, scope="folder")["restored"]
     assert (told["what"], told["state"]) == ("governor", "left")
     assert "started anew" in told["text"]
     assert not (tmp_path / "work" / "prepared.json").exists()

@@ -18,7 +18,7 @@ import pytest
 from edgebench.probe.runtimes.tensorrt import TensorRt
 from edgebench.records import Launch, Tensor
 from tests.probe import trt_bench
-from tests.probe.harness import QUICK, Probe, children, eventually, running
+from tests.probe.harness import QUICK, Probe, children, eventually, launches, running
 from tests.probe.trt_bench import Bench
 from tests.standins import trtexec
 
@@ -110,7 +110,7 @@ def test_a_hanging_build_ends_with_its_children_at_the_time_out(bench: Bench) ->
 
 def programs(bench: Bench) -> list[int]:
     """Processes that run below the session's own, other than its children."""
-    return [pid for child in children(bench.probe.process.pid) for pid in (child, *children(child))]
+    return [pid for child in children(bench.probe.pid) for pid in (child, *children(child))]
 
 
 def engines(bench: Bench) -> list[Path]:
@@ -134,7 +134,7 @@ def test_a_killed_launch_process_takes_trtexec_with_it(bench: Bench) -> None:
     bench.probe.until_phase("build")
     eventually(lambda: len(programs(bench)) > 1, "trtexec to run")
     started = programs(bench)
-    (launch,) = children(bench.probe.process.pid)
+    (launch,) = launches(bench.probe.pid)
     os.kill(launch, signal.SIGKILL)
     assert not bench.probe.reply(number)["ok"]
     eventually(lambda: not any(running(pid) for pid in started), "the end of trtexec")

@@ -106,7 +106,8 @@ def test_a_database_from_before_profiles_gets_their_table(url: str) -> None:
         begun(store, "m1")
     engine = sa.create_engine(place(url).url)
     with engine.begin() as connection:
-        connection.exec_driver_sql("DROP TABLE profile")
+        for name in ("profile", "health_check"):
+            connection.exec_driver_sql(f"DROP TABLE {name}")
         connection.exec_driver_sql(f"UPDATE {base.VERSION_TABLE} SET version_num = '0001'")
     engine.dispose()
     with Store(url) as store:
