@@ -148,7 +148,7 @@ def _runtime(runtime: str, session: Session, look: Look, home: Path, *, may_push
     """Whether a runtime of the target can be had there, and imported."""
     check = f"runtime {runtime}"
     if runtime == "tensorrt":
-        yield _tensorrt(look)
+        yield _tensorrt(session, look.target)
         return
     if runtime not in WHEELS:
         return  # converted for the device, not measured on it
@@ -172,17 +172,18 @@ def _name(wheel: str) -> str:
     return " ".join(wheel.split("-")[:2])
 
 
-def _tensorrt(look: Look) -> Finding:
-    version = look.facts.versions.get("tensorrt")
-    check, found = "runtime tensorrt", look.checkup.trtexec
-    if found is None:
-        hint = "sudo apt install libnvinfer-bin (JetPack: nvidia-jetpack)"
-        return Finding(
-            check, "wrong", "tensorrt: trtexec is not there, which builds and runs its engines", hint
-        )
-    if version is None:
-        return Finding(check, "warn", f"tensorrt: {found}, its version is unknown", "dpkg -l 'libnvinfer*'")
-    return Finding(check, "ok", f"tensorrt {version}, {found}")
+def _tensorrt(session: Session, target: Target) -> Finding:
+    """What the device's own trtexec says of its version: is it the one that the target is for?"""
+    check = "runtime tensorrt"
+    try:
+        found = session.versions("tensorrt", None).get("tensorrt", "of an unknown version")
+    except EdgebenchError as error:
+        return Finding(check, "wrong", f"tensorrt: {error.message}", error.hint)
+    wanted = target.runtimes["tensorrt"].options.get("tensorrt_version")
+    if wanted is None or str(wanted) == found:
+        return Finding(check, "ok", f"tensorrt {found} is there")
+    hint = f'give the device a copy of the target file with tensorrt_version: "{found}"'
+    return Finding(check, "wrong", f"tensorrt {found}, and target {target.name} is for {wanted}", hint)
 
 
 # --- what is judged without touching the device -------------------------------------------------
