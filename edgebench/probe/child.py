@@ -38,11 +38,18 @@ class Children:
             if self._process is not None:
                 _kill_group(self._process)
 
-    def ask(self, argv: Sequence[str], task: Json, timeout_s: float, on_phase: Callable[[str], None]) -> Json:
+    def ask(
+        self,
+        argv: Sequence[str],
+        task: Json,
+        timeout_s: float,
+        on_phase: Callable[[str], None],
+        on_progress: Callable[[Json], None] = lambda _told: None,
+    ) -> Json:
         """What a launch process answers to `task`; ProbeError when it fails, dies or is not done in time."""
         kills = out_of_memory_kills()
         process = self._start(argv, subprocess.PIPE)
-        talk = _Talk(process, task, on_phase)
+        talk = _Talk(process, task, on_phase, on_progress)
         try:
             talk.until(time.monotonic() + timeout_s, timeout_s)
         except BaseException:
@@ -109,11 +116,16 @@ class _Talk:
     """The conversation with one launch process: the task in, phases and one answer out, its stderr's tail."""
 
     def __init__(
-        self, process: "subprocess.Popen[bytes]", task: Json, on_phase: Callable[[str], None]
+        self,
+        process: "subprocess.Popen[bytes]",
+        task: Json,
+        on_phase: Callable[[str], None],
+        on_progress: Callable[[Json], None],
     ) -> None:
         self.answer: Any = None
         self.phase = "start"
         self._on_phase = on_phase
+        self._on_progress = on_progress
         self._lines = wire.LineReader()
         self._unsent = wire.encode(task)
         self._tail = bytearray()
@@ -185,6 +197,8 @@ class _Talk:
         if isinstance(message.get("phase"), str):
             self.phase = message["phase"]
             self._on_phase(self.phase)
+        elif isinstance(message.get("progress"), dict):
+            self._on_progress(message["progress"])
         else:
             self.answer = message
 

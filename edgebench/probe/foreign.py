@@ -46,5 +46,9 @@ def _busy_s() -> Optional[float]:
 
 
 def _own_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)  # its times are this process's own; its ru_maxrss is not
-    return usage.ru_utime + usage.ru_stime
+    """This process's own time, and that of programs that it ran to their end (trtexec is the launch).
+
+    A child's times are its own; its ru_maxrss is not.
+    """
+    uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in uses)

@@ -4,7 +4,6 @@ The task comes as one line on stdin; phases and the result go out as messages. T
 its stdin ends, because then its session is gone.
 """
 
-import ast
 import contextlib
 import errno
 import faulthandler
@@ -19,7 +18,7 @@ import traceback
 from array import array
 from typing import Any, Callable, Iterator, List, Tuple
 
-from . import conditions, wire
+from . import conditions, npy, wire
 from .foreign import ForeignLoad
 from .memory import Ladder
 from .runtimes.base import Adapter, adapter
@@ -32,20 +31,6 @@ PR_SET_PDEATHSIG = 1
 EXIT_ORPHAN = 3
 WHERE_NOT_WHAT = ("Exception from ", "Check '")
 NO_MEMORY_TEXTS = ("bad_alloc", "failed to allocate memory", "out of memory")
-NPY_TYPES = {
-    "f2": "float16",
-    "f4": "float32",
-    "f8": "float64",
-    "i1": "int8",
-    "i2": "int16",
-    "i4": "int32",
-    "i8": "int64",
-    "u1": "uint8",
-    "u2": "uint16",
-    "u4": "uint32",
-    "u8": "uint64",
-    "b1": "bool",
-}
 
 
 def main() -> None:
@@ -64,7 +49,7 @@ def main() -> None:
 
 
 def _do(task: Json, output: Output) -> Json:
-    tasks = {"launch": measure, "infer": infer, "versions": versions}
+    tasks = {"launch": measure, "infer": infer, "build": build, "versions": versions}
     try:
         return {"result": tasks[task["task"]](task, output)}
     except ProbeError as error:
@@ -87,6 +72,10 @@ def measure(task: Json, output: Output) -> Json:
     result["import_ns"] = _timed(clock, lambda: _import(runtime, spec, result))
     ladder.step("runtime")
     inputs = _inputs(runtime, spec["samples"][0])
+    if runtime.program:
+        result.update(runtime.launched(inputs, enter))
+        enter("done")
+        return result
     enter("load")
     with blamed("model_load"):
         result["load_ns"] = _timed(clock, runtime.load)
@@ -220,21 +209,31 @@ def _save(runtime: Adapter, inputs: Any, prefix: str) -> List[Json]:
 
 def describe(path: str) -> Json:
     """dtype, shape, path and size_bytes of a `.npy` file, from its header."""
-    with open(path, "rb") as file:
-        start = file.read(12)
-        if start[:6] != b"\x93NUMPY":
-            raise ValueError("%s is no .npy file" % path)
-        short = start[6] == 1
-        file.seek(10 if short else 12)
-        length = int.from_bytes(start[8:10] if short else start[8:12], "little")
-        header = ast.literal_eval(file.read(length).decode("latin-1"))
-    kind = header["descr"].lstrip("<>=|")
+    head = npy.header(path)
     return {
-        "dtype": NPY_TYPES.get(kind, kind),
-        "shape": list(header["shape"]),
+        "dtype": head.dtype,
+        "shape": head.shape,
         "path": path,
         "size_bytes": os.path.getsize(path),
     }
+
+
+def build(task: Json, output: Output) -> Json:
+    """What was told of building the artifact, whose result lies in the task's folder."""
+    spec = task["spec"]
+    result: Json = {}
+    runtime = adapter(spec)
+    enter = _Phases(output, runtime)
+    enter("import")
+    _import(runtime, spec, result)
+    enter("build")
+
+    def report(elapsed_s: float, line: str) -> None:
+        output.send({"progress": {"elapsed_s": elapsed_s, "line": line}})
+
+    result.update(runtime.build(task["folder"], task["timing_cache"], report))
+    enter("done")
+    return result
 
 
 def versions(task: Json, _output: Output) -> Json:
@@ -271,7 +270,7 @@ def _import(runtime: Adapter, spec: Json, result: Json) -> None:
         with blamed("runtime_missing"):
             result["runtime_version"] = str(runtime.import_runtime())
     except ProbeError as error:
-        if error.kind == "runtime_missing":
+        if error.kind == "runtime_missing" and not runtime.program:
             where = "the bundle pushed for it" if spec["bundle"] else "this device's Python"
             error.message = "%s cannot be imported from %s: %s" % (spec["runtime"], where, error.message)
         raise

@@ -13,10 +13,11 @@ import sys
 import threading
 import time
 import traceback
-from typing import Callable, Optional, Tuple
+from typing import Callable, Dict, Optional, Tuple
 
-from . import check, conditions, facts, specs, wire
+from . import check, conditions, facts, specs, trtexec, wire
 from .child import Children
+from .engines import ENGINE, TIMING, Engines, Kept, complete_key
 from .lease import Lease
 from .runs import RunFolder
 from .store import NO_SPACE, Store
@@ -37,12 +38,13 @@ OPS = {
     "commit": "op_commit",
     "assemble": "op_assemble",
     "unpack": "op_unpack",
+    "build": "op_build",
     "launch": "op_launch",
     "infer": "op_infer",
     "clean": "op_clean",
 }
 # `infer` needs no lease: the controller computes its references in many processes at once and times nothing
-LEASED = ("commit", "assemble", "unpack", "launch", "clean")
+LEASED = ("commit", "assemble", "unpack", "build", "launch", "clean")
 
 
 def main(work: str, silence_s: float) -> None:
@@ -74,6 +76,7 @@ class Session:
         self._children = Children(self._run.path, self._run.token)
         self._lease = Lease(work)
         self._store = Store(work, self._program, self._run.whole)
+        self._engines = Engines(work, self._run.whole)
 
     def serve(self) -> None:
         """Say hello, then answer requests one after another."""
@@ -146,6 +149,38 @@ class Session:
             raise check.bad('"wheels" must not be empty')
         return self._store.unpack(digest, wheels, self._run.fresh("unpack"), self._compile)
 
+    def op_build(self, request: Json, number: int) -> Json:
+        """The engine of an artifact: the one that is kept for just this device, or a new one."""
+        fields = check.table(request, "spec")
+        spec, timeout_s = specs.for_build(fields, self._work), check.number(fields, "timeout_s", 0.1, 86400)
+        if spec["runtime"] != "tensorrt" or "plan" not in spec["entry"]:
+            raise check.bad("nothing is built for %s on a device" % spec["runtime"])
+        key = complete_key(trtexec.read_plan(spec["entry"]["plan"])["cache_key"], facts.read())
+        kept = self._engines.engine(key)
+        cached = kept is not None
+        if kept is None:
+            kept = self._build(spec, key, timeout_s, number)
+        return dict(kept.note, engine=kept.path, cached=cached)
+
+    def _build(self, spec: Json, key: Dict[str, str], timeout_s: float, number: int) -> Kept:
+        timing, scratch = self._engines.timing(key), self._run.fresh("build")
+        task = {"task": "build", "spec": spec, "folder": scratch, "timing_cache": timing and timing.path}
+        told = self._children.ask(
+            [sys.executable, self._program, "launch"],
+            task,
+            timeout_s,
+            self._phases(number),
+            lambda progress: self._send(dict(progress, id=number, event="progress")),
+        )
+        told["artifact"] = os.path.basename(spec["artifact"])
+        if os.path.isfile(os.path.join(scratch, TIMING)):
+            separate = self._run.fresh("timing")
+            os.rename(os.path.join(scratch, TIMING), os.path.join(separate, TIMING))
+            self._engines.keep_timing(key, separate)
+        if not os.path.isfile(os.path.join(scratch, ENGINE)):
+            raise ProbeError("failed", "the build wrote no engine")
+        return self._engines.keep_engine(key, scratch, told)
+
     def op_launch(self, request: Json, number: int) -> Json:
         """The raw numbers of one launch."""
         task, timeout_s = self._task("launch", request)
@@ -159,7 +194,8 @@ class Session:
     def op_clean(self, request: Json, _number: int) -> Json:
         """Remove what is not to be kept."""
         keep = {check.digest(each, "keep") for each in check.items(request, "keep")}
-        return self._store.clean(keep)
+        freed = self._engines.clean(keep)
+        return {"freed_bytes": freed + self._store.clean(keep)["freed_bytes"]}
 
     def _task(self, name: str, request: Json) -> Tuple[Json, float]:
         fields = check.table(request, "spec")

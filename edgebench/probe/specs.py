@@ -25,6 +25,21 @@ def checked(fields: Any, work: str) -> Json:
         "samples": _samples(fields, work),
         "outputs": _outputs(fields),
         "workload": _workload(check.table(fields, "workload")),
+        "engine": _engine(fields, work),
+    }
+
+
+def for_build(fields: Any, work: str) -> Json:
+    """The spec of a process that builds what this device runs."""
+    artifact = check.below(check.text(fields, "artifact"), work, "the artifact")
+    return {
+        "runtime": runtime(fields),
+        "bundle": None,
+        "artifact": artifact,
+        "entry": _entry(fields, artifact),
+        "blobs": {},
+        "options": check.texts(fields, "options"),
+        "workload": NO_WORKLOAD,
     }
 
 
@@ -59,6 +74,11 @@ def bundle(fields: Any, work: str) -> Optional[str]:
         if error.message.endswith("is not there"):
             raise ProbeError("runtime_missing", error.message) from None
         raise
+
+
+def _engine(fields: Any, work: str) -> Optional[str]:
+    path = check.text(fields, "engine", None)
+    return None if path is None else check.below(path, work, "the engine")
 
 
 def _entry(fields: Any, artifact: str) -> Dict[str, str]:

@@ -1,7 +1,7 @@
 """The table of runtimes, and what each of them must offer to a launch."""
 
 from importlib import import_module
-from typing import Any, Callable, Dict, List, Tuple, Type
+from typing import Any, Callable, Dict, List, Optional, Tuple, Type
 
 from ..clock import Clock
 from ..wire import Json, ProbeError
@@ -10,6 +10,7 @@ RUNTIMES = {
     "onnxruntime": ("onnxruntime", "OnnxRuntime"),
     "ncnn": ("ncnn", "Ncnn"),
     "openvino": ("openvino", "OpenVino"),
+    "tensorrt": ("tensorrt", "TensorRt"),
     "replay": ("replay", "Replay"),
 }
 
@@ -21,6 +22,7 @@ class Adapter:
     """
 
     known_options: Dict[str, Tuple[str, ...]] = {}  # option -> the values it may have; () for any
+    program = False  # a program of its own, whose process is the launch; not a Python package
 
     def __init__(self, spec: Json) -> None:
         self.spec = spec
@@ -41,6 +43,16 @@ class Adapter:
 
     def bind(self, inputs: Any) -> Callable[[], Any]:
         """A callable without arguments that runs one inference on `inputs`."""
+        raise NotImplementedError
+
+    def launched(self, inputs: Any, enter: Callable[[str], None]) -> Json:
+        """The numbers of a whole launch, of a runtime that is a program of its own."""
+        raise NotImplementedError
+
+    def build(
+        self, folder: str, timing_cache: Optional[str], on_progress: Callable[[float, str], None]
+    ) -> Json:
+        """Build what this device runs into an empty folder; what was told of it."""
         raise NotImplementedError
 
     def outputs(self, inputs: Any) -> List[Tuple[str, Any]]:
