@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 
 RUNTIMES = ("onnxruntime", "ncnn", "openvino", "coreml", "tensorrt")
 # Those that a device's probe runs; the others are converted only.
-MEASURED = ("onnxruntime", "ncnn", "openvino")
+MEASURED = ("onnxruntime", "ncnn", "openvino", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
 ORT_FORMATS = ("onnx", "optimized", "ort")  # how ONNX Runtime's artifact is stored: as it is, fused, or .ort
 
@@ -299,7 +299,9 @@ class MemoryLadder(Record, frozen=True):
     """The launch process's resident memory at each step, bytes; None is unknown. `method`: how it was read.
 
     `peak_bytes` is the kernel's high-water mark of the whole launch, `steady_peak_bytes` that of the timed
-    part alone (the mark is reset before it; None where the kernel refuses the reset).
+    part alone (the mark is reset before it; None where the kernel refuses the reset). `available_drop_bytes`:
+    how far the whole system's available memory fell; `engine_bytes`: what an engine says that it takes of the
+    GPU's memory. Host, system and GPU figures overlap on boards where they share memory: never add them.
     """
 
     method: str
@@ -309,10 +311,14 @@ class MemoryLadder(Record, frozen=True):
     first_inference_bytes: int | None = None
     steady_peak_bytes: int | None = None
     peak_bytes: int | None = None
+    available_drop_bytes: int | None = None
+    engine_bytes: int | None = None
 
 
 class Launch(Record, frozen=True):
     """One fresh process: load, first inference, warm-up, samples. All times are raw integer nanoseconds.
+
+    What the runtime does not tell is None: trtexec imports nothing, and tells no first inference from 8.5 on.
 
     `effective` is what the runtime says it really did (precision, threads, provider); `foreign_load` is the
     mean number of cores kept busy by other processes during the samples, None where unknown.
@@ -322,9 +328,9 @@ class Launch(Record, frozen=True):
     number: int
     session: str
     started_utc: str
-    import_ns: int
-    load_ns: int
-    first_inference_ns: int
+    import_ns: int | None
+    load_ns: int | None
+    first_inference_ns: int | None
     warmup_ns: tuple[int, ...]
     warmup_stable: bool
     samples_ns: tuple[int, ...]
@@ -351,8 +357,34 @@ class Job(Record, frozen=True):
     workload: Workload
 
 
+class Engine(Record, frozen=True):
+    """What a device built of an artifact: TensorRT's engine, which is what was measured.
+
+    `cached`: it was kept from an earlier build for the same model, flags, GPU, release and power mode, and
+    `build_s` is that build's. `outputs_by`: who computed the outputs that parity was shown on. `gpu_bytes` is
+    what loading it took of the GPU's memory, where the device's Python could see that.
+    """
+
+    sha256: str
+    size_bytes: int
+    cached: bool
+    build_s: float | None = None
+    version: str = ""
+    program: str = ""
+    flags: tuple[str, ...] = ()
+    gpu: str | None = None
+    build_peak_bytes: int | None = None
+    build_peak_gpu_mib: float | None = None
+    warnings: tuple[str, ...] = ()
+    outputs_by: str = ""
+    gpu_bytes: int | None = None
+
+
 class Measurement(Record, frozen=True):
-    """All launches of one artifact on one device, with what was proven and known before."""
+    """All launches of one artifact on one device, with what was proven and known before.
+
+    `engine` is what the device built of the artifact, None where it runs as it is.
+    """
 
     id: str
     run: str
@@ -365,6 +397,7 @@ class Measurement(Record, frozen=True):
     status: Literal["ok", "partial", "invalid"]
     warnings: tuple[str, ...] = ()
     pushed_bytes: int = 0
+    engine: Engine | None = None
 
 
 class Failure(Record, frozen=True):

@@ -29,6 +29,7 @@ class SettingsFile(Record, frozen=True):
     store_url: str | None = None
     convert_timeout_s: float | None = None
     convert_memory_mib: int | None = None
+    build_timeout_s: float | None = None
     jobs: int | None = None
 
 
@@ -37,7 +38,8 @@ class Settings:
     """What holds for one call of edgebench. `store_url` may hold a password: show `redacted_store_url` only.
 
     `inventory` None means this computer alone, `targets` is a folder of target files beside the shipped ones,
-    `store_url` None means SQLite in `home`, `jobs` is the largest number of devices at work at the same time.
+    `store_url` None means SQLite in `home`, `jobs` is the largest number of devices at work at the same time,
+    `build_timeout_s` is how long a device may take to build one engine.
     """
 
     home: Path
@@ -46,6 +48,7 @@ class Settings:
     store_url: str | None = field(default=None, repr=False)
     convert_timeout_s: float = 900.0
     convert_memory_mib: int = 8192
+    build_timeout_s: float = 3600.0
     jobs: int = 16
 
     @property
@@ -143,7 +146,7 @@ def _checked(name: str, key: str, text: str) -> str | int | float:
     """The value of a variable or flag; UserError names it, but never shows the store's URL."""
     value: str | int | float = text
     if key in _RANGES:
-        pattern, kind = _NUMBERS[key == "convert_timeout_s"]
+        pattern, kind = _NUMBERS[key.endswith("_s")]
         if not re.fullmatch(pattern, text):
             raise UserError(f"{name} is {quoted(text)}, which is no number", hint=_hint(key, ""))
         value = kind(text)
@@ -159,7 +162,12 @@ _NUMBERS: dict[bool, tuple[str, type[int] | type[float]]] = {
     False: (r"[0-9]{1,9}", int),
     True: (r"[0-9]{1,9}(\.[0-9]{1,9})?", float),
 }
-_RANGES = {"convert_timeout_s": (1, 86400), "convert_memory_mib": (256, 1 << 24), "jobs": (1, 256)}
+_RANGES = {
+    "convert_timeout_s": (1, 86400),
+    "convert_memory_mib": (256, 1 << 24),
+    "build_timeout_s": (1, 86400),
+    "jobs": (1, 256),
+}
 _NO_URL = "is no URL of a database"
 
 

@@ -79,7 +79,8 @@ class MemorySummary(Record, frozen=True):
 
     `runtime_bytes` is what importing the runtime added, `model_bytes` what loading the model added to that,
     `inference_bytes` what the first inference added; the peaks are whole figures, of the timed part alone and
-    of the launch.
+    of the launch. `available_drop_bytes`: by how much the whole system's available memory fell;
+    `engine_bytes`: what an engine says that it takes of the GPU's memory.
     """
 
     method: str = ""
@@ -89,6 +90,8 @@ class MemorySummary(Record, frozen=True):
     inference_bytes: int | None = None
     steady_peak_bytes: int | None = None
     peak_bytes: int | None = None
+    available_drop_bytes: int | None = None
+    engine_bytes: int | None = None
 
 
 class Summary(Record, frozen=True):
@@ -231,9 +234,9 @@ def summarise_measurement(measurement: Measurement) -> Summary:
         max_ns=max(_known(summary.max_ns for summary in each), default=None),
         mean_ns=mean_ns,
         spread=_spread(p50s),
-        import_ns=_median([launch.import_ns for launch in launches]),
-        load_ns=_median([launch.load_ns for launch in launches]),
-        first_inference_ns=_median([launch.first_inference_ns for launch in launches]),
+        import_ns=_median(_known(launch.import_ns for launch in launches)),
+        load_ns=_median(_known(launch.load_ns for launch in launches)),
+        first_inference_ns=_median(_known(launch.first_inference_ns for launch in launches)),
         throughput_per_s=measurement.job.workload.batch * NS_PER_S / mean_ns if mean_ns else None,
         memory=_memory([launch.memory for launch in launches]),
         cautions=tuple(_cautions(measurement, launches, p50s, p99_note)),
@@ -269,6 +272,8 @@ def _memory(ladders: Sequence[MemoryLadder]) -> MemorySummary:
         inference_bytes=largest(lambda ladder: _added(ladder.model_bytes, ladder.first_inference_bytes)),
         steady_peak_bytes=largest(lambda ladder: ladder.steady_peak_bytes),
         peak_bytes=largest(lambda ladder: ladder.peak_bytes),
+        available_drop_bytes=largest(lambda ladder: ladder.available_drop_bytes),
+        engine_bytes=largest(lambda ladder: ladder.engine_bytes),
     )
 
 

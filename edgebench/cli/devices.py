@@ -11,8 +11,8 @@ import click
 from edgebench.cli.output import emit_json, json_option, print_pairs, print_table
 from edgebench.cli.setup import inventory_option, read_inventory, read_settings, read_targets
 from edgebench.device.bootstrap import remove_everything
-from edgebench.device.bundle import resolve
-from edgebench.device.session import open_session
+from edgebench.device.bundle import OWN, resolve
+from edgebench.device.session import Session, open_session
 from edgebench.errors import EXIT_ERROR, EXIT_OK, EdgebenchError, UserError
 from edgebench.inventory import explain, is_address, select
 from edgebench.records import Conditions, Device, Facts, SshSettings, Target, to_json
@@ -199,6 +199,7 @@ def examine(device: Device, target: Target) -> list[Finding]:
     try:
         with open_session(device, home=home) as session:
             facts, conditions = session.facts(), session.conditions()
+            own = [_own_runtime(session, runtime) for runtime in target.runtimes if runtime in OWN]
     except EdgebenchError as error:
         return [Finding("wrong", error.message, error.hint)]
     told = facts.board or facts.cpu or "unknown board"
@@ -206,8 +207,16 @@ def examine(device: Device, target: Target) -> list[Finding]:
     findings += [Finding("wrong", sentence, "") for sentence in mismatches(target, facts)]
     findings += _conditions(conditions, target)
     if device.transport != "local":
-        findings += [_runtime(runtime, facts) for runtime in target.runtimes]
-    return findings
+        findings += [_runtime(runtime, facts) for runtime in target.runtimes if runtime not in OWN]
+    return findings + own
+
+
+def _own_runtime(session: Session, runtime: str) -> Finding:
+    """A runtime that the device brings along, asked there."""
+    try:
+        return Finding("ok", f"{runtime}: {session.versions(runtime, None).get(runtime, 'version unknown')}")
+    except EdgebenchError as error:
+        return Finding("wrong", f"{runtime}: {error.message}", error.hint)
 
 
 def _conditions(now: Conditions, target: Target) -> list[Finding]:
@@ -238,7 +247,8 @@ def _runtime(runtime: str, facts: Facts) -> Finding:
         bundle = resolve(runtime, facts, read_settings().home)
     except EdgebenchError as error:
         return Finding("wrong", f"{runtime}: {error.message}", error.hint)
-    return Finding("ok", f"{runtime}: {', '.join(wheel.path for wheel in bundle.wheels)}")
+    wheels = bundle.wheels if bundle is not None else ()
+    return Finding("ok", f"{runtime}: {', '.join(wheel.path for wheel in wheels)}")
 
 
 # --- clean --------------------------------------------------------------------------------------

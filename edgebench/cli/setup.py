@@ -81,7 +81,9 @@ def workbench(settings: Settings, announce: Announce = silent) -> Iterator[Workb
     """The workbench in the home folder, closed at the end."""
     limits = Limits(time_s=settings.convert_timeout_s, memory_bytes=settings.convert_memory_mib << 20)
     _make_home(settings.home)
-    bench = Workbench(settings.home, limits=limits, announce=announce)
+    bench = Workbench(
+        settings.home, limits=limits, announce=announce, build_timeout_s=settings.build_timeout_s
+    )
     try:
         yield bench
     finally:

@@ -35,6 +35,10 @@ WHEELS = {
 }
 
 
+# What is part of the device's system and never pushed.
+OWN = ("tensorrt",)
+
+
 class Bundle(Record, frozen=True):
     """The wheels of one runtime for one kind of device; `digest` names the set."""
 
@@ -66,8 +70,13 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), content, zipfile.ZIP_DEFLATED)
 
 
-def resolve(runtime: str, facts: Facts, home: Path) -> Bundle:
-    """The wheels of `runtime` that run on a device with these facts, downloaded once and kept."""
+def resolve(runtime: str, facts: Facts, home: Path) -> Bundle | None:
+    """The wheels of `runtime` that run on a device with these facts, downloaded once and kept.
+
+    None for a runtime that the device brings along.
+    """
+    if runtime in OWN:
+        return None
     python, tags = _python(facts), platform_tags(facts)
     name = f"{runtime}-py{python}-{tags[0]}"
     folder = home / "bundles" / name

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -33,11 +33,13 @@ from edgebench.records import (
     ArtifactFile,
     Conditions,
     Device,
+    Engine,
     Facts,
     Launch,
     Record,
     Workload,
     prepared,
+    replace,
 )
 from edgebench.transport.base import Channel, Transport
 from edgebench.transport.connect import open_transport
@@ -50,6 +52,8 @@ REQUEST_TIMEOUT_S = 120.0
 HEARTBEAT_S = 5.0
 MAX_OUTPUT_BYTES = 512 << 20
 LAUNCH_SLACK_S = 120.0  # import and load on a slow board, beside the timed part
+TRIES_WITH_ENGINE = 2  # trtexec cannot be told a longest time: a second try has fewer samples
+MAX_PROGRESS_S = 1e7
 
 T = TypeVar("T")
 
@@ -72,12 +76,23 @@ class InputSet(Record, frozen=True):
 
 
 class Placed(Record, frozen=True):
-    """Where an artifact, its inputs and its runtime lie on the device, and how many bytes had to travel."""
+    """Where an artifact, its inputs and its runtime lie on the device, and how many bytes had to travel.
+
+    `engine` is what the device built of the artifact, where it had to.
+    """
 
     artifact: str
     inputs: str
     bundle: str | None
     moved_bytes: int
+    engine: str | None = None
+
+
+class Computed(NamedTuple):
+    """A device's own outputs, one mapping a sample, and what its runtime says of how it computed them."""
+
+    samples: list[dict[str, np.ndarray]]
+    effective: dict[str, str]
 
 
 class Session:
@@ -173,13 +188,46 @@ class Session:
         time_s: float | None = None,
     ) -> list[dict[str, np.ndarray]]:
         """The device's own outputs, one mapping a sample, by ONNX output name; `time_s` bounds it."""
+        return self.computed(artifact, placed, inputs, threads, time_s=time_s).samples
+
+    def computed(
+        self,
+        artifact: Artifact,
+        placed: Placed,
+        inputs: InputSet,
+        threads: int = 0,
+        *,
+        time_s: float | None = None,
+    ) -> Computed:
+        """The device's own outputs, as `infer`, with what the runtime says that it did."""
         spec = self._spec(artifact, placed, inputs, Workload(threads=threads))
         spec |= {} if time_s is None else {"timeout_s": time_s}
         result = self._request("infer", timeout_s=_limit_s(spec), spec=spec)
         samples = result.get("samples")
         if not isinstance(samples, list) or len(samples) != len(inputs.samples):
             raise self._nonsense("infer", "a number of samples that differs from what was sent")
-        return [self._fetch(outputs) for outputs in samples]
+        effective = self._typed(dict[str, str], result.get("effective", {}))
+        return Computed([self._fetch(outputs) for outputs in samples], effective)
+
+    def build(
+        self,
+        artifact: Artifact,
+        placed: Placed,
+        progress: Callable[[float, str], None],
+        *,
+        timeout_s: float,
+    ) -> tuple[Placed, Engine]:
+        """The artifact with its engine, built by the device unless it kept one; `progress`: seconds, line."""
+        spec = {
+            "runtime": artifact.runtime,
+            "artifact": placed.artifact,
+            "entry": artifact.entry,
+            "options": artifact.options,
+            "timeout_s": timeout_s,
+        }
+        result = self._request("build", timeout_s=_limit_s(spec), progress=progress, spec=spec)
+        told = self._typed(_Built, {name: result.get(name) for name in _Built.__struct_fields__})
+        return replace(placed, engine=told.engine), told.record()
 
     def launch(
         self,
@@ -252,6 +300,7 @@ class Session:
                 for sample in inputs.samples
             ],
             "outputs": [output.name for output in artifact.outputs],
+            "engine": placed.engine,
             "workload": {
                 "threads": workload.threads,
                 "warmup_samples": workload.warmup_samples,
@@ -260,7 +309,9 @@ class Session:
                 "min_duration_s": workload.min_duration_s,
                 "max_duration_s": workload.max_duration_s,
             },
-            "timeout_s": workload.max_warmup_s + workload.max_duration_s + LAUNCH_SLACK_S,
+            "timeout_s": workload.max_warmup_s
+            + workload.max_duration_s * (1 if placed.engine is None else TRIES_WITH_ENGINE)
+            + LAUNCH_SLACK_S,
         }
 
     def _fetch(self, outputs: object) -> dict[str, np.ndarray]:
@@ -287,6 +338,7 @@ class Session:
         *,
         timeout_s: float = REQUEST_TIMEOUT_S,
         phase: Callable[[str], None] | None = None,
+        progress: Callable[[float, str], None] | None = None,
         **fields: Any,
     ) -> dict[str, Any]:
         number = next(self._ids)
@@ -296,6 +348,8 @@ class Session:
             if message.get("id") != number:
                 continue  # a late answer to a request that was given up
             if "event" in message:
+                if progress is not None and message.get("event") == "progress":
+                    progress(*_progress(message))
                 if phase is not None:
                     phase(str(message.get("phase", ""))[:32])
                 continue
@@ -322,9 +376,10 @@ class Session:
             return BugError(f"{text} (request {op})", detail=detail)
         hint = _HINTS.get(kind, "the detail holds the end of the device's log")
         died = op in _RUNS and kind in ("crashed", "timeout", "failed")
-        return (RuntimeDied if died else DeviceError)(
-            text, hint=hint, detail=detail, retryable=kind in ("crashed", "corrupt", "timeout")
-        )
+        again = kind in ("crashed", "corrupt") or (kind == "timeout" and op != "build")
+        if op == "build" and kind == "timeout":
+            hint = "EDGEBENCH_BUILD_TIMEOUT_S gives a slow board more time; its log's end is in the detail"
+        return (RuntimeDied if died else DeviceError)(text, hint=hint, detail=detail, retryable=again)
 
     def _typed(self, kind: type[T], data: object) -> T:
         try:
@@ -354,13 +409,49 @@ class _Output(Record, frozen=True):
     size_bytes: int
 
 
+class _Built(Record, frozen=True):
+    """The answer to `build`, as far as it is kept."""
+
+    engine: str
+    sha256: str
+    size_bytes: int
+    cached: bool
+    build_s: float | None = None
+    tensorrt: str | None = None
+    trtexec: str | None = None
+    flags: tuple[str, ...] | None = None
+    gpu: str | None = None
+    peak_bytes: int | None = None
+    build_peak_gpu_mib: float | None = None
+    warnings: tuple[str, ...] | None = None
+
+    def record(self) -> Engine:
+        """The record that a measurement keeps."""
+        return Engine(
+            sha256=self.sha256,
+            size_bytes=self.size_bytes,
+            cached=self.cached,
+            build_s=self.build_s,
+            version=printable(self.tensorrt or ""),
+            program=printable(self.trtexec or ""),
+            flags=tuple(printable(each) for each in self.flags or ()),
+            gpu=None if self.gpu is None else printable(self.gpu),
+            build_peak_bytes=self.peak_bytes,
+            build_peak_gpu_mib=self.build_peak_gpu_mib,
+            warnings=tuple(printable(each) for each in self.warnings or ()),
+        )
+
+
 _CORRECT = (
     "correct what the runtime names in the model, or try another runtime; its own words are in the detail"
 )
-_RUNS = ("infer", "launch")  # what a runtime's process is started for
+_RUNS = ("build", "infer", "launch")  # what a runtime's process is started for
 _HINTS = {
     "no_space": "free space on the device, or: edgebench devices clean NAME",
     "corrupt": "check the device's storage (dmesg, fsck), then run again",
+    "tool_missing": "on a Jetson: sudo apt install libnvinfer-bin; elsewhere EDGEBENCH_TRTEXEC names it",
+    "wrong_version": "give the device a target of its own: a copy of its target file with the device's "
+    "tensorrt_version and compute_capability (targets: in edgebench.toml)",
     "runtime_missing": "edgebench runtimes shows what is installed and what to type to get the rest",
     "out_of_memory": "use a smaller model, fewer threads or a device with more memory",
     "timeout": "give the launch more time (max_duration_s in the plan's workload) or look at the board",
@@ -433,6 +524,13 @@ def read_samples(inputs: InputSet) -> list[dict[str, np.ndarray]]:
 def _offset(partial: object, digest: str) -> int:
     value = partial.get(digest, 0) if isinstance(partial, dict) else 0
     return value if isinstance(value, int) and value >= 0 else 0
+
+
+def _progress(message: dict[str, Any]) -> tuple[float, str]:
+    elapsed_s = message.get("elapsed_s")
+    if not isinstance(elapsed_s, int | float) or not 0 <= elapsed_s < MAX_PROGRESS_S:
+        elapsed_s = 0.0
+    return float(elapsed_s), printable(str(message.get("line", "")))[:200]
 
 
 def _limit_s(spec: dict[str, Any]) -> float:

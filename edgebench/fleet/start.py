@@ -12,9 +12,9 @@ import edgebench
 from edgebench.convert.onnxruntime import format_options
 from edgebench.errors import EXIT_ERROR, UserError
 from edgebench.fleet.engine import Assignment
-from edgebench.fleet.plan import Expansion, Plan, PlannedJob
+from edgebench.fleet.plan import Expansion, Plan, PlannedJob, PlannedModel
 from edgebench.inventory import Inventory
-from edgebench.pipeline import Cell
+from edgebench.pipeline import BUILT_ON_DEVICE, Cell
 from edgebench.records import Failure, Job, Run, Target, from_json, to_json
 from edgebench.store import Store, new_run_id
 
@@ -68,7 +68,8 @@ def resume(name: str, inventory: Inventory, targets: Mapping[str, Target], store
 def assignment(planned: PlannedJob, targets: Mapping[str, Target]) -> Assignment:
     """The job with what it is prepared from, for its target's processor."""
     job, source = planned.job, planned.model
-    arch = targets[job.target].platform.arch
+    target = targets[job.target]
+    arch = target.platform.arch
     cell = Cell(
         model_path=source.path,
         runtime=job.runtime,
@@ -82,9 +83,18 @@ def assignment(planned: PlannedJob, targets: Mapping[str, Target]) -> Assignment
         cut_nms=source.cut_nms,
         inputs=source.inputs,
         calibration=source.calibration,
-        options=format_options(source.ort_format, arch) if job.runtime == "onnxruntime" else (),
+        options=_options(job.runtime, source, target),
     )
     return Assignment(job, cell)
+
+
+def _options(runtime: str, source: PlannedModel, target: Target) -> tuple[tuple[str, str], ...]:
+    """What the converter is told: how ONNX Runtime's file is stored, for what board an engine is to be."""
+    if runtime == "onnxruntime":
+        return format_options(source.ort_format, target.platform.arch)
+    if runtime in BUILT_ON_DEVICE:
+        return tuple(sorted((name, str(value)) for name, value in target.runtimes[runtime].options.items()))
+    return ()
 
 
 def planned_launches(assignments: Iterable[Assignment]) -> dict[str, int]:

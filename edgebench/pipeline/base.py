@@ -28,6 +28,7 @@ from edgebench.model.images import ImageInput
 from edgebench.records import (
     Artifact,
     Device,
+    Engine,
     Job,
     ModelInfo,
     ParityBound,
@@ -56,6 +57,7 @@ _OWN_FAULT = (
 BUILT_ON_DEVICE = (
     "tensorrt",
 )  # their artifact is an ONNX file and a plan: here the reference runs that file
+BUILD_TIMEOUT_S = 3600.0  # a device builds an engine in minutes; a Jetson Nano a large one in tens of them
 QUANTIZED = ("int8", "int8-dynamic")
 GENERATED = "generated"
 GENERATED_SEED = 20261123
@@ -152,11 +154,13 @@ class Workbench:
         limits: Limits,
         announce: Announce = silent,
         artifacts: ArtifactStore | None = None,
+        build_timeout_s: float = BUILD_TIMEOUT_S,
     ) -> None:
         self.home = home
         self.limits = limits
         self.announce = announce
         self.artifacts = artifacts or ArtifactStore(home / "artifacts")
+        self.build_timeout_s = build_timeout_s
         self._controller: Session | None = None
         self._references: dict[tuple[str, str], Reference] = {}
         self._bounds: dict[tuple[str, str, str, str], Bounds] = {}
@@ -269,6 +273,22 @@ class Workbench:
             if self._controller is not None:
                 self._controller.close()
                 self._controller = None
+
+
+def build_on(
+    session: Session, artifact: Artifact, placed: Placed, what: str, bench: Workbench
+) -> tuple[Placed, Engine | None]:
+    """What the device itself has to build of an artifact, or kept of an earlier time; None for the others."""
+    if artifact.runtime not in BUILT_ON_DEVICE:
+        return placed, None
+    bench.announce(Step("build", session.device.name, what))
+
+    def show(elapsed_s: float, line: str) -> None:
+        minutes = int(elapsed_s // 60)
+        so_far = f"{what}, {minutes} min so far" if minutes else what
+        bench.announce(Step("build", session.device.name, so_far, note=f"{elapsed_s:.0f} s: {line}"))
+
+    return session.build(artifact, placed, show, timeout_s=bench.build_timeout_s)
 
 
 def demand(report: ParityReport, artifact: Artifact) -> None:

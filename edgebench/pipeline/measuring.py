@@ -1,6 +1,6 @@
 """From a proven artifact to its measurement on a device.
 
-push -> parity on the device -> launches, each stored at once
+push -> build on the device, where it must -> parity there -> launches, each stored at once
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from edgebench.device.session import Lease, Placed, Session, open_session
-from edgebench.errors import (
-    DeviceError,
-)
+from edgebench.errors import DeviceError, printable
 from edgebench.pipeline.base import (
     Prepared,
     Step,
     Workbench,
+    build_on,
     demand,
     judge,
     title,
 )
 from edgebench.records import (
     Device,
+    Engine,
     Facts,
     Job,
     Launch,
@@ -72,8 +72,9 @@ def open_device(device: Device, target: Target, home: Path, lease: Lease) -> tup
 def measure(job: Job, prepared: Prepared, site: Site, bench: Workbench) -> Measurement:
     """The measurement of one job, every launch stored as it comes; continues one that was interrupted."""
     placed = push(job, prepared, site, bench)
-    report = check_on_device(job, prepared, placed, site, bench)
-    measurement = begin(job, prepared, placed, report, site)
+    placed, engine = build_on(site.session, prepared.artifact, placed, title(job), bench)
+    report, effective = check_on_device(job, prepared, placed, site, bench)
+    measurement = begin(job, prepared, placed, report, site, told_engine(engine, effective))
     for number in range(len(measurement.launches) + 1, job.workload.launches + 1):
         launch = launch_once(job, prepared, placed, site, bench, number)
         site.store.add_launch(measurement.id, launch)
@@ -91,18 +92,37 @@ def push(job: Job, prepared: Prepared, site: Site, bench: Workbench) -> Placed:
 
 def check_on_device(
     job: Job, prepared: Prepared, placed: Placed, site: Site, bench: Workbench
-) -> ParityReport:
-    """The device's own outputs against the reference; ModelError where they differ."""
+) -> tuple[ParityReport, Mapping[str, str]]:
+    """The device's own outputs against the reference, and how they were computed; ModelError: they differ."""
     bench.announce(Step("parity", job.device, title(job)))
-    outputs = site.session.infer(prepared.artifact, placed, prepared.inputs, job.workload.threads)
+    computed = site.session.computed(prepared.artifact, placed, prepared.inputs, job.workload.threads)
     reference = bench.reference(prepared.variant, prepared.inputs)
     bounds = bench.bounds(prepared.variant, prepared.inputs, job.runtime, job.precision)
-    report = judge(reference, outputs, bounds, job.device, prepared.inputs_kind)
+    report = judge(reference, computed.samples, bounds, job.device, prepared.inputs_kind)
     demand(report, prepared.artifact)
-    return report
+    return report, computed.effective
 
 
-def begin(job: Job, prepared: Prepared, placed: Placed, report: ParityReport, site: Site) -> Measurement:
+def told_engine(engine: Engine | None, effective: Mapping[str, str]) -> Engine | None:
+    """The engine with what was learnt when it computed outputs."""
+    if engine is None:
+        return None
+    taken = effective.get("gpu_memory_bytes", "")
+    return replace(
+        engine,
+        outputs_by=printable(effective.get("outputs_by", ""))[:500],
+        gpu_bytes=int(taken) if taken.isdecimal() and len(taken) < 16 else None,
+    )
+
+
+def begin(
+    job: Job,
+    prepared: Prepared,
+    placed: Placed,
+    report: ParityReport,
+    site: Site,
+    engine: Engine | None = None,
+) -> Measurement:
     """A new measurement in the store, or the one that an interrupted session began with this artifact."""
     begun = site.begun.get(job)
     if begun is not None:
@@ -121,6 +141,7 @@ def begin(job: Job, prepared: Prepared, placed: Placed, report: ParityReport, si
         status="partial",
         warnings=prepared.parity.warnings,
         pushed_bytes=placed.moved_bytes,
+        engine=engine,
     )
     site.store.begin_measurement(measurement)
     return measurement
@@ -144,5 +165,7 @@ def launch_once(
 def finish(measurement: Measurement, site: Site) -> Measurement:
     """The measurement with its final status: invalid where no launch counts."""
     status: Literal["ok", "invalid"] = "ok" if any(each.valid for each in measurement.launches) else "invalid"
-    site.store.finish_measurement(measurement.id, status, measurement.warnings)
-    return replace(measurement, status=status)
+    told = dict.fromkeys(filter(None, (each.effective.get("warning") for each in measurement.launches)))
+    warnings = (*measurement.warnings, *(printable(each) for each in told))
+    site.store.finish_measurement(measurement.id, status, warnings)
+    return replace(measurement, status=status, warnings=warnings)

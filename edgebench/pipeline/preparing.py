@@ -42,6 +42,7 @@ from edgebench.pipeline.base import (
     Reference,
     Step,
     Workbench,
+    build_on,
     demand,
     judge,
     key_of,
@@ -430,6 +431,7 @@ def verify_artifact(
     if session is None or facts is None:
         return judge(reference, bench.infer(artifact, folder, inputs), bounds, CONTROLLER, kind)
     placed = session.place(artifact, folder, inputs, facts)
+    placed, _ = build_on(session, artifact, placed, title(cell), bench)
     outputs = session.infer(artifact, placed, inputs)
     return judge(reference, outputs, bounds, session.device.name, kind)
 

@@ -270,7 +270,7 @@ def _import(runtime: Adapter, spec: Json, result: Json) -> None:
         with blamed("runtime_missing"):
             result["runtime_version"] = str(runtime.import_runtime())
     except ProbeError as error:
-        if error.kind == "runtime_missing" and not runtime.program:
+        if error.kind == "runtime_missing":
             where = "the bundle pushed for it" if spec["bundle"] else "this device's Python"
             error.message = "%s cannot be imported from %s: %s" % (spec["runtime"], where, error.message)
         raise

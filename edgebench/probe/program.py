@@ -170,7 +170,7 @@ def _death(ended: Ended, argv: Sequence[str], kills: Optional[int]) -> ProbeErro
 
 
 def output_of(argv: Sequence[str], timeout_s: float) -> str:
-    """What a short run prints, both streams; ProbeError `runtime_missing` when it cannot run."""
+    """What a short run prints, both streams; ProbeError `tool_missing` when it cannot run."""
     try:
         done = subprocess.run(
             list(argv),
@@ -181,7 +181,7 @@ def output_of(argv: Sequence[str], timeout_s: float) -> str:
             preexec_fn=_dying_with_parent(),
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise ProbeError("runtime_missing", "%s cannot be run: %s" % (argv[0], error)) from None
+        raise ProbeError("tool_missing", "%s cannot be run: %s" % (argv[0], error)) from None
     return done.stdout[: 1 << 20].decode("utf-8", "replace")
 
 

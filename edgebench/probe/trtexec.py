@@ -77,18 +77,18 @@ PLAN_FIELDS = {
 
 
 def find() -> str:
-    """The path of this device's trtexec; ProbeError `runtime_missing` says where it was looked for."""
+    """The path of this device's trtexec; ProbeError `tool_missing` says where it was looked for."""
     named = os.environ.get(VARIABLE)
     if named:
         if not _is_program(named):
-            raise ProbeError("runtime_missing", "%s names %s, which is no program" % (VARIABLE, named))
+            raise ProbeError("tool_missing", "%s names %s, which is no program" % (VARIABLE, named))
         return named
     onpath = [os.path.join(folder, "trtexec") for folder in os.environ.get("PATH", "").split(os.pathsep)]
     for place in PLACES + tuple(onpath):
         if os.path.isabs(place) and _is_program(place):
             return place
     raise ProbeError(
-        "runtime_missing",
+        "tool_missing",
         "trtexec was not found at %s, nor at %s nor on PATH: install libnvinfer-bin, or let %s name it"
         % (PLACES[0], ", ".join(PLACES[1:]), VARIABLE),
     )

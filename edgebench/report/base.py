@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 from edgebench.errors import Owner
 from edgebench.records import (
     Conditions,
+    Engine,
     Facts,
     Failure,
     Job,
@@ -40,7 +41,7 @@ class Row(Record, frozen=True):
     Status: "ok"; "partial", some launches are missing or unusable and the figures are those of the rest;
     "invalid", no figures; "emulated", no figures because they would not be the board's. `size_ratio` and
     `speedup` are how many times smaller and faster (p50) this is than fp32 on the same device and runtime,
-    None where either is not there.
+    None where either is not there. `engine` is what the device built of the artifact and ran in its place.
     """
 
     id: str
@@ -59,8 +60,14 @@ class Row(Record, frozen=True):
     unusable: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     pushed_bytes: int = 0
+    engine: Engine | None = None
     size_ratio: float | None = None
     speedup: float | None = None
+
+    @property
+    def run_bytes(self) -> int:
+        """The size of what the runtime loads: of the engine, where the device built one."""
+        return self.artifact_bytes if self.engine is None else self.engine.size_bytes
 
 
 class DeviceSheet(Record, frozen=True):
@@ -293,10 +300,10 @@ class Column(NamedTuple):
 
 def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
     """The columns of a table of these rows, left to right; sizes get the unit that suits the largest."""
-    size_unit, size_bytes = _size_unit(row.artifact_bytes for row in rows)
+    size_unit, size_bytes = _size_unit(row.run_bytes for row in rows)
 
     def size(row: Row) -> str:
-        return significant(row.artifact_bytes / size_bytes)
+        return significant(row.run_bytes / size_bytes)
 
     return (
         Column("variant", "", 0, False, lambda row: form(row.job)),
@@ -315,6 +322,7 @@ def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
         Column("memory", "MiB", 3, True, lambda row: _mib(row.summary.memory.peak_bytes)),
         Column("+model", "MiB", 11, True, lambda row: _mib(row.summary.memory.model_bytes)),
         Column("+runtime", "MiB", 13, True, lambda row: _mib(row.summary.memory.runtime_bytes)),
+        Column("build", "s", 8, True, _build),
         Column("load", "ms", 8, True, lambda row: _ms(row.summary.load_ns)),
         Column("first", "ms", 12, True, lambda row: _ms(row.summary.first_inference_ns)),
         Column("parity", "dB", 2, True, _parity),
@@ -331,6 +339,7 @@ LEGEND = {
     "parity": "signal-to-noise ratio of the device's worst output to the reference; ✗ out of bounds",
     "memory": "peak of the launch's process; +model, +runtime: what loading each of them added",
 }
+BUILT = "seconds the device took to build the engine, now or when it was kept; size is the engine's"
 ROUGH = "fewer samples in a launch than a p99 needs"
 
 
@@ -341,6 +350,8 @@ def legend(rows: Sequence[Row]) -> dict[str, str]:
     words = dict(LEGEND)
     if not any("→" in form(row.job) for row in rows):
         del words["variant"]
+    if any(row.engine is not None for row in rows):
+        words["build"] = BUILT
     if any(_p99(row).startswith("~") for row in rows):
         words["~"] = ROUGH
     seen = {row.status for row in rows} - {"ok"}
@@ -355,6 +366,10 @@ def worst_output(parity: ParityReport) -> OutputParity | None:
         return output.passed, -math.inf if math.isnan(output.snr_db) else output.snr_db
 
     return min(parity.outputs, key=order, default=None)
+
+
+def _build(row: Row) -> str:
+    return UNKNOWN if row.engine is None else _figure(row.engine.build_s)
 
 
 def _p50(row: Row) -> str:

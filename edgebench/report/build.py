@@ -81,6 +81,7 @@ def _row(measurement: Measurement) -> Row:
         unusable=_unusable(measurement),
         warnings=measurement.warnings,
         pushed_bytes=measurement.pushed_bytes,
+        engine=measurement.engine,
     )
 
 
@@ -135,7 +136,7 @@ def _against(row: Row, references: Sequence[Row]) -> Row:
     p50s = reference.summary.p50_ns, row.summary.p50_ns
     return replace(
         row,
-        size_ratio=reference.artifact_bytes / row.artifact_bytes if row.artifact_bytes else None,
+        size_ratio=reference.run_bytes / row.run_bytes if row.run_bytes else None,
         speedup=p50s[0] / p50s[1] if p50s[0] and p50s[1] else None,
     )
 

@@ -46,6 +46,7 @@ def _measurement(row: Row) -> dict[str, Any]:
         "artifact": row.artifact_digest,
         "artifact_bytes": row.artifact_bytes,
         "pushed_bytes": row.pushed_bytes,
+        "engine": None if row.engine is None else to_json(row.engine),
         "launches": summary.launches,
         "launches_unusable": summary.launches_unusable,
         "samples": summary.samples,

@@ -24,7 +24,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0001"
+REVISION = "0002"
 VERSION_TABLE = "edgebench_schema"
 
 # SQLite counts rows by itself only in a column of exactly this type
@@ -109,8 +109,8 @@ launch = Table(
     Column("p99_ns", BigInteger),
     Column("max_ns", BigInteger),
     Column("mean_ns", Float),
-    Column("load_ns", BigInteger, nullable=False),
-    Column("first_inference_ns", BigInteger, nullable=False),
+    Column("load_ns", BigInteger),
+    Column("first_inference_ns", BigInteger),
     Column("peak_bytes", BigInteger),
     Column("steady_peak_bytes", BigInteger),
     Column("temperature_c", Float),

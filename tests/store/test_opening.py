@@ -258,3 +258,30 @@ def test_a_server_that_is_not_there_is_told_without_the_password(tmp_path: Path)
     error = caught.value
     assert "secret" not in error.message + error.hint + error.detail
     assert "server runs" in error.hint
+
+
+def test_launches_of_the_first_tables_keep_their_figures(url: str) -> None:
+    """A store of revision 0001, where load and first inference had to be known."""
+    with Store(url) as store:
+        store.add_run(run())
+        store.plan_jobs(RUN, [job()])
+        store.begin_measurement(measurement())
+        store.add_launch("m1", launch(0))
+        stored = store.measurement("m1")
+    engine = engine_of(url)
+    with engine.begin() as connection:
+        for name in ("load_ns", "first_inference_ns"):
+            connection.exec_driver_sql(f"ALTER TABLE launch ADD COLUMN old_{name} BIGINT NOT NULL DEFAULT 0")
+            connection.exec_driver_sql(f"UPDATE launch SET old_{name} = {name}")
+            connection.exec_driver_sql(f"ALTER TABLE launch DROP COLUMN {name}")
+            connection.exec_driver_sql(f"ALTER TABLE launch RENAME COLUMN old_{name} TO {name}")
+        connection.exec_driver_sql(f"UPDATE {base.VERSION_TABLE} SET version_num = '0001'")
+    engine.dispose()
+    with Store(url) as store:
+        assert store.measurement("m1") == stored
+        store.add_launch("m1", launch(99, load_ns=None, first_inference_ns=None))
+    engine = engine_of(url)
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT ordinal, load_ns, first_inference_ns FROM launch").all()
+    engine.dispose()
+    assert sorted(map(tuple, rows)) == [(0, 20_000_000, 900_000), (99, None, None)]

@@ -46,7 +46,7 @@ class TensorRt(Adapter):
         self._trtexec = trtexec.find()
         version = trtexec.banner_version(program.output_of([self._trtexec, "--help"], VERSION_TIMEOUT_S))
         if version is None:
-            raise ProbeError("runtime_missing", "%s --help does not tell its version" % self._trtexec)
+            raise ProbeError("tool_missing", "%s --help does not tell its version" % self._trtexec)
         if self.plan and version != self.plan["tensorrt"]:
             raise ProbeError(
                 "wrong_version",

@@ -18,6 +18,7 @@ from edgebench.convert.tensorrt.plan import BuildPlan
 from edgebench.convert.tensorrt.preflight import preflight
 from edgebench.errors import ConfigError, ModelError, UserError
 from edgebench.fleet import plan as plans
+from edgebench.fleet import start as starts
 from edgebench.records import Artifact, Device, ModelInfo, decode, from_json
 from edgebench.targets import all_targets, parse
 from tests.commands import DEMO, DIGITS, Cli, cli, shared_home
@@ -212,21 +213,26 @@ def test_without_a_target_nobody_knows_the_version(cli: Cli) -> None:
     )
 
 
-# --- nothing is measured yet ----------------------------------------------------------------------
+# --- in runs --------------------------------------------------------------------------------------
 
 
-def test_a_run_refuses_tensorrt_with_the_reason_and_never_takes_it_by_itself():
+def test_a_run_takes_tensorrt_where_the_target_offers_it():
     targets = all_targets()
     device = Device(name="nano", target="jetson-nano", transport="ssh", address="10.0.0.1")
     infos = {"net.onnx": model.inspect(Path(DIGITS))}
     named = plans.Plan(models=(plans.PlannedModel(path="net.onnx"),), runtimes=("tensorrt",))
-    (refused,) = plans.expand(named, [device], targets, infos).refused
-    assert refused.reason == "this edgebench does not build and measure tensorrt artifacts on devices"
-    assert "edgebench convert net.onnx --to tensorrt --target jetson-nano" in refused.hint
+    (job,) = plans.expand(named, [device], targets, infos).jobs
+    assert dict(starts.assignment(job, targets).cell.options) == {
+        "compute_capability": "5.3",
+        "tensorrt_version": "8.2.1",
+    }
     open_plan = plans.Plan(models=(plans.PlannedModel(path="net.onnx"),))
     expansion = plans.expand(open_plan, [device], targets, infos)
-    assert {each.job.runtime for each in expansion.jobs} == {"onnxruntime", "ncnn"}
+    assert {each.job.runtime for each in expansion.jobs} == {"onnxruntime", "ncnn", "tensorrt"}
     assert expansion.refused == ()
+    int8 = plans.Plan(models=named.models, runtimes=("tensorrt",), precisions=("int8",))
+    (refused,) = plans.expand(int8, [device], targets, infos).refused
+    assert "does not take int8" in refused.reason
 
 
 # --- targets --------------------------------------------------------------------------------------
