@@ -20,7 +20,7 @@ from .child import Children
 from .engines import ENGINE, TIMING, Engines, Kept, complete_key
 from .lease import Lease
 from .runs import RunFolder
-from .store import NO_SPACE, Store
+from .store import NO_SPACE, Store, free_bytes
 from .wire import Json, Output, ProbeError
 
 PROTOCOL = 1
@@ -163,6 +163,12 @@ class Session:
         return dict(kept.note, engine=kept.path, cached=cached)
 
     def _build(self, spec: Json, key: Dict[str, str], timeout_s: float, number: int) -> Kept:
+        needed, free = (
+            os.path.getsize(spec["entry"].get("model", spec["entry"]["plan"])),
+            free_bytes(self._work),
+        )
+        if free < needed:  # known now, not after an hour
+            raise ProbeError("no_space", "an engine needs about %d bytes, %d are free" % (needed, free))
         timing, scratch = self._engines.timing(key), self._run.fresh("build")
         task = {"task": "build", "spec": spec, "folder": scratch, "timing_cache": timing and timing.path}
         told = self._children.ask(

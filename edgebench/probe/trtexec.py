@@ -202,6 +202,8 @@ def failure(kind: str, status: int, log: Log, success_line: str, command: Sequen
         kind, text = "bad_request", "trtexec %s does not know the option %s" % (log.version, unknown.group(1))
     elif NO_MEMORY.search("\n".join(log.errors)):
         kind, text = "out_of_memory", "trtexec ran out of memory: %s" % log.first_error()
+    elif kind == "no_space":
+        text = "the device's disk is full: trtexec: %s" % (log.first_error() or "no error named")
     elif log.errors:
         text = "trtexec: %s" % log.first_error()
     elif status == 0:

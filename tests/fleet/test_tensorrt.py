@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +12,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from tests.commands import DIGITS, Cli, follows_schema
-from tests.fleet.boards import WORK, assert_clean, entry, write_inventory
+from tests.commands import DIGITS, Cli, finish, follows_schema, read_until, wait_until
+from tests.fleet.boards import WORK, assert_clean, entry, probes, write_inventory
 from tests.fleet.fixtures import running_fleet
 from tests.fleet.netns import HOME, FleetDevice, Spec
 from tests.standins import trtexec
@@ -149,3 +150,171 @@ def test_an_engine_is_built_measured_and_kept(cli: Cli, stand: Stand) -> None:
     assert "build" in cli("report").out
     assert_clean(stand.device)
     assert stand.programs() == []
+
+
+def failed(cli: Cli, code: int, *more: str) -> dict[str, Any]:
+    """The one failure of a run that must end so."""
+    document = cli.json(*RUN, *more, code=code)
+    follows_schema(document)
+    (failure,) = document["failures"]
+    assert failure["hint"]
+    return dict(failure)
+
+
+def assert_nothing_left(stand: Stand) -> None:
+    """No process of the stand-in, no half engine, no file of a session."""
+    assert_clean(stand.device)
+    wait_until(lambda: not stand.programs(), "the end of trtexec and of its children")
+    assert stand.engines() == []
+    folder = stand.device.home / WORK / "engines"
+    assert [path.name for path in folder.rglob("*") if path.is_file() and path.name != "note.json"] in (
+        [],
+        ["timing.cache"],
+    )
+
+
+def test_a_build_that_fails_tells_trtexecs_own_words(cli: Cli, stand: Stand) -> None:
+    lines = [
+        '[TRT] ModelImporter.cpp:773: While parsing node number 5 [Resize -> "y"]:',
+        "Failed to parse onnx file",
+        "Failed to create engine from model or file.",
+    ]
+    stand.play(errors={"build": lines})
+    failure = failed(cli, 4)
+    assert failure["owner"] == "model"
+    assert "While parsing node number 5" in failure["message"]
+    for line in lines:
+        assert f"[E] {line}" in failure["detail"]
+    assert "trtexec --onnx=" in failure["detail"]
+    assert_nothing_left(stand)
+
+
+def test_a_build_that_does_not_say_passed_is_none(cli: Cli, stand: Stand) -> None:
+    stand.play(unpassed="build")
+    assert 'without "&&&& PASSED"' in failed(cli, 4)["message"]
+    assert_nothing_left(stand)
+
+
+def test_another_version_on_the_board_is_told_with_the_way_out(cli: Cli, stand: Stand) -> None:
+    stand.play(version=8502)
+    failure = failed(cli, 4)
+    assert failure["owner"] == "device"
+    assert "the device has TensorRT 8.5.2" in failure["message"]
+    assert "the plan is for 10.3.0" in failure["message"]
+    assert "tensorrt_version" in failure["hint"]
+    assert_nothing_left(stand)
+
+
+def test_another_gpu_on_the_board_is_told_before_the_build_has_begun(cli: Cli, stand: Stand) -> None:
+    stand.play(capability="7.2", build_s=600)
+    failure = failed(cli, 4)
+    assert "compute capability 7.2, and the plan is for 8.7" in failure["message"]
+    assert_nothing_left(stand)
+
+
+def test_a_board_without_trtexec_is_told_where_it_was_looked_for(cli: Cli, stand: Stand) -> None:
+    (stand.folder / "trtexec").rename(stand.folder / "elsewhere")
+    failure = failed(cli, 4)
+    assert "EDGEBENCH_TRTEXEC names" in failure["message"]
+    assert "libnvinfer-bin" in failure["hint"]
+    (told,) = [
+        each
+        for each in cli.json("devices", "doctor", code=4)["devices"]["orin-1"]
+        if "tensorrt" in each["what"]
+    ]
+    assert told["level"] == "wrong"
+    (stand.folder / "elsewhere").rename(stand.folder / "trtexec")
+    doctor = cli.json("devices", "doctor", code=None)["devices"]["orin-1"]
+    assert {"level": "ok", "what": "tensorrt: 10.3.0", "next": ""} in doctor
+
+
+@pytest.mark.parametrize("what", ["infer", "measure"])
+def test_a_failing_run_of_a_built_engine_keeps_the_engine(cli: Cli, stand: Stand, what: str) -> None:
+    stand.play(errors={what: ["[TRT] Error Code 1: Cuda Runtime (an illegal memory access was encountered)"]})
+    failure = failed(cli, 4)
+    assert "an illegal memory access" in failure["message"]
+    assert len(stand.engines()) == 1
+    assert stand.programs() == []
+
+
+def test_a_hanging_build_is_killed_with_its_children(
+    cli: Cli, stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEBENCH_BUILD_TIMEOUT_S", "3")
+    stand.play(hang="build")
+    failure = failed(cli, 4)
+    assert "not done after 3 s" in failure["message"]
+    assert "EDGEBENCH_BUILD_TIMEOUT_S" in failure["hint"]
+    assert stand.builds() == 1
+    assert_nothing_left(stand)
+
+
+def test_a_killed_session_and_a_killed_controller_leave_no_build_behind(cli: Cli, stand: Stand) -> None:
+    stand.play(build_s=600)
+    process = cli.start(*RUN)
+    read_until(process, "orin-1: build")
+    wait_until(stand.programs, "trtexec")
+    (session,), first = probes(stand.device, "session"), set(stand.programs())
+    os.kill(session, signal.SIGKILL)
+    wait_until(lambda: not first & set(stand.programs()), "the end of the first build")
+    wait_until(lambda: set(stand.programs()) - first, "the build of the second try")
+    process.kill()
+    finish(process)
+    assert_nothing_left(stand)
+    stand.play(build_s=0)
+    assert cli.json(*RUN)["counts"]["ok"] == 1
+    assert_clean(stand.device)
+    assert len(stand.engines()) == 1
+
+
+def test_an_engine_that_was_changed_is_built_again(cli: Cli, stand: Stand) -> None:
+    cli(*RUN)
+    (engine,) = stand.engines()
+    content = bytearray(engine.read_bytes())
+    content[-1] ^= 1
+    engine.write_bytes(content)
+    (measured,) = cli.json(*RUN)["measurements"]
+    assert not measured["engine"]["cached"]
+    assert stand.builds() == 2
+
+
+def test_another_precision_is_another_engine_with_the_same_timing_cache(cli: Cli, stand: Stand) -> None:
+    cli(*RUN, "--precision", "fp32,fp16")
+    assert len(stand.engines()) == 2
+    assert len(list((stand.device.home / WORK / "engines").glob("*/timing.cache"))) == 1
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_engine(cli: Cli, stand: Stand) -> None:
+    cli(*RUN)
+    cli("devices", "clean", "orin-1")
+    stand.play(engine_bytes=64 << 20)
+    stand.device.fill_disk(leave_bytes=24 << 20)
+    failure = failed(cli, 4)
+    assert failure["owner"] == "device"
+    assert "disk" in failure["message"]
+    assert "free space" in failure["hint"]
+    assert_nothing_left(stand)
+    stand.device.heal()
+    assert cli.json(*RUN)["counts"]["ok"] == 1
+
+
+def test_an_unstable_gpu_is_a_warning_in_its_own_words(cli: Cli, stand: Stand) -> None:
+    stand.play(unstable=True)
+    (measured,) = cli.json(*RUN)["measurements"]
+    assert any("[W] * GPU compute time is unstable" in each for each in measured["warnings"])
+
+
+def test_an_artifact_is_verified_by_the_boards_engine(cli: Cli, stand: Stand) -> None:
+    told = cli.json("convert", DIGITS, "--to", "tensorrt", "--target", "orin")
+    digest = told["artifacts"][0]["artifact"]["digest"]
+    document = cli.json("verify", DIGITS, digest, "--inputs", "inputs.npz", "--on", "orin-1")
+    assert document["parity"]["passed"]
+    assert document["parity"]["where"] == "orin-1"
+
+
+def test_wrong_outputs_are_never_timed(cli: Cli, stand: Stand) -> None:
+    for path in (stand.folder / "recorded").iterdir():
+        path.write_text(path.read_text().replace("[[", "[[").replace("0.", "1.", 1))
+    failure = failed(cli, 4)
+    assert "does not compute the same on orin-1" in failure["message"]
+    assert not any("--exportTimes=times.json" in call for call in trtexec.calls(stand.folder))

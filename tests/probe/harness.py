@@ -104,12 +104,16 @@ class Probe:
 
     def reply(self, number: int) -> dict[str, Any]:
         self.phases: list[str] = []
+        self.progress: list[dict[str, Any]] = []
         while True:
             message = self.receive()
             assert message["id"] == number
             if "event" not in message:
                 return message
-            self.phases.append(message["phase"])
+            if message["event"] == "progress":
+                self.progress.append(message)
+            else:
+                self.phases.append(message["phase"])
 
     def result(self, op: str, **fields: Any) -> dict[str, Any]:
         """The result of a request that must succeed."""

@@ -12,10 +12,12 @@ from ..child import out_of_memory_kills
 from ..foreign import ForeignLoad
 from ..npy import Array
 from ..program import Ended, Run
+from ..store import free_bytes
 from ..wire import Json, ProbeError
 from .base import Adapter
 
 VERSION_TIMEOUT_S = 120.0  # the first start of a large library from a slow card
+FULL_BYTES = 64 << 10  # trtexec does not say why it cannot write a file
 WARMUP_BLOCK = 10
 STABLE = 0.01
 MAX_EXPORT_BYTES = 1 << 30
@@ -290,6 +292,7 @@ class TensorRt(Adapter):
         ended = run.wait()
         if not ended.stopped:
             kind = "model_load" if what == "build" else "inference"
+            kind = "no_space" if free_bytes(folder) < FULL_BYTES else kind
             program.demand(ended, kind, self.plan["success_line"], argv, kills)
         return ended, argv
 
