@@ -27,6 +27,7 @@ _PROFILE_LINE = re.compile(
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]\x1e]+)\]")
 _FUSED_NAME = re.compile(r"\A(?:PWN|Pointwise)\((.*)\)\Z")
 _RANGE = re.compile(r"\{ForeignNode\[(.+?)\.\.\.(.+?)\]\}")
+COPY = "Reformatting CopyNode"
 _CHARACTERS = ("uint8", "int8")  # streams print the types of one byte as characters
 
 
@@ -202,6 +203,8 @@ def nodes_of(name: str, metadata: str, known: Sequence[str]) -> List[str]:
     "{ForeignNode[first...last]}" (what lies between is not told). Nothing is guessed: [] where none is known.
     """
     there = set(known)
+    if name.startswith(COPY):  # it names the layer that it copies for
+        return []
     told = _ONNX_LAYER.findall(metadata) or list(_parts(name))
     return list(dict.fromkeys(part.strip() for part in told if part.strip() in there))
 

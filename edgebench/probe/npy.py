@@ -59,7 +59,7 @@ def header(path: str) -> Header:
             fields = ast.literal_eval(file.read(length).decode("latin-1"))
             code, shape = fields["descr"], [int(size) for size in fields["shape"]]
             kind = code.lstrip("<>=|")
-        except (SyntaxError, KeyError, TypeError, AttributeError) as error:
+        except (SyntaxError, KeyError, TypeError, AttributeError, MemoryError, RecursionError) as error:
             raise ValueError("%s has a broken header: %s" % (path, error)) from None
     plain = not code.startswith(">") and not fields.get("fortran_order")
     return Header(TYPES.get(kind, kind), shape, plain, offset + length)
