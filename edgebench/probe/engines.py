@@ -35,10 +35,9 @@ def complete_key(cache_key: Any, facts: Json) -> Dict[str, str]:
         "jetpack": versions.get("jetpack"),
         "power_mode": facts.get("power_mode"),
     }
-    whole = dict(cache_key, jetpack="{jetpack}")
     return {
         name: re.sub(r"^\{([a-z0-9_]+)\}$", lambda found: str(there.get(found.group(1)) or UNKNOWN), value)
-        for name, value in whole.items()
+        for name, value in cache_key.items()
     }
 
 

@@ -49,7 +49,7 @@ class TensorRtConverter:
     """
 
     runtime = "tensorrt"
-    revision = 1
+    revision = 2
     forms: ClassVar[Mapping[str, Form]] = {
         "fp32": Form(
             what="a build plan: prepared ONNX and the exact trtexec arguments for the target's version"
@@ -112,11 +112,13 @@ class TensorRtConverter:
         info = request.info
         made = model.write(proto, place.output / MODEL, name=info.name, variant=info.variant, steps=steps)
         checking = time.perf_counter()
-        found = preflight(model.load(place.output / MODEL), board, request.precision)
+        written = model.load(place.output / MODEL)
+        found = preflight(written, board, request.precision)
         demand(info.name, board, found)
         found += second_opinion(place.output / MODEL, board)
         demand(info.name, board, found)
-        plan = build_plan(made, board, request.precision, _workspace_mib(request.options))
+        nodes = tuple(node.name for node in written.graph.node if node.name)
+        plan = build_plan(made, board, request.precision, _workspace_mib(request.options), nodes)
         (place.output / PLAN).write_bytes(encode(plan))
         return Produced(
             entry={"model": MODEL, "plan": PLAN},

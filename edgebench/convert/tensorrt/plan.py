@@ -30,6 +30,7 @@ DEFAULTS = {"warmup_ms": "1000", "duration_s": "10", "iterations": "100"}
 
 # until when --exportTimes holds the warm-up too
 _TIMES_WITHOUT_WARMUP = (8, 5, 1)
+_HOW_LONG = ("--warmUp={warmup_ms}", "--duration={duration_s}", "--iterations={iterations}")
 # ONNX's types whose bindings are of another type in TensorRT 8
 _CAST_BINDINGS = {"int64": "int32"}
 
@@ -48,7 +49,8 @@ class BuildPlan(Record, frozen=True):
 
     `success_line` must be printed by each command that exits with 0; anything else is a failure.
     `times_field` names the times to use, in ms; `times_hold_warmup`: records that start before the warm-up's
-    end are to be dropped. `cache_key` names what an engine and its timing cache depend on.
+    end are to be dropped. `cache_key` names what an engine and its timing cache depend on. `nodes` are the
+    names of the ONNX file's nodes, by which layers are told.
     """
 
     schema_version: int
@@ -68,12 +70,17 @@ class BuildPlan(Record, frozen=True):
     success_line: str = "&&&& PASSED"
     times_field: str = "computeMs"
     times_hold_warmup: bool = False
+    nodes: tuple[str, ...] = ()
 
 
 def build_plan(
-    info: ModelInfo, board: Board, precision: str, workspace_mib: int = WORKSPACE_MIB
+    info: ModelInfo,
+    board: Board,
+    precision: str,
+    workspace_mib: int = WORKSPACE_MIB,
+    nodes: tuple[str, ...] = (),
 ) -> BuildPlan:
-    """The plan for the prepared model that `info` describes, static in all shapes."""
+    """The plan for the prepared model that `info` describes, static in all shapes; `nodes`: their names."""
     inputs = tuple(_binding(each.name, each.dtype, each.shape, board) for each in info.inputs)
     build = build_arguments(board, precision, workspace_mib)
     return BuildPlan(
@@ -85,13 +92,14 @@ def build_plan(
         build=build,
         infer=infer_arguments(board, inputs),
         measure=measure_arguments(board, inputs),
-        profile=profile_arguments(board),
+        profile=profile_arguments(board, inputs),
         inputs=inputs,
         outputs=tuple(_binding(each.name, each.dtype, each.shape, board) for each in info.outputs),
         cache_key=cache_key(info.digest, board, build),
         placeholders=_placeholders(len(inputs)),
         defaults=DEFAULTS,
         times_hold_warmup=board.version < _TIMES_WITHOUT_WARMUP,
+        nodes=nodes,
     )
 
 
@@ -126,9 +134,7 @@ def measure_arguments(board: Board, inputs: tuple[Binding, ...]) -> tuple[str, .
     return (
         "--loadEngine={engine}",
         *_steady(board.version),
-        "--warmUp={warmup_ms}",
-        "--duration={duration_s}",
-        "--iterations={iterations}",
+        *_HOW_LONG,
         *_load(inputs),
         "--exportTimes={times}",
     )
@@ -147,11 +153,13 @@ def infer_arguments(board: Board, inputs: tuple[Binding, ...]) -> tuple[str, ...
     )
 
 
-def profile_arguments(board: Board) -> tuple[str, ...]:
+def profile_arguments(board: Board, inputs: tuple[Binding, ...]) -> tuple[str, ...]:
     """The arguments of trtexec that time single layers, in a process of its own: it slows the whole."""
     arguments = [
         "--loadEngine={engine}",
         *_steady(board.version),
+        *_HOW_LONG,
+        *_load(inputs),
         "--dumpProfile",
         "--exportProfile={profile}",
     ]
@@ -185,6 +193,7 @@ def cache_key(model_digest: str, board: Board, build: tuple[str, ...]) -> dict[s
         "compute_capability": board.capability,
         "flags": " ".join(each for each in build if "{" not in each),
         "gpu": "{gpu}",
+        "jetpack": "{jetpack}",
         "l4t": "{l4t}",
         "power_mode": "{power_mode}",
     }

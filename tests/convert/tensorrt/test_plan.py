@@ -83,8 +83,9 @@ def test_measure_infer_and_profile(version):
     )
     layers = "" if version == "8.0.1" else " --exportLayerInfo={layers}"
     apart = " --separateProfileRun" if parse_version(version) < (11, 0, 0) else ""
-    assert words(profile_arguments(board(version))) == (
-        f"--loadEngine={{engine}} {steady} --dumpProfile --exportProfile={{profile}}{layers}{apart}"
+    assert words(profile_arguments(board(version), X)) == (
+        f"--loadEngine={{engine}} {steady} {HOW_LONG} --loadInputs=x:{{input0}} "
+        f"--dumpProfile --exportProfile={{profile}}{layers}{apart}"
     )
 
 
@@ -145,6 +146,7 @@ def test_the_cache_key_holds_all_that_an_engine_depends_on():
         "compute_capability": "5.3",
         "flags": "--profilingVerbosity=detailed --workspace=256 --buildOnly --fp16",
         "gpu": "{gpu}",
+        "jetpack": "{jetpack}",
         "l4t": "{l4t}",
         "power_mode": "{power_mode}",
     }
@@ -163,5 +165,5 @@ def test_every_placeholder_is_explained_and_every_number_has_a_default():
 
 
 def test_a_plan_survives_its_json():
-    plan = build_plan(info(), board("11.0.0"), "fp16")
+    plan = build_plan(info(), board("11.0.0"), "fp16", nodes=("Add_0",))
     assert decode(BuildPlan, encode(plan), source="plan.json") == plan
