@@ -350,7 +350,7 @@ class Session:
             if "event" in message:
                 if progress is not None and message.get("event") == "progress":
                     progress(*_progress(message))
-                if phase is not None:
+                elif phase is not None:
                     phase(str(message.get("phase", ""))[:32])
                 continue
             if message.get("ok") is True and isinstance(message.get("result"), dict):

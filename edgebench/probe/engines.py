@@ -53,7 +53,7 @@ class Engines:
     """
 
     def __init__(self, work: str, whole: Callable[[], ContextManager[None]]) -> None:
-        self._folder = os.path.join(work, "engines")
+        self._folder = os.path.join(os.path.realpath(work), "engines")
         self._whole = whole
 
     def engine(self, key: Dict[str, str]) -> Optional[Kept]:
@@ -71,6 +71,12 @@ class Engines:
     def keep_timing(self, key: Dict[str, str], scratch: str) -> None:
         """Keep `timing.cache` of a scratch folder, in the place of an older one."""
         self._keep(timing_key(key), scratch, TIMING, {})
+
+    def forget(self, path: str) -> None:
+        """Remove the engine at `path`, which does not load any more."""
+        folder = os.path.dirname(path)
+        if os.path.dirname(folder) == self._folder and os.path.isdir(folder):
+            remove(folder)
 
     def clean(self, keep: Set[str]) -> int:
         """Remove the engines of artifacts that are not named in `keep`; the bytes that this freed.

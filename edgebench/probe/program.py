@@ -10,7 +10,7 @@ from typing import Any, Callable, NamedTuple, Optional, Sequence
 from . import memory
 from .child import out_of_memory_kills, signal_name
 from .tree import Tree, kilobytes
-from .trtexec import Log, failure
+from .trtexec import Log, environment, failure
 from .wire import LineReader, ProbeError
 
 TICK_S = 0.25
@@ -96,6 +96,7 @@ class Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=folder,
+            env=environment(argv[0]),
             preexec_fn=_dying_with_parent(),
         )
 
@@ -178,6 +179,7 @@ def output_of(argv: Sequence[str], timeout_s: float) -> str:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=timeout_s,
+            env=environment(argv[0]),
             preexec_fn=_dying_with_parent(),
         )
     except (OSError, subprocess.SubprocessError) as error:

@@ -4,6 +4,7 @@ Three threads: one reads stdin (so that heartbeats count while a request runs), 
 (silence, end of stdin, a signal) and clears up, and the main one does the work.
 """
 
+import contextlib
 import errno
 import os
 import queue
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import Callable, Dict, Optional, Tuple
+from typing import Callable, Dict, Iterator, Optional, Tuple
 
 from . import check, conditions, facts, specs, trtexec, wire
 from .child import Children
@@ -190,18 +191,30 @@ class Session:
     def op_launch(self, request: Json, number: int) -> Json:
         """The raw numbers of one launch."""
         task, timeout_s = self._task("launch", request)
-        return self._ask(task, timeout_s, self._phases(number))
+        with self._forgetting(task):
+            return self._ask(task, timeout_s, self._phases(number))
 
     def op_infer(self, request: Json, number: int) -> Json:
         """The model's outputs on every sample."""
         task, timeout_s = self._task("infer", request)
-        return self._ask(dict(task, folder=self._run.fresh("outputs")), timeout_s, self._phases(number))
+        with self._forgetting(task):
+            return self._ask(dict(task, folder=self._run.fresh("outputs")), timeout_s, self._phases(number))
 
     def op_clean(self, request: Json, _number: int) -> Json:
         """Remove what is not to be kept."""
         keep = {check.digest(each, "keep") for each in check.items(request, "keep")}
         freed = self._engines.clean(keep)
         return {"freed_bytes": freed + self._store.clean(keep)["freed_bytes"]}
+
+    @contextlib.contextmanager
+    def _forgetting(self, task: Json) -> Iterator[None]:
+        """An engine that its own TensorRT does not load any more is removed: the next try builds another."""
+        try:
+            yield
+        except ProbeError as error:
+            if error.kind == "corrupt" and task["spec"]["engine"]:
+                self._engines.forget(task["spec"]["engine"])
+            raise
 
     def _task(self, name: str, request: Json) -> Tuple[Json, float]:
         fields = check.table(request, "spec")

@@ -3,6 +3,7 @@
 Formats: NVIDIA/TensorRT, samples/common (sampleOptions, sampleReporting, logging) at 8.0 to 11.
 """
 
+import glob
 import json
 import os
 import re
@@ -31,6 +32,9 @@ MIB = 1 << 20
 BANNER = re.compile(r"^&&&& (RUNNING|PASSED|FAILED|WAIVED) TensorRT\.trtexec \[TensorRT v(\d{4,6})\]")
 LINE = re.compile(r"^\[[^\]\n]{1,40}\] \[([VIWEF])\] (.*)$")
 UNKNOWN_OPTION = re.compile(r"Unknown option: (\S+)")
+STALE = re.compile(
+    r"[Ss]erialization (assertion|error)|Engine deserialization failed|Version tag does not match"
+)
 UNSTABLE = re.compile(r"GPU compute time is unstable")
 NO_MEMORY = re.compile(
     r"out of memory|OutOfMemory|cudaErrorMemoryAllocation|Cuda failure: 2\b|Could not allocate|bad_alloc",
@@ -92,6 +96,15 @@ def find() -> str:
         "trtexec was not found at %s, nor at %s nor on PATH: install libnvinfer-bin, or let %s name it"
         % (PLACES[0], ", ".join(PLACES[1:]), VARIABLE),
     )
+
+
+def environment(path: str) -> Dict[str, str]:
+    """What a trtexec is started with: an unpacked archive's own libraries lie beside its `bin`."""
+    beside = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(path))), "lib")
+    if not glob.glob(os.path.join(glob.escape(beside), "libnvinfer.so*")):
+        return dict(os.environ)
+    known = os.environ.get("LD_LIBRARY_PATH")
+    return dict(os.environ, LD_LIBRARY_PATH=os.pathsep.join(filter(None, (beside, known))))
 
 
 def _is_program(path: str) -> bool:
@@ -202,6 +215,8 @@ def failure(kind: str, status: int, log: Log, success_line: str, command: Sequen
         kind, text = "bad_request", "trtexec %s does not know the option %s" % (log.version, unknown.group(1))
     elif NO_MEMORY.search("\n".join(log.errors)):
         kind, text = "out_of_memory", "trtexec ran out of memory: %s" % log.first_error()
+    elif STALE.search("\n".join(log.errors)):
+        kind, text = "corrupt", "the kept engine does not load any more: trtexec: %s" % log.first_error()
     elif kind == "no_space":
         text = "the device's disk is full: trtexec: %s" % (log.first_error() or "no error named")
     elif log.errors:

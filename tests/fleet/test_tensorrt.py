@@ -278,6 +278,14 @@ def test_an_engine_that_was_changed_is_built_again(cli: Cli, stand: Stand) -> No
     assert stand.builds() == 2
 
 
+def test_an_engine_that_does_not_load_any_more_is_built_again(cli: Cli, stand: Stand) -> None:
+    cli(*RUN)
+    stand.play(driver=2)
+    (measured,) = cli.json(*RUN)["measurements"]
+    assert not measured["engine"]["cached"]
+    assert stand.builds() == 2
+
+
 def test_another_precision_is_another_engine_with_the_same_timing_cache(cli: Cli, stand: Stand) -> None:
     cli(*RUN, "--precision", "fp32,fp16")
     assert len(stand.engines()) == 2

@@ -76,8 +76,9 @@ def install(folder: Path, **config: Any) -> Path:
 
     version (8201), capability ("5.3"), device, times_ms (replayed in turn), outputs (folder of recordings,
     see `record`), layers (names), build_s (how long a build takes, with a line every 0.1 s), hang ("build",
-    "measure" or "infer": never ends, with a child of its own), errors ({what: [E] lines}, status 1), unpassed
-    (what ends with status 0 and no PASSED line), unstable (the warning), fill (a build fills the disk).
+    "measure" or "infer": never ends, with a child of its own), infer_s (how long inference takes), errors
+    ({what: [E] lines}, status 1), crash (what ends by SIGSEGV), unpassed (what ends with status 0 and no
+    PASSED line), unstable (the warning), driver (engines built under another number do not load).
     """
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / "trtexec"
@@ -230,6 +231,7 @@ class Stand:
             "version": self.number,
             "capability": self.config.get("capability", "5.3"),
             "detailed": options.get("profilingVerbosity") == "detailed",
+            "driver": self.config.get("driver", 1),
         }
         engine = MAGIC + json.dumps(told).encode()
         self.write(options["timingCacheFile"], b"timing cache")
@@ -276,7 +278,7 @@ class Stand:
             told: dict[str, Any] = json.loads(content[len(MAGIC) :].rstrip(b"\0"))
         except ValueError:
             told = {}
-        if not content.startswith(MAGIC) or told.get("version") != self.number:
+        if not content.startswith(MAGIC) or told.get("driver") != self.config.get("driver", 1):
             raise Failed(
                 "[TRT] 1: [stdArchiveReader.cpp::StdArchiveReader::30] Error Code 1: Serialization "
                 "(Serialization assertion magicTagRead == magicTag failed.Magic tag does not match)"
