@@ -10,6 +10,9 @@ edgebench never imports it. Its protocol is docs/probe-protocol.md.
     launch      one launch in a fresh process: import, load, first inference, warm-up, samples
     store       uploads, artifacts and bundles below the work folder
     specs       the spec of a launch, checked
+    engines     what the device built (TensorRT), kept by all that it depends on
+    trtexec exports program     trtexec: where it is, its log, its JSON files, one run of it
+    npy cuda    arrays without numpy; CUDA's runtime library through ctypes
     lease runs  who holds the device; the folder of everything that passes
     facts       what the device is
     conditions  the state it is in; `power`: throttle evidence; `foreign`: what other processes use
