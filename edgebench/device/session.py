@@ -217,7 +217,10 @@ class Session:
         *,
         timeout_s: float,
     ) -> tuple[Placed, Engine]:
-        """The artifact with its engine, built by the device unless it kept one; `progress`: seconds, line."""
+        """The artifact with its engine, built by the device unless it kept one.
+
+        `progress` gets seconds and a line, first when a build begins.
+        """
         spec = {
             "runtime": artifact.runtime,
             "artifact": placed.artifact,
@@ -225,7 +228,13 @@ class Session:
             "options": artifact.options,
             "timeout_s": timeout_s,
         }
-        result = self._request("build", timeout_s=_limit_s(spec), progress=progress, spec=spec)
+
+        def begun(phase: str) -> None:
+            if phase == "build":
+                progress(0.0, "")
+
+        limit_s = _limit_s(spec)
+        result = self._request("build", timeout_s=limit_s, phase=begun, progress=progress, spec=spec)
         told = self._typed(_Built, {name: result.get(name) for name in _Built.__struct_fields__})
         return replace(placed, engine=told.engine), told.record()
 

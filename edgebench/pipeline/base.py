@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -61,6 +62,7 @@ BUILD_TIMEOUT_S = 3600.0  # a device builds an engine in minutes; a Jetson Nano 
 QUANTIZED = ("int8", "int8-dynamic")
 GENERATED = "generated"
 GENERATED_SEED = 20261123
+_STAMP = re.compile(r"^\[[^\]]*\] (\[I\] )?(\[TRT\] )?")  # what every line of trtexec begins with
 RUNNING = "while running"  # in ONNX Runtime's words where a model loads, and its inputs are at fault
 NOISE_REVISION = 1  # raised whenever a noise floor would come out otherwise
 NOISE_RUNS = 3
@@ -281,12 +283,12 @@ def build_on(
     """What the device itself has to build of an artifact, or kept of an earlier time; None for the others."""
     if artifact.runtime not in BUILT_ON_DEVICE:
         return placed, None
-    bench.announce(Step("build", session.device.name, what))
 
     def show(elapsed_s: float, line: str) -> None:
         minutes = int(elapsed_s // 60)
         so_far = f"{what}, {minutes} min so far" if minutes else what
-        bench.announce(Step("build", session.device.name, so_far, note=f"{elapsed_s:.0f} s: {line}"))
+        note = f"{elapsed_s:.0f} s {_STAMP.sub('', line)}".rstrip()
+        bench.announce(Step("build", session.device.name, so_far, note=note))
 
     return session.build(artifact, placed, show, timeout_s=bench.build_timeout_s)
 

@@ -18,6 +18,7 @@ MAX_MS = 1e9
 
 Times = NamedTuple("Times", [("warmup_ns", List[int]), ("samples_ns", List[int])])
 Layer = NamedTuple("Layer", [("name", str), ("mean_ns", int)])
+LayerTimes = NamedTuple("LayerTimes", [("layers", List[Layer]), ("runs", Optional[int])])
 Kind = NamedTuple("Kind", [("kind", str), ("nodes", List[str])])
 
 _NUMBER = r"(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)"
@@ -25,6 +26,7 @@ _PROFILE_LINE = re.compile(
     r'\{\s*"name"\s*:\s*"(.*)"\s*,\s*"timeMs"\s*:\s*%s\s*,\s*"averageMs"\s*:\s*%s' % (_NUMBER, _NUMBER)
 )
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]\x1e]+)\]")
+_RUNS = re.compile(r'\{\s*"count"\s*:\s*(\d{1,9})\s*\}')
 _FUSED_NAME = re.compile(r"\A(?:PWN|Pointwise)\((.*)\)\Z")
 _RANGE = re.compile(r"\{ForeignNode\[(.+?)\.\.\.(.+?)\]\}")
 COPY = "Reformatting CopyNode"
@@ -152,10 +154,10 @@ def _numbers(values: bytes, total: int, dtype: str) -> bytes:
 # --- layers ----------------------------------------------------------------------------------------
 
 
-def parse_profile(text: str) -> List[Layer]:
-    """Name and mean time of each layer of `--exportProfile`.
+def parse_profile(text: str) -> LayerTimes:
+    """Name and mean time of each layer of `--exportProfile`, and of how many runs.
 
-    The first element is the number of runs. Names are not escaped: what is no JSON is read by lines.
+    The number of runs stands in the first element. Names are not escaped: what is no JSON is read by lines.
     """
     try:
         entries = _loads(text)
@@ -172,7 +174,8 @@ def parse_profile(text: str) -> List[Layer]:
     ]
     if not layers:
         raise ValueError("the profile names no layer")
-    return layers
+    runs = _RUNS.search(text)
+    return LayerTimes(layers, int(runs.group(1)) if runs else None)
 
 
 def parse_layers(text: str, known: Sequence[str]) -> Dict[str, Kind]:

@@ -74,10 +74,12 @@ def test_progress_is_told_while_the_device_builds(session: Session, stand: Path,
     assert engine.gpu == "NVIDIA Tegra X1"
     assert engine.version == "8.2.1"
     assert engine.program == str(stand / "trtexec")
-    assert len(told) >= 2
+    assert told[0] == (0.0, "")
+    assert len(told) >= 3
     assert any("tactic" in line for _, line in told)
     again, kept = session.build(made, placed, lambda *each: told.append(each), timeout_s=60)
     assert again == built
+    assert told.count((0.0, "")) == 1
     assert kept.cached
     assert kept.build_s == engine.build_s
 

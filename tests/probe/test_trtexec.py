@@ -279,11 +279,12 @@ def test_six_digits_come_back_as_six_digits(values: list[float]) -> None:
 
 
 def test_a_profile_begins_with_a_count_that_is_no_layer() -> None:
-    assert exports.parse_profile(recorded("profile-10.16.json")) == [("Conv_0 + Relu_1", 111_616)]
+    assert exports.parse_profile(recorded("profile-10.16.json")) == ([("Conv_0 + Relu_1", 111_616)], 1)
 
 
 def test_a_profile_with_names_that_break_its_json() -> None:
-    layers = exports.parse_profile(recorded("profile-8.2-unescaped-composed.json"))
+    layers, runs = exports.parse_profile(recorded("profile-8.2-unescaped-composed.json"))
+    assert runs == 12
     assert layers == [('Conv "first" \\ part', 1_000_000), ("PWN(PWN(Sigmoid_1), Mul_2)", 2)]
 
 

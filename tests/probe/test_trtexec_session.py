@@ -390,10 +390,11 @@ def test_layers_have_times_kinds_and_nodes(
         "name": "Conv_0 + Relu_1",
         "kind": kind,
         "mean_ns": 100_000,
-        "unit": "gpu",
+        "unit": "GPU",
         "nodes": ["Conv_0", "Relu_1"],
     }
     assert found[1]["name"] == 'Conv "quoted"'
+    assert runtime.profiled["repeats"] == 12
     (call,) = [call for call in trtexec.calls(bench.folder) if "--dumpProfile" in call]
     assert "--iterations=12" in call
     assert list(tmp_path.glob("trtexec-*")) == []

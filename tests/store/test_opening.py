@@ -261,7 +261,9 @@ def test_a_server_that_is_not_there_is_told_without_the_password(tmp_path: Path)
 
 
 def test_launches_of_the_first_tables_keep_their_figures(url: str) -> None:
-    """A store of revision 0001, where load and first inference had to be known."""
+    """A store from before load and first inference could be unknown."""
+    scripts = ScriptDirectory(str(migrations.__path__[0])).walk_revisions()
+    before = next(each.down_revision for each in scripts if each.path.endswith("unknown_load_times.py"))
     with Store(url) as store:
         store.add_run(run())
         store.plan_jobs(RUN, [job()])
@@ -275,7 +277,7 @@ def test_launches_of_the_first_tables_keep_their_figures(url: str) -> None:
             connection.exec_driver_sql(f"UPDATE launch SET old_{name} = {name}")
             connection.exec_driver_sql(f"ALTER TABLE launch DROP COLUMN {name}")
             connection.exec_driver_sql(f"ALTER TABLE launch RENAME COLUMN old_{name} TO {name}")
-        connection.exec_driver_sql(f"UPDATE {base.VERSION_TABLE} SET version_num = '0001'")
+        connection.exec_driver_sql(f"UPDATE {base.VERSION_TABLE} SET version_num = '{before}'")
     engine.dispose()
     with Store(url) as store:
         assert store.measurement("m1") == stored

@@ -258,8 +258,14 @@ class TensorRt(Adapter):
             raise ProbeError("inference", "trtexec's profile cannot be read: %s" % error) from None
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+        self.profiled = {
+            "method": "trtexec's layer profile, mean of its runs",
+            "estimated": False,
+            "total_ns": None,  # the profiled run's own total is exported nowhere
+            "repeats": timed.runs or repeats,
+        }
         known = self.plan.get("nodes") or []
-        return [_told_layer(layer, described.get(layer.name), known) for layer in timed]
+        return [_told_layer(layer, described.get(layer.name), known) for layer in timed.layers]
 
     def _layers(self, path: str) -> Dict[str, exports.Kind]:
         if not os.path.isfile(path):  # 8.0 has no such export
@@ -384,7 +390,7 @@ def _told_layer(layer: exports.Layer, kind: Optional[exports.Kind], known: List[
         "name": layer.name,
         "kind": kind.kind,
         "mean_ns": layer.mean_ns,
-        "unit": "gpu",
+        "unit": "GPU",
         "nodes": kind.nodes,
     }
 
