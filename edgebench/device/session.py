@@ -54,6 +54,7 @@ MAX_OUTPUT_BYTES = 512 << 20
 LAUNCH_SLACK_S = 120.0  # import and load on a slow board, beside the timed part
 TRIES_WITH_ENGINE = 2  # trtexec cannot be told a longest time: a second try has fewer samples
 MAX_PROGRESS_S = 1e7
+MAX_LINES, MAX_LINE_CHARACTERS = 100, 2000  # of what a device tells of a build
 
 T = TypeVar("T")
 
@@ -443,12 +444,17 @@ class _Built(Record, frozen=True):
             build_s=self.build_s,
             version=printable(self.tensorrt or ""),
             program=printable(self.trtexec or ""),
-            flags=tuple(printable(each) for each in self.flags or ()),
+            flags=_cleaned(self.flags),
             gpu=None if self.gpu is None else printable(self.gpu),
             build_peak_bytes=self.peak_bytes,
             build_peak_gpu_mib=self.build_peak_gpu_mib,
-            warnings=tuple(printable(each) for each in self.warnings or ()),
+            warnings=_cleaned(self.warnings),
         )
+
+
+def _cleaned(lines: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Lines that a device sent, as far as they are worth keeping."""
+    return tuple(printable(each)[:MAX_LINE_CHARACTERS] for each in (lines or ())[:MAX_LINES])
 
 
 _CORRECT = (

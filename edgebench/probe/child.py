@@ -97,6 +97,7 @@ class Children:
     def _environment(self) -> Dict[str, str]:
         """The session's, with everything that a library might write kept inside the run folder."""
         inside = {"TMPDIR": self.folder, "XDG_CACHE_HOME": self.folder, "EDGEBENCH_RUN": self._token}
+        inside["CUDA_CACHE_PATH"] = self.folder  # else kernels that CUDA compiles go into ~/.nv
         quiet = {
             "ORT_DISABLE_TELEMETRY": "1"
         }  # onnxruntime would open connections and write outside our folder

@@ -79,16 +79,9 @@ class Engines:
             remove(folder)
 
     def clean(self, keep: Set[str]) -> int:
-        """Remove the engines of artifacts that are not named in `keep`; the bytes that this freed.
-
-        Timing caches stay as long as any engine does.
-        """
+        """Remove what is not named in `keep` (folder names); the bytes that this freed."""
         names = os.listdir(self._folder) if os.path.isdir(self._folder) else []
-        paths = [os.path.join(self._folder, name) for name in names]
-        timings = [path for path in paths if os.path.exists(os.path.join(path, TIMING))]
-        kept = [path for path in paths if path not in timings and _artifact(path) in keep]
-        gone = [path for path in paths if path not in kept and not (kept and path in timings)]
-        return sum(remove(path) for path in gone)
+        return sum(remove(os.path.join(self._folder, name)) for name in names if name not in keep)
 
     def _find(self, key: Dict[str, str], name: str) -> Optional[Kept]:
         folder = self._place(key)
@@ -102,7 +95,6 @@ class Engines:
             if os.path.lexists(folder):
                 remove(folder)
             return None
-        os.utime(folder, None)  # when it was used last
         return Kept(path, note)
 
     def _keep(self, key: Dict[str, str], scratch: str, name: str, note: Json) -> Kept:
@@ -134,9 +126,3 @@ def _read_note(folder: str) -> Optional[Json]:
     except (OSError, ValueError, RecursionError):
         return None
     return note if isinstance(note, dict) else None
-
-
-def _artifact(folder: str) -> Optional[str]:
-    note = _read_note(folder)
-    artifact = note.get("artifact") if note else None
-    return artifact if isinstance(artifact, str) else None

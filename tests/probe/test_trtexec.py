@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgebench.probe import exports, npy, trtexec
+from edgebench.probe import engines, exports, facts, npy, trtexec
 from edgebench.probe.trtexec import Log, failure, filled, parse_banner, read_plan
 from edgebench.probe.wire import ProbeError
 from tests.probe import trt_bench
@@ -340,6 +340,27 @@ def test_what_is_no_plan_is_refused(value: Any) -> None:
 def test_a_placeholder_that_nobody_knows_is_refused() -> None:
     with pytest.raises(ProbeError, match="asks for"):
         filled(["--x={secret}"], {})
+
+
+RECORDED_FACTS = Path(__file__).parent / "recorded"
+
+
+@pytest.mark.parametrize("board", ["jetson-nano", "jetson-orin-nano", "linux-x86_64"])
+def test_a_key_names_all_that_an_engine_fits(board: str) -> None:
+    told = facts.read(str(RECORDED_FACTS / board))
+    plan = json.loads(trt_bench.plan("8.2.1"))
+    key = engines.complete_key(plan["cache_key"], told)
+    assert set(key) == {
+        *("model", "tensorrt", "compute_capability", "flags", "gpu", "l4t", "jetpack", "power_mode")
+    }
+    assert not [value for value in key.values() if "{" in value]
+    assert key["l4t"] == told["versions"].get("l4t", "unknown")
+    assert key["jetpack"] == told["versions"].get("jetpack", "unknown")
+    assert key["power_mode"] == (told["power_mode"] or "unknown")
+    if board == "jetson-nano":
+        assert key["power_mode"] == "5W"
+        assert key["gpu"].startswith("NVIDIA tegra210")
+    assert set(key) - set(engines.timing_key(key)) == {"model", "flags"}
 
 
 # --- arrays --------------------------------------------------------------------------------------
