@@ -15,6 +15,7 @@ NS_PER_MS = 1000000
 MAX_SAMPLES = 200000
 MAX_LAYERS = 100000
 MAX_MS = 1e9
+PIECE_BYTES = 1 << 20
 
 Times = NamedTuple("Times", [("warmup_ns", List[int]), ("samples_ns", List[int])])
 Layer = NamedTuple("Layer", [("name", str), ("mean_ns", int)])
@@ -139,16 +140,31 @@ def _characters(values: bytes, total: int) -> Optional[bytes]:
 
 
 def _numbers(values: bytes, total: int, dtype: str) -> bytes:
-    """Decimal numbers, nan and inf among them."""
-    texts = values.decode("ascii", "replace").split(",") if values.strip() else []
-    if len(texts) != total:
-        raise ValueError("%d values where %d were expected" % (len(texts), total))
+    """Decimal numbers, nan and inf among them; a piece at a time, since each is an object meanwhile."""
+    kind: Any = int if dtype.startswith(("int", "uint", "bool")) else float
+    data, found = bytearray(), 0
     try:
-        if dtype.startswith(("int", "uint", "bool")):
-            return npy.packed([int(text) for text in texts], dtype)
-        return npy.packed([float(text) for text in texts], dtype)
+        for piece in _pieces(values) if values.strip() else ():
+            numbers = [kind(text) for text in piece.split(b",")]
+            found += len(numbers)
+            data += npy.packed(numbers, dtype)
     except (ValueError, OverflowError) as error:
         raise ValueError("a value is no %s: %s" % (dtype, error)) from None
+    if found != total:
+        raise ValueError("%d values where %d were expected" % (found, total))
+    return bytes(data)
+
+
+def _pieces(values: bytes) -> Iterable[bytes]:
+    """The text cut at commas, without these, into pieces of about a megabyte."""
+    start = 0
+    while True:
+        comma = values.find(b",", start + PIECE_BYTES)
+        if comma < 0:
+            yield values[start:]
+            return
+        yield values[start:comma]
+        start = comma + 1
 
 
 # --- layers ----------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from .wire import LineReader, ProbeError
 
 TICK_S = 0.25
 MAX_LINE_BYTES = 1 << 16
+REPORT_S, HEARTBEAT_S = 0.5, 10.0  # between two lines of progress; between signs of life without any
+MAX_PROGRESS_CHARACTERS = 200
 PR_SET_PDEATHSIG = 1
 METHOD = "VmRSS and VmHWM of trtexec, read every %g s" % TICK_S
 
@@ -149,6 +151,30 @@ class Run:
             self.log.take(text)
             if self._on_line:
                 self._on_line(text, self)
+
+
+class Progress:
+    """Lines of a build for the controller: not too many, and a sign of life when there are none."""
+
+    def __init__(self, report: Callable[[float, str], None]) -> None:
+        self._report = report
+        self._started = self._last = time.monotonic()
+        self._line = ""
+
+    def line(self, line: str) -> None:
+        """Report a line, if the last one is a moment ago."""
+        self._line = line[:MAX_PROGRESS_CHARACTERS]
+        self._after(REPORT_S)
+
+    def beat(self, _run: Run) -> None:
+        """Report the last line again after a long silence."""
+        self._after(HEARTBEAT_S)
+
+    def _after(self, seconds: float) -> None:
+        now = time.monotonic()
+        if now - self._last >= seconds:
+            self._last = now
+            self._report(round(now - self._started, 1), self._line)
 
 
 def demand(ended: Ended, kind: str, success_line: str, argv: Sequence[str], kills: Optional[int]) -> None:

@@ -275,6 +275,15 @@ def test_six_digits_come_back_as_six_digits(values: list[float]) -> None:
     np.testing.assert_allclose(read, np.array(values), rtol=1e-5, atol=1e-44)
 
 
+def test_many_values_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "PIECE_BYTES", 10)
+    values = np.arange(-500, 500, dtype=np.float32) / 8
+    printed = ", ".join(f"{value:g}" for value in values).encode()
+    content = b'[\n  { "name" : "y"\n  , "dimensions" : "1000"\n  , "values" : [ %s ]\n  }\n]\n' % printed
+    found = exports.parse_outputs(content, [binding("y", "float32", 1000)])
+    assert np.array_equal(np.frombuffer(found["y"].data, "<f4"), values)
+
+
 # --- layers --------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from .. import check, conditions, exports, npy, program, trtexec
 from ..child import out_of_memory_kills
 from ..foreign import ForeignLoad
 from ..npy import Array
-from ..program import Ended, Run
+from ..program import Ended, Progress, Run
 from ..store import free_bytes
 from ..wire import Json, ProbeError
 from .base import Adapter
@@ -21,8 +21,6 @@ FULL_BYTES = 64 << 10  # trtexec does not say why it cannot write a file
 WARMUP_BLOCK = 10
 STABLE = 0.01
 MAX_EXPORT_BYTES = 1 << 30
-REPORT_S, HEARTBEAT_S = 0.5, 10.0  # between two lines of progress; between signs of life without any
-MAX_PROGRESS_CHARACTERS = 200
 PATHS = re.compile(r"\{(model|engine|timing_cache|times|outputs|profile|layers|input\d+)\}")
 
 
@@ -69,7 +67,7 @@ class TensorRt(Adapter):
         places = {"model": self.entry("model"), "engine": ENGINE, "timing_cache": TIMING}
         if timing_cache is not None:
             shutil.copyfile(timing_cache, os.path.join(folder, TIMING))
-        progress = _Progress(on_progress)
+        progress = Progress(on_progress)
         started = time.monotonic()
         ended, argv = self._run("build", places, folder, self._watching(progress), progress.beat)
         spent_s = time.monotonic() - started
@@ -92,7 +90,7 @@ class TensorRt(Adapter):
             "warnings": log.warnings[:50],
         }
 
-    def _watching(self, progress: "_Progress") -> Callable[[str, Run], None]:
+    def _watching(self, progress: Progress) -> Callable[[str, Run], None]:
         def take(line: str, run: Run) -> None:
             found = run.log.texts.get("compute_capability")
             if found is not None and found != self.plan["compute_capability"]:
@@ -322,30 +320,6 @@ class TensorRt(Adapter):
             except (OSError, ValueError) as error:
                 raise ProbeError("inference", 'input "%s": %s' % (binding["name"], error)) from None
         return arrays
-
-
-class _Progress:
-    """Lines of a build for the controller: not too many, and a sign of life when there are none."""
-
-    def __init__(self, report: Callable[[float, str], None]) -> None:
-        self._report = report
-        self._started = self._last = time.monotonic()
-        self._line = ""
-
-    def line(self, line: str) -> None:
-        """Report a line, if the last one is a moment ago."""
-        self._line = line[:MAX_PROGRESS_CHARACTERS]
-        self._after(REPORT_S)
-
-    def beat(self, _run: Run) -> None:
-        """Report the last line again after a long silence."""
-        self._after(HEARTBEAT_S)
-
-    def _after(self, seconds: float) -> None:
-        now = time.monotonic()
-        if now - self._last >= seconds:
-            self._last = now
-            self._report(round(now - self._started, 1), self._line)
 
 
 class _LaunchPhases:

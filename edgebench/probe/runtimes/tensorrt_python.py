@@ -24,7 +24,10 @@ def opened(engine: str, plan: Json) -> Tuple[Optional["PythonEngine"], str]:
         cuda = Cuda.open()
     except CudaError as error:
         return None, "libcudart: %s" % error
-    return PythonEngine(tensorrt, cuda, engine, plan), ""
+    try:
+        return PythonEngine(tensorrt, cuda, engine, plan), ""
+    except (CudaError, ProbeError) as error:
+        return None, "%s" % error
 
 
 class PythonEngine:
@@ -35,6 +38,8 @@ class PythonEngine:
         self._plan = plan
         free_before, _ = cuda.memory()
         self._logger = tensorrt.Logger(tensorrt.Logger.ERROR)
+        if hasattr(tensorrt, "init_libnvinfer_plugins"):
+            tensorrt.init_libnvinfer_plugins(self._logger, "")
         self._runtime = tensorrt.Runtime(self._logger)
         with open(engine, "rb") as file:
             self._engine = self._runtime.deserialize_cuda_engine(file.read())
