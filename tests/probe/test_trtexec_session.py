@@ -255,6 +255,12 @@ def test_a_slow_network_gets_as_many_samples_as_there_is_time_for(bench: Bench) 
     assert told["effective"]["flags"].endswith("--duration=1 --iterations=1")
 
 
+def test_samples_begin_when_the_warm_up_is_over(bench: Bench) -> None:
+    trtexec.configure(bench.folder, version=8201, infer_s=1.5)
+    launched(bench, max_warmup_s=0.2)
+    assert bench.probe.phases == ["import", "load", "warmup", "samples", "done"]
+
+
 @pytest.mark.parametrize("what", ["errors", "unpassed", "crash"])
 def test_a_launch_that_fails(bench: Bench, what: str) -> None:
     engine = bench.probe.result("build", spec=bench.spec())["engine"]

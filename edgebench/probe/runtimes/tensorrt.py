@@ -127,13 +127,13 @@ class TensorRt(Adapter):
             duration_s=max(1, math.ceil(workload["min_duration_s"])),
             iterations=workload["min_samples"],
         )
-        phases = _LaunchPhases(enter, warmup_ms / 1000.0 + workload["max_duration_s"])
+        phases = _LaunchPhases(enter, warmup_ms / 1000.0, workload["max_duration_s"])
         foreign = ForeignLoad()
-        ended, argv = self._run("measure", places, folder, phases.line)
+        ended, argv = self._run("measure", places, folder, phases.line, phases.tick)
         if ended.stopped:  # so many would take too long: as many as `max_duration_s` has room for
             places.update(iterations=1, duration_s=max(1, int(workload["max_duration_s"])))
-            phases = _LaunchPhases(enter, None)
-            ended, argv = self._run("measure", places, folder, phases.line)
+            phases = _LaunchPhases(enter, warmup_ms / 1000.0, None)
+            ended, argv = self._run("measure", places, folder, phases.line, phases.tick)
         cores = foreign.cores()
         after = conditions.read()
         times = self._times(os.path.join(folder, "times.json"), warmup_ms)
@@ -222,7 +222,7 @@ class TensorRt(Adapter):
             with open(os.path.join(folder, "outputs.json"), "rb") as file:
                 content = file.read(MAX_EXPORT_BYTES)
             return exports.parse_outputs(content, self.plan["outputs"])
-        except (OSError, ValueError) as error:
+        except (FileNotFoundError, ValueError) as error:
             raise ProbeError("inference", "the outputs of trtexec cannot be read: %s" % error) from None
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -252,7 +252,7 @@ class TensorRt(Adapter):
             self._run("profile", places, folder)
             timed = exports.parse_profile(_text(os.path.join(folder, "profile.json")))
             described = self._layers(os.path.join(folder, "layers.json"))
-        except (OSError, ValueError) as error:
+        except (FileNotFoundError, ValueError) as error:
             raise ProbeError("inference", "trtexec's profile cannot be read: %s" % error) from None
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -323,11 +323,17 @@ class TensorRt(Adapter):
 
 
 class _LaunchPhases:
-    """What a launch's lines tell: the engine is loaded, the warm-up begins. Sizes are read at that moment."""
+    """What a launch's lines tell: the engine is loaded, the warm-up begins. Sizes are read at that moment.
 
-    def __init__(self, enter: Callable[[str], None], limit_s: Optional[float]) -> None:
+    The samples begin when the warm-up's time is over; a run that ends sooner than that is seen has no such
+    phase.
+    """
+
+    def __init__(self, enter: Callable[[str], None], warmup_s: float, limit_s: Optional[float]) -> None:
         self._enter = enter
+        self._warmup_s = warmup_s
         self._limit_s = limit_s
+        self._samples_at: Optional[float] = None
         self.before = conditions.read()
         self.load_ns: Optional[int] = None
         self.resident: Optional[int] = None
@@ -345,8 +351,15 @@ class _LaunchPhases:
         self.resident, self.peak_before = run.watch.resident, run.watch.peak
         self.reset = run.watch.reset(run.pid)
         self.before = conditions.read()
+        self._samples_at = time.monotonic() + self._warmup_s
         if self._limit_s is not None:
-            run.limit = time.monotonic() + self._limit_s
+            run.limit = self._samples_at + self._limit_s
+
+    def tick(self, _run: Run) -> None:
+        """Enter the samples' phase when its time has come."""
+        if self._samples_at is not None and time.monotonic() >= self._samples_at:
+            self._samples_at = None
+            self._enter("samples")
 
 
 def _settled(times: exports.Times) -> bool:
