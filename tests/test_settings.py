@@ -183,3 +183,11 @@ def test_loading_reads_the_working_folder(tmp_path: Path) -> None:
     found = load(tmp_path, HOME)
     assert (found.jobs, found.inventory) == (5, tmp_path / "inventory.yaml")
     assert load(tmp_path, HOME, {"inventory": "lab.yaml"}).inventory == Path("lab.yaml")
+
+
+def test_how_long_a_device_may_build() -> None:
+    assert resolve({}, HOME, {}).build_timeout_s == 3600.0
+    assert resolve({}, {**HOME, "EDGEBENCH_BUILD_TIMEOUT_S": "90.5"}, {}).build_timeout_s == 90.5
+    assert resolve({}, {**HOME, "EDGEBENCH_TRTEXEC": "/opt/trtexec"}, {}).build_timeout_s == 3600.0
+    with pytest.raises(UserError, match="EDGEBENCH_BUILD_TIMEOUT_S is 0"):
+        resolve({}, {**HOME, "EDGEBENCH_BUILD_TIMEOUT_S": "0"}, {})

@@ -46,9 +46,9 @@ def _busy_s() -> Optional[float]:
 
 
 def _own_s() -> float:
-    """This process's own time, and that of programs that it ran to their end (trtexec is the launch).
-
-    A child's times are its own; its ru_maxrss is not.
-    """
-    uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in uses)
+    """Processor seconds of this process and of the children that it has waited for (trtexec)."""
+    spent = 0.0
+    for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        usage = resource.getrusage(whose)  # its times are right; its ru_maxrss is not
+        spent += usage.ru_utime + usage.ru_stime
+    return spent

@@ -180,13 +180,15 @@ class Session:
             lambda progress: self._send(dict(progress, id=number, event="progress")),
         )
         told["artifact"] = os.path.basename(spec["artifact"])
-        if os.path.isfile(os.path.join(scratch, TIMING)):
-            separate = self._run.fresh("timing")
-            os.rename(os.path.join(scratch, TIMING), os.path.join(separate, TIMING))
-            self._engines.keep_timing(key, separate)
         if not os.path.isfile(os.path.join(scratch, ENGINE)):
             raise ProbeError("failed", "the build wrote no engine")
-        return self._engines.keep_engine(key, scratch, told)
+        separate, timed = self._run.fresh("timing"), os.path.isfile(os.path.join(scratch, TIMING))
+        if timed:
+            os.rename(os.path.join(scratch, TIMING), os.path.join(separate, TIMING))
+        kept = self._engines.keep_engine(key, scratch, told)
+        if timed:
+            self._engines.keep_timing(key, separate)
+        return kept
 
     def op_launch(self, request: Json, number: int) -> Json:
         """The raw numbers of one launch."""

@@ -27,6 +27,7 @@ STARTING = "Starting inference"  # the engine is loaded, the warm-up begins
 MAX_LINES = 200  # of errors and of warnings
 MAX_LINE_CHARACTERS = 2000
 TAIL_LINES = 40
+MAX_PLAN_BYTES = 64 << 20
 MIB = 1 << 20
 
 BANNER = re.compile(r"^&&&& (RUNNING|PASSED|FAILED|WAIVED) TensorRT\.trtexec \[TensorRT v(\d{4,6})\]")
@@ -236,7 +237,7 @@ def read_plan(path: str) -> Json:
     """The plan of an artifact; ProbeError `bad_request` where it is none that this probe can carry out."""
     try:
         with open(path, "rb") as file:
-            plan = json.loads(file.read(1 << 22).decode("utf-8"))
+            plan = json.loads(file.read(MAX_PLAN_BYTES).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise check.bad("plan.json is no JSON: %s" % error) from None
     if not isinstance(plan, dict) or plan.get("schema_version") != 1:

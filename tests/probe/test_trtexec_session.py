@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +126,21 @@ def test_a_cut_off_build_leaves_no_process_and_no_half_engine(bench: Bench) -> N
     bench.probe.process.kill()
     eventually(lambda: not any(running(pid) for pid in started), "the end of trtexec")
     assert not engines(bench)
+
+
+def test_a_killed_launch_process_takes_trtexec_with_it(bench: Bench) -> None:
+    trtexec.configure(bench.folder, version=8201, hang="build")
+    number = bench.probe.start("build", spec=bench.spec(timeout_s=600))
+    bench.probe.until_phase("build")
+    eventually(lambda: len(programs(bench)) > 1, "trtexec to run")
+    started = programs(bench)
+    (launch,) = children(bench.probe.process.pid)
+    os.kill(launch, signal.SIGKILL)
+    assert not bench.probe.reply(number)["ok"]
+    eventually(lambda: not any(running(pid) for pid in started), "the end of trtexec")
+    assert not engines(bench)
+    trtexec.configure(bench.folder, version=8201)
+    assert not bench.probe.result("build", spec=bench.spec())["cached"]
 
 
 def test_what_is_kept_is_known_by_what_it_was_built_for(bench: Bench) -> None:
