@@ -199,7 +199,7 @@ def examine(device: Device, target: Target) -> list[Finding]:
     try:
         with open_session(device, home=home) as session:
             facts, conditions = session.facts(), session.conditions()
-            own = [_own_runtime(session, runtime) for runtime in target.runtimes if runtime in OWN]
+            own = [_own_runtime(session, runtime, target) for runtime in target.runtimes if runtime in OWN]
     except EdgebenchError as error:
         return [Finding("wrong", error.message, error.hint)]
     told = facts.board or facts.cpu or "unknown board"
@@ -211,12 +211,17 @@ def examine(device: Device, target: Target) -> list[Finding]:
     return findings + own
 
 
-def _own_runtime(session: Session, runtime: str) -> Finding:
-    """A runtime that the device brings along, asked there."""
+def _own_runtime(session: Session, runtime: str, target: Target) -> Finding:
+    """A runtime that the device brings along, asked there: is it the version that the target is for?"""
     try:
-        return Finding("ok", f"{runtime}: {session.versions(runtime, None).get(runtime, 'version unknown')}")
+        found = session.versions(runtime, None).get(runtime, "unknown")
     except EdgebenchError as error:
         return Finding("wrong", f"{runtime}: {error.message}", error.hint)
+    wanted = target.runtimes[runtime].options.get(f"{runtime}_version")
+    if wanted is None or str(wanted) == found:
+        return Finding("ok", f"{runtime}: {found}")
+    hint = f"give the device a copy of the target file with {runtime}_version: {found}"
+    return Finding("wrong", f"{runtime}: {found}, and target {target.name} is for {wanted}", hint)
 
 
 def _conditions(now: Conditions, target: Target) -> list[Finding]:

@@ -203,6 +203,9 @@ def test_another_version_on_the_board_is_told_with_the_way_out(cli: Cli, stand: 
     assert "the plan is for 10.3.0" in failure["message"]
     assert "tensorrt_version" in failure["hint"]
     assert_nothing_left(stand)
+    doctor = cli.json("devices", "doctor", code=4)["devices"]["orin-1"]
+    (told,) = [each for each in doctor if each["level"] == "wrong"]
+    assert told["what"] == "tensorrt: 8.5.2, and target orin is for 10.3.0"
 
 
 def test_another_gpu_on_the_board_is_told_before_the_build_has_begun(cli: Cli, stand: Stand) -> None:
