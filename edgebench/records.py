@@ -361,8 +361,9 @@ class Engine(Record, frozen=True):
     """What a device built of an artifact: TensorRT's engine, which is what was measured.
 
     `cached`: it was kept from an earlier build for the same model, flags, GPU, release and power mode, and
-    `build_s` is that build's. `outputs_by`: who computed the outputs that parity was shown on. `gpu_bytes` is
-    what loading it took of the GPU's memory, where the device's Python could see that.
+    `build_s` is that build's. `outputs_by`: who computed the outputs that parity was shown on. Told by
+    TensorRT's Python package where the device has it, else None: `gpu_bytes`, what loading took of the GPU's
+    memory; `load_ns`; `first_inference_ns`, that of a request, with its copies to the GPU and back.
     """
 
     sha256: str
@@ -378,6 +379,8 @@ class Engine(Record, frozen=True):
     warnings: tuple[str, ...] = ()
     outputs_by: str = ""
     gpu_bytes: int | None = None
+    load_ns: int | None = None
+    first_inference_ns: int | None = None
 
 
 class Measurement(Record, frozen=True):

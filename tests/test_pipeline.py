@@ -25,7 +25,8 @@ from edgebench.pipeline import (
     prepare,
     verify_artifact,
 )
-from edgebench.records import Device, Job, Run, Target, Workload, replace
+from edgebench.pipeline.measuring import told_engine
+from edgebench.records import Device, Engine, Job, Run, Target, Workload, replace
 from edgebench.store import Store, sqlite_url
 from edgebench.targets import all_targets
 from tests.commands import DIGITS
@@ -264,3 +265,21 @@ def test_a_compression_that_breaks_the_network_is_refused(bench: Workbench, tmp_
     with pytest.raises(ParityError, match="is not the same network any more"):
         prepare(wanted, bench)
     assert prepare(replace(wanted, precision="fp32"), bench).parity.passed
+
+
+# --- engines -------------------------------------------------------------------------------------
+
+
+def test_what_computing_outputs_told_of_an_engine_is_kept_as_far_as_it_makes_sense() -> None:
+    engine = Engine(sha256="ab", size_bytes=1, cached=False)
+    told = {
+        "outputs_by": "x\x1b[31m",
+        "gpu_memory_bytes": "28",
+        "load_ns": "-5",
+        "first_inference_ns": "9" * 40,
+    }
+    found = told_engine(engine, told)
+    assert found == replace(engine, outputs_by=found.outputs_by if found else "", gpu_bytes=28)
+    assert found is not None
+    assert "\x1b" not in found.outputs_by
+    assert told_engine(None, told) is None

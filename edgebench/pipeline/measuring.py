@@ -5,6 +5,7 @@ push -> build on the device, where it must -> parity there -> launches, each sto
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -107,11 +108,17 @@ def told_engine(engine: Engine | None, effective: Mapping[str, str]) -> Engine |
     """The engine with what was learnt when it computed outputs."""
     if engine is None:
         return None
-    taken = effective.get("gpu_memory_bytes", "")
+
+    def number(name: str) -> int | None:
+        text = effective.get(name, "")
+        return int(text) if re.fullmatch("[0-9]{1,15}", text) else None
+
     return replace(
         engine,
         outputs_by=printable(effective.get("outputs_by", ""))[:500],
-        gpu_bytes=int(taken) if taken.isdecimal() and len(taken) < 16 else None,
+        gpu_bytes=number("gpu_memory_bytes"),
+        load_ns=number("load_ns"),
+        first_inference_ns=number("first_inference_ns"),
     )
 
 

@@ -362,6 +362,8 @@ def test_tensorrts_own_python_package_gives_exact_bytes(
     assert effective["outputs_by"] == "TensorRT's Python package, exact bytes"
     assert effective["gpu_memory_bytes"] == str(4 * 4 + 3 * 4)
     assert effective["context_bytes"] == "4096"
+    assert int(effective["load_ns"]) > 0
+    assert int(effective["first_inference_ns"]) > 0
 
 
 def test_another_version_of_the_python_package_is_left_alone(

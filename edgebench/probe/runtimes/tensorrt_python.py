@@ -6,6 +6,7 @@ JetPack installs it for the system's python3 only. CUDA is reached through ctype
 from typing import Any, Dict, List, Optional, Tuple
 
 from .. import npy
+from ..clock import tick, to_ns
 from ..cuda import Cuda, CudaError
 from ..npy import Array
 from ..wire import Json, ProbeError
@@ -36,7 +37,9 @@ class PythonEngine:
     def __init__(self, tensorrt: Any, cuda: Cuda, engine: str, plan: Json) -> None:
         self._cuda = cuda
         self._plan = plan
+        self._first_ns: Optional[int] = None
         free_before, _ = cuda.memory()
+        started = tick()
         self._logger = tensorrt.Logger(tensorrt.Logger.ERROR)
         if hasattr(tensorrt, "init_libnvinfer_plugins"):
             tensorrt.init_libnvinfer_plugins(self._logger, "")
@@ -49,24 +52,39 @@ class PythonEngine:
         if self._context is None:
             raise ProbeError("model_load", "TensorRT makes no execution context: is the GPU's memory full?")
         self._buffers = {each["name"]: cuda.allocate(_bytes(each)) for each in self._bindings()}
+        self._load_ns = to_ns(tick() - started)
         free_after, _ = cuda.memory()
         self._taken = None if free_before is None or free_after is None else free_before - free_after
 
     def run(self, arrays: List[Array]) -> Dict[str, Array]:
         """{output name: array} of one inference, in the model's own types."""
+        addresses = [self._buffers[name] for name in self._names()]
+        started = tick()
         try:
             for binding, value in zip(self._plan["inputs"], arrays):
                 self._cuda.upload(self._buffers[binding["name"]], value.data)
-            if not self._context.execute_v2([self._buffers[name] for name in self._names()]):
+            if not self._context.execute_v2(addresses):
                 raise ProbeError("inference", "TensorRT's execute_v2 failed")
             self._cuda.synchronize()
-            return {each["name"]: self._download(each) for each in self._plan["outputs"]}
+            found = [self._download(each) for each in self._plan["outputs"]]
+            if self._first_ns is None:
+                self._first_ns = to_ns(tick() - started)
+            wanted = zip(self._plan["outputs"], found)
+            return {each["name"]: npy.converted(value, each["dtype"]) for each, value in wanted}
         except (CudaError, ValueError) as error:
             raise ProbeError("inference", "%s" % error) from None
 
     def figures(self) -> Dict[str, str]:
-        """GPU memory as texts: what loading took, and what the engine says that a context needs."""
-        told = {"gpu_memory_bytes": self._taken, "context_bytes": self._context_bytes()}
+        """As texts: GPU memory that loading took and that a context needs; times of load and first inference.
+
+        The first inference is that of a request: with the copies to the GPU and back.
+        """
+        told = {
+            "gpu_memory_bytes": self._taken,
+            "context_bytes": self._context_bytes(),
+            "load_ns": self._load_ns,
+            "first_inference_ns": self._first_ns,
+        }
         return {name: str(value) for name, value in told.items() if value is not None}
 
     def _context_bytes(self) -> Optional[int]:
@@ -93,8 +111,7 @@ class PythonEngine:
 
     def _download(self, binding: Json) -> Array:
         data = self._cuda.download(self._buffers[binding["name"]], _bytes(binding))
-        value = Array(binding["binding_dtype"], list(binding["shape"]), data)
-        return npy.converted(value, binding["dtype"])
+        return Array(binding["binding_dtype"], list(binding["shape"]), data)
 
 
 def _bytes(binding: Json) -> int:
