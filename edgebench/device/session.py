@@ -60,6 +60,7 @@ RENEW_S = 300.0  # a lease outlasts the next request by this at least
 BUSY_POLL_S = 2.0
 MAX_OUTPUT_BYTES = 512 << 20
 MAX_WORD = 256  # of who holds a lease
+MAX_LAYERS, MAX_LAYER_NS = 200_000, 10**13  # together they fit into 63 bits
 LAUNCH_SLACK_S = 120.0  # import and load on a slow board, beside the timed part
 TRIES_WITH_ENGINE = 2  # trtexec cannot be told a longest time: a second try has fewer samples
 MAX_PROGRESS_S = 1e7
@@ -349,8 +350,9 @@ class Session:
         result = self._request("profile", timeout_s=_limit_s(spec), phase=phase, spec=spec, repeats=repeats)
         result["started_utc"] = _utc(result.pop("started_unix_s", None))
         profile = self._typed(Profile, result)
-        if any(layer.mean_ns < 0 for layer in profile.layers) or (profile.total_ns or 0) < 0:
-            raise self._nonsense("profile", "a layer with a negative time")
+        times = [layer.mean_ns for layer in profile.layers] + [profile.total_ns or 0]
+        if len(times) > MAX_LAYERS or not all(0 <= each <= MAX_LAYER_NS for each in times):
+            raise self._nonsense("profile", "times that no inference takes")
         return profile
 
     # --- specs and results ---
