@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgebench.device.bundle import platform_tags, probe_archive
+from edgebench.device.bundle import WHEELS, platform_tags, probe_archive, resolve
 from edgebench.errors import DeviceError
 from edgebench.records import Facts
 
@@ -62,3 +62,42 @@ def test_an_old_board_gets_no_newer_wheels_than_its_libc() -> None:
 def test_no_glibc_no_wheels(libc: str | None) -> None:
     with pytest.raises(DeviceError, match="no runtime wheel fits"):
         platform_tags(facts(libc=libc))
+
+
+@pytest.mark.parametrize(
+    ("release", "newest"),
+    [("macOS 14.5", 14), ("macOS 26.1", 26), (None, 15), ("macOS", 15), ("Darwin 9", 15)],
+)
+def test_a_mac_gets_no_newer_wheels_than_its_system(release: str | None, newest: int) -> None:
+    tags = platform_tags(facts(os="macos", os_release=release, libc=None))
+    assert tags[0] == f"macosx_{newest}_0_arm64"
+    assert tags[-1] == "macosx_11_0_arm64"
+
+
+def test_core_ml_is_refused_where_there_is_no_macos(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="coreml is a part of macOS, and this device runs linux"):
+        resolve("coreml", facts(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_wheels_for_core_ml_are_all_that_coremltools_imports() -> None:
+    """What `import coremltools` loads on this computer, its optional frameworks held back."""
+    pytest.importorskip("coremltools", reason="missing tool: coremltools")
+    code = (
+        "import sys\n"
+        "held = {'torch', 'tensorflow', 'sklearn', 'scipy', 'pandas', 'xgboost', 'libsvm', 'torchvision'}\n"
+        "class Held:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in held:\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Held())\n"
+        "import coremltools\n"
+        "from importlib.metadata import packages_distributions\n"
+        "known = packages_distributions()\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        "print('\\n'.join(sorted({d for name in loaded for d in known.get(name, ())})))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = {name.lower().replace("_", "-") for name in done.stdout.split()}
+    shipped = {name.lower().replace("_", "-") for name in WHEELS["coreml"]}
+    assert imported - shipped <= {"setuptools", "edgebench"}, imported - shipped

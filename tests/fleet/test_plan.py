@@ -18,7 +18,8 @@ from edgebench.fleet.plan import (
     own_precision,
     parse,
 )
-from edgebench.records import PRECISIONS, RUNTIMES, Device, ModelInfo, Workload, replace
+from edgebench.fleet.start import assignment
+from edgebench.records import PRECISIONS, RUNTIMES, Device, ModelInfo, Target, Workload, replace
 
 PLAN = """\
 version: 1
@@ -201,6 +202,37 @@ def test_a_runtime_that_the_target_lacks_is_refused_with_what_it_has() -> None:
         refused.hint
         == "it offers onnxruntime (fp32, fp16, int8, int8-dynamic); ncnn (fp32, fp16, int8, int8-dynamic)"
     )
+
+
+def test_coreml_is_for_macs_whatever_a_target_says() -> None:
+    mac = replace(PC, name="mac", target="apple-silicon-mac", transport="ssh")
+    offer = {"coreml": TARGETS["apple-silicon-mac"].runtimes["coreml"]}
+    linux = replace(TARGETS["linux-x86_64"], runtimes=TARGETS["linux-x86_64"].runtimes | offer)
+    plan = Plan(models=(DIGITS,), runtimes=("coreml",))
+    known = TARGETS | {"linux-x86_64": linux}
+    expansion = expand(plan, (PC, mac), known, {"digits.onnx": info()})
+    assert [each.job.device for each in expansion.jobs] == ["mac"]
+    (refused,) = expansion.refused
+    assert refused.reason == "coreml is a part of macOS, and devices of target linux-x86_64 run linux"
+    assert refused.hint == "choose a Mac, or another runtime: onnxruntime, ncnn, openvino"
+
+
+def test_compute_units_are_the_models_or_the_targets() -> None:
+    mac = replace(PC, name="mac", target="apple-silicon-mac", transport="ssh")
+    target = TARGETS["apple-silicon-mac"]
+    coreml = replace(target.runtimes["coreml"], options={"compute_units": "cpu_and_ne"})
+    known = {"apple-silicon-mac": replace(target, runtimes=target.runtimes | {"coreml": coreml})}
+
+    def options(planned: PlannedModel, targets: dict[str, Target]) -> tuple[tuple[str, str], ...]:
+        plan = Plan(models=(planned,), runtimes=("coreml",))
+        (job,) = expand(plan, (mac,), targets, {"digits.onnx": info()}).jobs
+        return assignment(job, targets).cell.options
+
+    assert options(DIGITS, TARGETS) == ()
+    assert options(DIGITS, known) == (("compute_units", "cpu_and_ne"),)
+    assert options(replace(DIGITS, compute_units="cpu_only"), known) == (("compute_units", "cpu_only"),)
+    with pytest.raises(UserError, match='unknown compute_units "gpu"'):
+        check(Plan(models=(replace(DIGITS, compute_units="gpu"),)))
 
 
 def test_without_runtimes_all_that_take_the_precision_are_used() -> None:

@@ -17,7 +17,7 @@ from tests.probe.harness import SOURCE, Probe, wheel
 
 FILES = sorted(SOURCE.rglob("*.py"))
 OURS = {path.stem for path in FILES} | {"base"}
-THEIRS = {"numpy", "onnxruntime", "openvino", "ncnn"}
+THEIRS = {"numpy", "onnxruntime", "openvino", "ncnn", "coremltools"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
