@@ -50,6 +50,7 @@ HELLO_TIMEOUT_S = 60.0
 REQUEST_TIMEOUT_S = 120.0
 HEARTBEAT_S = 5.0
 MAX_OUTPUT_BYTES = 512 << 20
+MAX_LAYERS, MAX_LAYER_NS = 200_000, 10**13  # together they fit into 63 bits
 LAUNCH_SLACK_S = 120.0  # import and load on a slow board, beside the timed part
 
 T = TypeVar("T")
@@ -217,8 +218,9 @@ class Session:
         result = self._request("profile", timeout_s=_limit_s(spec), phase=phase, spec=spec, repeats=repeats)
         result["started_utc"] = _utc(result.pop("started_unix_s", None))
         profile = self._typed(Profile, result)
-        if any(layer.mean_ns < 0 for layer in profile.layers) or (profile.total_ns or 0) < 0:
-            raise self._nonsense("profile", "a layer with a negative time")
+        times = [layer.mean_ns for layer in profile.layers] + [profile.total_ns or 0]
+        if len(times) > MAX_LAYERS or not all(0 <= each <= MAX_LAYER_NS for each in times):
+            raise self._nonsense("profile", "times that no inference takes")
         return profile
 
     # --- pushing ---

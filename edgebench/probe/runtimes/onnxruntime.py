@@ -1,6 +1,7 @@
 """ONNX Runtime on the CPU."""
 
 import os
+import shutil
 import tempfile
 from functools import partial
 from typing import Any, Callable, Dict, List, Tuple
@@ -64,9 +65,13 @@ class OnnxRuntime(Adapter):
 
     def profile(self, inputs: Any, repeats: int) -> List[Json]:
         """The kernels with the times of ONNX Runtime's own profiler, in the order of the optimised graph."""
-        done = len(repeated(self.bind(inputs), repeats))
-        with open(self._session.end_profiling(), "rb") as file:
-            kernels = ortprofile.Kernels(ortprofile.events(ortprofile.bounded_lines(file)))
+        try:
+            done = len(repeated(self.bind(inputs), repeats))
+            with open(self._session.end_profiling(), "rb") as file:
+                kernels = ortprofile.Kernels(ortprofile.events(ortprofile.bounded_lines(file)))
+            known = self._optimised()
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
         if len(kernels.passes) < done:
             raise ProbeError(
                 "inference",
@@ -76,7 +81,6 @@ class OnnxRuntime(Adapter):
         total_ns, times = middle_half(kernels.passes[-done:])
         method = "ONNX Runtime's profiler (steps of 1 us); " + MIDDLE % done
         self.profiled.update(method=method, total_ns=total_ns, repeats=done)
-        known = self._optimised()
         return [
             dict(
                 known.get(name, {}),
@@ -91,22 +95,20 @@ class OnnxRuntime(Adapter):
 
     def _write_profile(self, options: Any) -> None:
         """Let the session write its profile and its optimised graph, below the run folder (TMPDIR)."""
-        folder = tempfile.mkdtemp(prefix="profile-")
+        self._folder = tempfile.mkdtemp(prefix="profile-")
         options.enable_profiling = True
-        options.profile_file_prefix = os.path.join(folder, "ort")
-        self._graph = os.path.join(folder, "optimised.onnx")
+        options.profile_file_prefix = os.path.join(self._folder, "ort")
         if self._format() != "ort" and os.path.getsize(self.entry("model")) <= MAX_WRITTEN_BYTES:
-            options.optimized_model_filepath = self._graph
+            options.optimized_model_filepath = self._graph()
 
     def _optimised(self) -> Dict[str, Dict[str, List[str]]]:
         """Each kernel's tensors; empty where ONNX Runtime wrote no optimised graph."""
-        if not os.path.isfile(self._graph):
+        if not os.path.isfile(self._graph()):
             return {}
-        try:
-            nodes = onnxfile.nodes(self._graph)
-        finally:
-            os.unlink(self._graph)
-        return {node["name"]: ortprofile.tensors(node) for node in nodes}
+        return {node["name"]: ortprofile.tensors(node) for node in onnxfile.nodes(self._graph())}
+
+    def _graph(self) -> str:
+        return os.path.join(self._folder, "optimised.onnx")
 
     def effective(self) -> Dict[str, str]:
         """Provider, threads and graph optimization."""
