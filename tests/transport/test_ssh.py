@@ -210,6 +210,54 @@ def test_an_agents_key_is_tried(
         assert "agent key edgebench test key" in error.message
 
 
+def test_a_locked_key_that_the_agent_holds_asks_nobody(
+    connect: Connect, board: FleetDevice, lonely: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board.authorize(make_key(lonely / "mine"))
+    asked: list[str] = []
+    credentials = Credentials(passphrase=asked.append)
+    with _agent(lonely) as path:
+        monkeypatch.setenv("SSH_AUTH_SOCK", path)
+        for number in range(6):  # more than a server hears before it ends a login
+            make_key(lonely / f"other{number}")
+            subprocess.run(["ssh-add", "-q", str(lonely / f"other{number}")], check=True, timeout=10)
+        subprocess.run(["ssh-add", "-q", str(lonely / "mine")], check=True, timeout=10)
+        lock = ["ssh-keygen", "-q", "-p", "-N", "open sesame", "-f", str(lonely / "mine")]
+        subprocess.run(lock, check=True, timeout=30)
+        device = _ssh(board.record(), key_file=str(lonely / "mine"))
+        connect(device, credentials=credentials).close()
+        (lonely / "mine").rename(lonely / "away")  # the public part alone names the agent's key too
+        connect(_ssh(device, key_file=str(lonely / "mine.pub")), credentials=credentials).close()
+        assert asked == []
+
+
+def test_agent_and_keys_of_the_configuration(
+    connect: Connect, board: FleetDevice, lonely: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = lonely / ".ssh" / "config"
+    device = _ssh(board.record(), key_file=None)
+    with _agent(lonely) as path:
+        monkeypatch.setenv("SSH_AUTH_SOCK", path)
+        subprocess.run(["ssh-add", "-q", str(board.key_file)], check=True, timeout=10)
+        monkeypatch.delenv("SSH_AUTH_SOCK")
+        for lines, good in (
+            (f"IdentityAgent {path}", True),
+            ("IdentityAgent none", False),
+            (f"IdentityAgent {path}\nIdentitiesOnly yes", False),
+            (f"IdentityAgent {path}\nIdentitiesOnly yes\nIdentityFile {board.key_file}.pub", True),
+            (f"IdentityFile {board.key_file}", True),
+        ):
+            config.write_text(f"{lines}\n")
+            config.chmod(0o600)
+            if good:
+                connect(device).close()
+            else:
+                assert "tried no key (none found)" in _fails(connect, device).message
+        make_key(lonely / ".ssh" / "id_ed25519")
+        config.write_text("IdentityFile none\n")
+        assert "tried no key (none found)" in _fails(connect, device).message
+
+
 def test_an_agent_that_is_gone_is_no_obstacle(
     connect: Connect, board: FleetDevice, lonely: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

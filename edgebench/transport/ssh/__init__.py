@@ -35,7 +35,7 @@ from edgebench.transport.base import (
     named,
 )
 from edgebench.transport.ssh import bastions
-from edgebench.transport.ssh.base import SLACK_S, HostKey, Link, SessionRefusedError, Timeouts
+from edgebench.transport.ssh.base import SLACK_S, HostKey, Link, SessionRefusedError, Timeouts, too_slow
 from edgebench.transport.ssh.channel import SLICE_S, Exchange, SshChannel, send_signal
 from edgebench.transport.ssh.reach import scan_host_keys
 from edgebench.transport.ssh.route import explained, known, parse_jump, route_to, unverified_route
@@ -165,9 +165,12 @@ class SshTransport:
                     send_signal(channel, "KILL")
             finally:
                 channel.close()
+            if status is None and what is not None:
+                link.close()  # a transfer has time enough: its link hangs
+                raise too_slow(self._device.name, what)
             if status is None:
                 raise DeviceError(
-                    f"{self._device.name}: {what or named(argv)} did not end within {deadline.limit_s:g} s",
+                    f"{self._device.name}: {named(argv)} did not end within {deadline.limit_s:g} s",
                     hint="the board may be overloaded or hung; look at it, then run again",
                 )
             if status == -1 and not channel.eof_received:

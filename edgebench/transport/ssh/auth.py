@@ -146,13 +146,13 @@ def _keys(login: Login, credentials: Credentials, problems: list[str]) -> Keys:
     Key files in their order, by the agent where it holds them; then the agent's other keys; last the files
     that ask for a passphrase, so that nobody is asked in vain.
     """
-    names = login.key_files or tuple(name for name in DEFAULT_KEYS if Path(name).expanduser().is_file())
+    names = login.key_files or _usual_files(login)
     agent = _ask_agent(login, problems)
     held = _held(agent)
     locked: list[tuple[str, Path]] = []
     try:
-        first = () if login.key_files else held
-        yield from _agent_keys(first)
+        if not login.key_files and not login.identities_only:
+            yield from _agent_keys(held)
         for name in names:
             yield from _file_key(name, held, problems, locked)
         if login.key_files and not login.identities_only:
@@ -162,6 +162,10 @@ def _keys(login: Login, credentials: Credentials, problems: list[str]) -> Keys:
     finally:
         if agent is not None:
             agent.close()
+
+
+def _usual_files(login: Login) -> tuple[str, ...]:
+    return tuple(name for name in DEFAULT_KEYS if login.usual_files and Path(name).expanduser().is_file())
 
 
 def _file_key(

@@ -103,7 +103,8 @@ class Login:
     """Where to log in, as whom, with what, and what the server must prove to be.
 
     `name` is what messages call it. `agent` is the socket of an agent, "none" for no agent, and None for
-    the one of the environment. Without `key_files` the agent's keys and the usual files are tried.
+    the one of the environment. Without `key_files` the agent's keys and, with `usual_files`, the usual files
+    are tried; with `identities_only` the agent's keys only where a file names them.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Login:
     port: int
     user: str = ""
     key_files: tuple[str, ...] = ()
+    usual_files: bool = True
     identities_only: bool = False
     agent: str | None = None
     trusted: Trusted = Trusted()
@@ -173,6 +175,15 @@ class Watchdog:
             self._abort()
 
 
+def too_slow(device: str, what: str) -> DeviceError:
+    """An operation was not over in time, and its connection is closed."""
+    return DeviceError(
+        f"{device}: {what} took too long; the connection was closed",
+        hint="the device or its network is stuck or very slow; look at it, then run again",
+        retryable=True,
+    )
+
+
 class NoChannelError(DeviceError):
     """A jump host does not open a further channel over this connection; another one may do."""
 
@@ -223,11 +234,7 @@ class Link:
         import paramiko
 
         if self.watchdog.fired:
-            return DeviceError(
-                f"{device}: {what} took too long; the connection was closed",
-                hint="the device or its network is stuck or very slow; look at it, then run again",
-                retryable=True,
-            )
+            return too_slow(device, what)
         if isinstance(error, paramiko.ChannelException):
             return SessionRefusedError(
                 f"{device}: the server refused {what} ({error.text})",

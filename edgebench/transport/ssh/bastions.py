@@ -63,7 +63,7 @@ def _log_in(route: Route, credentials: Credentials, timeouts: Timeouts) -> Link:
     if not route:
         raise BugError("a route without a stop")
     if len(route) == 1:
-        with GATES.passing(_identity(route), route[-1].name):
+        with GATES.passing(route[-1].where, route[-1].name):
             return _logged_in(route[-1], None, credentials, timeouts)
     while True:
         borrowed = _borrow(route[:-1], credentials, timeouts)
