@@ -72,6 +72,7 @@ ENTRIES = {
     "edgebench.convert.tensorrt.prepare": "puts the rewritings together",
     "edgebench.transport.ssh": "the SSH transport over bastions, route, channel and transfer",
     "edgebench.transport.ssh.bastions": "logs in at one stop after the other: reach, then auth",
+    "edgebench.transport.ssh.config": "what ssh -G says, and else config_files",
     "edgebench.transport.ssh.route": "inventory, configuration and known_hosts become logins",
 }
 

@@ -12,16 +12,8 @@ from hypothesis import strategies as st
 
 from edgebench.errors import UserError
 from edgebench.transport.ssh import config
-from edgebench.transport.ssh.config import (
-    Asked,
-    HostConfig,
-    host_config,
-    origin,
-    parse,
-    parse_ssh_g,
-    read,
-    words_of,
-)
+from edgebench.transport.ssh.config import HostConfig, host_config, origin, parse_ssh_g, read
+from edgebench.transport.ssh.config_files import KEYWORDS, Asked, parse, words_of
 
 WITHOUT_SSH = "/nowhere"
 
@@ -255,7 +247,7 @@ def test_read_here_it_means_what_ssh_says(home: Path, lines: list[str], name: st
 @given(st.text(max_size=400))
 def test_any_answer_of_ssh_is_read(text: str) -> None:
     values = parse_ssh_g(text)
-    assert set(values) <= set(config.KEYWORDS)
+    assert set(values) <= set(KEYWORDS)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

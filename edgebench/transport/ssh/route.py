@@ -15,7 +15,8 @@ from edgebench.inventory import Explained
 from edgebench.records import Device
 from edgebench.transport.ssh import known_hosts
 from edgebench.transport.ssh.base import KEY_TYPES, Login, Trusted, family, short_path
-from edgebench.transport.ssh.config import NONE, Asked, HostConfig, origin, read
+from edgebench.transport.ssh.config import NONE, HostConfig, origin, read
+from edgebench.transport.ssh.config_files import Asked
 
 MAX_JUMPS = 8
 
