@@ -1,4 +1,4 @@
-"""OpenSSH's configuration files, read here: for computers without `ssh`, and to say where a value was written.
+"""OpenSSH's configuration files, read here: where there is no `ssh`, and to say where a value was written.
 
 Host, Include, and Match with all, host, originalhost, user and localuser; nothing is run. Of each keyword
 the first line that holds for a host counts, as for `ssh` (tests/transport/test_config.py compares the two).
