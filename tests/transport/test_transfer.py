@@ -19,7 +19,7 @@ from tests.transport.conftest import QUICK, Connect
 
 MIB = 1 << 20
 HURRIED = Timeouts(
-    connect_s=2.0, banner_s=3.0, auth_s=5.0, channel_s=5.0, dead_link_s=20.0, transfer_min_s=1.0
+    connect_s=2.0, banner_s=3.0, auth_s=5.0, channel_s=5.0, dead_link_s=3.0, transfer_min_s=1.0
 )
 
 
