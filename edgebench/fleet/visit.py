@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from random import SystemRandom
 
 from edgebench.device.session import Lease, Session
-from edgebench.device.session import Patience as BusyPatience
+from edgebench.device.leases import Patience as BusyPatience
 from edgebench.errors import (
     DeviceBusy,
     DeviceError,

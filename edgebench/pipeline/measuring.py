@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from edgebench.device.session import IMPATIENT, Lease, Patience, Placed, Session, open_session
+from edgebench.device.leases import IMPATIENT, Patience
+from edgebench.device.session import Lease, Placed, Session, open_session
 from edgebench.errors import DeviceError, EdgebenchError, Interrupted, printable
 from edgebench.pipeline.base import (
     Prepared,

@@ -28,6 +28,7 @@ MAX_USERS = 10
 MAX_HANDSHAKES = 8
 GATE_S = 600.0  # how long one may wait for others to log in
 CONNECT_ATTEMPTS = 3
+CONNECT_PATIENCE_S = 20.0  # no further attempt after this: a board that hangs is told in seconds
 ANSWER_S = 5.0  # how long a jump host may take to answer at all
 
 Route = tuple[Login, ...]
@@ -36,11 +37,12 @@ _Key = tuple[Login, ...]
 
 def connect(route: Route, credentials: Credentials, timeouts: Timeouts) -> Link:
     """A link to the last stop of the route, logged in at each; up to three attempts where one may help."""
+    patience = Deadline(CONNECT_PATIENCE_S)
     for attempt in range(1, CONNECT_ATTEMPTS + 1):
         try:
             return _log_in(route, credentials, timeouts)
         except DeviceError as error:
-            if not error.retryable or attempt == CONNECT_ATTEMPTS:
+            if not error.retryable or attempt == CONNECT_ATTEMPTS or patience.passed():
                 raise
             time.sleep(attempt * timeouts.retry_s * _jitter())
     raise BugError("no attempt was made")
