@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from edgebench.device.session import Lease, Session
 from edgebench.device.leases import Patience as BusyPatience
+from edgebench.device.session import Lease, Session
 from edgebench.errors import BugError, DeviceBusy, DeviceError, EdgebenchError, Interrupted, RuntimeDied
 from edgebench.pipeline import Announce, Cell, Prepared, Step, open_device, title
 from edgebench.records import Device, Facts, Failure, Job, Target

@@ -11,8 +11,8 @@ import time
 from collections.abc import Sequence
 from random import SystemRandom
 
-from edgebench.device.session import Lease, Session
 from edgebench.device.leases import Patience as BusyPatience
+from edgebench.device.session import Lease, Session
 from edgebench.errors import (
     DeviceBusy,
     DeviceError,

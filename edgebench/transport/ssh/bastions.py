@@ -19,7 +19,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 
 from edgebench.errors import BugError, DeviceError
-from edgebench.transport.base import Credentials
+from edgebench.transport.base import Credentials, Deadline
 from edgebench.transport.ssh.auth import authenticate
 from edgebench.transport.ssh.base import HostKey, Link, Login, NoChannelError, Timeouts
 from edgebench.transport.ssh.reach import shown_host_keys, verified_link
