@@ -19,7 +19,7 @@ from edgebench.settings import Settings
 from edgebench.store import Store
 from edgebench.units import format_bytes, format_duration
 
-UNKNOWN_BEFORE = "what a device has already and which runtime wheels it needs: unknown until connected"
+UNKNOWN_BEFORE = "beside it inputs and runtime wheels; what a device has of them: unknown until connected"
 
 
 def foretell(
@@ -55,7 +55,7 @@ def _document(dry: DryRun, refused: Sequence[Refused]) -> dict[str, Any]:
 def _show(dry: DryRun, refused: Sequence[Refused], devices: Mapping[str, Device]) -> None:
     rows = [_row(each) for each in dry.jobs]
     rows += [(each.job.device, title(each.job), "refused", "", each.reason) for each in refused]
-    print_table(["device", "job", "artifact", "push", "time on the device"], rows)
+    print_table(["device", "job", "artifact", "to push of it", "time on the device"], rows)
     names = {each.job.device for each in dry.jobs}
     guess = "about" if all(each.measured_before for each in dry.jobs) else "at least"
     click.echo(

@@ -202,23 +202,22 @@ class Session:
 
     def _push(self, files: Sequence[ArtifactFile], sources: Mapping[str, Path]) -> int:
         wanted = [{"sha256": file.sha256, "size_bytes": file.size_bytes} for file in files]
-        have = self._request("have", files=wanted)
+        have = self._typed(_Have, self._request("have", files=wanted))
         sizes = {file.sha256: file.size_bytes for file in files}
-        missing = [digest for digest in have.get("missing", ()) if digest in sizes]
-        partial = have.get("partial", {})
-        incoming = PurePosixPath(str(have.get("incoming", "")))
-        self._check_room(sum(sizes[digest] - _offset(partial, digest) for digest in missing), have)
+        missing = [digest for digest in have.missing if digest in sizes]
+        incoming = PurePosixPath(have.incoming)
+        self._check_room(sum(sizes[digest] - _offset(have.partial, digest) for digest in missing), have)
         moved = 0
         for digest in missing:
-            offset = _offset(partial, digest)
+            offset = min(_offset(have.partial, digest), sizes[digest])
             moved += self._transport.put(sources[digest], str(incoming / f"{digest}.part"), offset=offset)
             self._request("commit", sha256=digest, size_bytes=sizes[digest])
         return moved
 
-    def _check_room(self, needed_bytes: int, have: dict[str, Any]) -> None:
-        free_bytes = have.get("free_bytes")
+    def _check_room(self, needed_bytes: int, have: _Have) -> None:
+        free_bytes = have.free_bytes
         # Files are stored once and linked, wheels are unpacked beside: three times covers both.
-        if isinstance(free_bytes, int) and free_bytes < 3 * needed_bytes:
+        if free_bytes is not None and free_bytes < 3 * needed_bytes:
             raise DeviceError(
                 f"{self.device.name}: disk full: {needed_bytes} bytes are to be pushed and unpacked, "
                 f"{free_bytes} are free in {self.device.work_dir}",
@@ -361,6 +360,15 @@ class _Hello(Record, frozen=True):
 def _of(kind: type[Record], message: dict[str, Any]) -> dict[str, Any]:
     """The fields of a message that a record has."""
     return {name: message[name] for name in kind.__struct_fields__ if name in message}
+
+
+class _Have(Record, frozen=True):
+    """What a device lacks of some files, and where uploads go."""
+
+    missing: tuple[str, ...]
+    partial: dict[str, int]
+    incoming: str
+    free_bytes: int | None = None
 
 
 class _Output(Record, frozen=True):

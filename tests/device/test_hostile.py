@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from edgebench.device import wire
 from edgebench.device.answers import MAX_ITEMS, NonsenseError, harmless, own_path
 from edgebench.device.session import InputSet, Lease, Placed, Session
 from edgebench.errors import DeviceError, EdgebenchError
-from edgebench.records import Artifact, ArtifactFile, Launch, Tensor, Workload, encode_exact
+from edgebench.records import Artifact, ArtifactFile, Facts, Launch, Tensor, Workload, encode_exact
 from edgebench.store.rows import blob_rows, launch_row
 from tests.device.hostile import HELLO, WORK, Answer, Hostile, refusal, result
 
@@ -320,6 +321,58 @@ def test_phases_are_short_and_printable(tmp_path: Path) -> None:
     Hostile(answer).session(tmp_path).launch(ARTIFACT, PLACED, INPUTS, Workload(), 1, told.append)
     assert len(told) == 3
     assert all(len(each) <= 32 and each.isprintable() for each in told)
+
+
+# --- pushing -------------------------------------------------------------------------------------
+
+HAVE = {
+    "missing": ["c" * 64],
+    "partial": {},
+    "incoming": f"{WORK}/incoming",
+    "free_bytes": 1 << 40,
+    "folders": {},
+}
+
+
+def pushed(tmp_path: Path) -> Callable[[Session], object]:
+    """Pushes an artifact of one file and a runtime of one wheel that is on the controller already."""
+    (tmp_path / "artifact").mkdir(exist_ok=True)
+    (tmp_path / "artifact" / "model.onnx").write_bytes(b"m")
+    bundle = tmp_path / "bundles" / "onnxruntime-py3.10-manylinux_2_35_aarch64"
+    bundle.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(bundle / "runtime.whl", "w") as wheel:
+        wheel.writestr("runtime.py", "")
+    facts = Facts(**FACTS, libc="glibc 2.35")  # type: ignore[arg-type]
+    return lambda session: session.place(ARTIFACT, tmp_path / "artifact", INPUTS, facts)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"missing": 5},
+        {"missing": [["c"]]},
+        {"missing": None},
+        {"missing": {"c" * 64: 1}},
+        {"missing": ["c" * 64] * (MAX_ITEMS + 1)},
+        {"partial": 7},
+        {"partial": {"c" * 64: "1"}},
+        {"partial": {"c" * 64: 2**70}},
+        {"incoming": 3},
+        {"free_bytes": "much"},
+        {"free_bytes": -1},
+        {"free_bytes": 2**80},
+    ],
+    ids=lambda changes: str(changes)[:30],
+)
+def test_what_a_device_has_is_checked(changes: dict[str, Any], tmp_path: Path) -> None:
+    refused(Hostile(result(HAVE | changes)), pushed(tmp_path), tmp_path)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=PLAIN)
+def test_any_answer_to_a_push_is_understood_or_refused(value: object, tmp_path: Path) -> None:
+    _, error = outcome(pushed(tmp_path), Hostile(result(value)).session(tmp_path))
+    assert error is None or (isinstance(error, DeviceError) and error.message.isprintable())
 
 
 # --- files ---------------------------------------------------------------------------------------

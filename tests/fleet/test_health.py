@@ -14,10 +14,14 @@ from hypothesis import strategies as st
 from edgebench.errors import ConfigError
 from edgebench.fleet.engine import Engine
 from edgebench.health import LEAST_CHECKS, LEAST_RATIO, band, judged
-from edgebench.pipeline import Prepared, health_cell, prepare
+from edgebench.pipeline import Prepared, Step, health_cell, prepare
 from edgebench.pipeline.examining import WORKLOAD
 from edgebench.records import HealthCheck, Limits, replace
+from edgebench.store import Store, sqlite_url
 from edgebench.targets import parse
+from tests.commands import DIGITS, QUICK, Cli
+from tests.fleet.boards import assert_clean, entry, write_inventory
+from tests.fleet.netns import FleetDevice
 from tests.fleet.recorded import Bench, unreachable
 
 CHECK = HealthCheck(
@@ -164,7 +168,7 @@ def broken(lab: Bench, folder: Path) -> Prepared:
 
 def remember(lab: Bench, *p10s_ns: int) -> None:
     """Earlier checks of the board nano, like the one it has."""
-    (known,) = lab.store.health_checks("nano")
+    known = lab.store.health_checks("nano")[0]
     for p10_ns in p10s_ns:
         lab.store.add_health_check(replace(known, p10_ns=p10_ns))
 
@@ -244,3 +248,38 @@ def test_a_link_that_drops_in_the_check_is_no_verdict(lab: Bench) -> None:
     measured(lab, lab.health, "nano", each=1)
     assert len(lab.store.health_checks("nano")) == 1
     assert len(lab.store.measurements(lab.store.run().id)) == 1
+
+
+def test_after_a_measurement_without_a_valid_launch_the_board_is_looked_at(lab: Bench) -> None:
+    """Its other jobs are spared when it is the board."""
+    lab.targets["linux-x86_64"] = replace(lab.targets["linux-x86_64"], limits=Limits(memory_mib=1))
+
+    def grow_slow(step: Step) -> None:
+        lab.steps.append(step)
+        if step.stage == "invalid" and len(lab.told("invalid")) == 2:
+            remember(lab, *[100_000_000] * 9)
+
+    ready = lab.jobs("nano", each=4)
+    lab.bench.announce = grow_slow
+    lab.run(ready, "nano", health={"nano": lab.health})
+    run = lab.store.run()
+    assert [each.status for each in lab.store.measurements(run.id)] == ["invalid", "invalid"]
+    found = lab.store.failures(run.id)
+    assert [each.job.model for each in found] == ["digits-2", "digits-3"]
+    assert all("quarantined for this run" in each.message for each in found)
+
+
+@pytest.mark.fleet
+def test_a_board_over_ssh_is_checked_before_its_first_job(cli: Cli, board: FleetDevice) -> None:
+    write_inventory(cli, entry("checked-board", board))
+    for _ in range(2):
+        cli("run", DIGITS, "--to", "onnxruntime", *QUICK)
+    with Store(sqlite_url(cli.home / "store.sqlite")) as store:
+        checks = store.health_checks("checked-board")
+    assert len(checks) == 2
+    assert len({each.subject for each in checks}) == 1
+    for check in checks:
+        assert check.passed
+        assert check.p10_ns is not None
+        assert 1_000 < check.p10_ns < 1_000_000_000
+    assert_clean(board)
