@@ -31,7 +31,7 @@ class Ready(NamedTuple):
     prepared: Prepared
 
 
-class Patience(NamedTuple):
+class Retries(NamedTuple):
     """How often and how long a job is tried again, where another attempt may pass.
 
     A runtime that died over an artifact gets one more attempt: it is seldom the link, and often the model.
@@ -76,7 +76,7 @@ class Options(NamedTuple):
     wait_s: float = 0.0
     fail_fast: bool = False
     health: bool | None = None
-    patience: Patience = Patience()
+    retries: Retries = Retries()
     opener: Opener = open_device
 
     def checks(self, device: Device) -> bool:

@@ -6,7 +6,9 @@ Every job ends in a Measurement or in a Failure that names its owner, unless the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from edgebench.errors import EdgebenchError, Interrupted
@@ -17,6 +19,7 @@ from edgebench.records import Device, Target
 from edgebench.store import Store
 
 CLEAN_UP_S = 15.0
+POLL_S = 0.2
 
 
 class Engine:
@@ -52,9 +55,9 @@ class Engine:
         names = list(dict.fromkeys(each.job.device for each in ready))
         visits = {name: self._visit(name, ready, devices, targets, health) for name in names}
         here = [name for name in names if devices[name].transport == "local"]
-        self._in_parallel([visits[name].run for name in names if name not in here])
+        self._in_parallel([visits[name] for name in names if name not in here])
         for name in here:
-            self._in_parallel([visits[name].run])
+            self._in_parallel([visits[name]])
 
     def _visit(
         self,
@@ -127,24 +130,49 @@ class Engine:
 
     # --- measuring ---
 
-    def _in_parallel(self, tasks: Sequence[Callable[[], None]]) -> None:
-        if not tasks:
+    def _in_parallel(self, visits: Sequence[Visit]) -> None:
+        """So many visits at a time; one that waits for another attempt makes room for the next meanwhile."""
+        if not visits:
             return
-        pool = ThreadPoolExecutor(min(len(tasks), self._options.max_devices), thread_name_prefix="device")
-        pending: set[Future[None]] = {pool.submit(task) for task in tasks}
+        pool = ThreadPoolExecutor(min(len(visits), self._options.max_devices), thread_name_prefix="device")
+        running = {pool.submit(visit.run): visit for visit in visits}
+        waiting: list[tuple[float, Visit]] = []
         try:
-            while pending:
-                done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+            while running or waiting:
+                done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED) if running else ((), ())
                 for future in done:
-                    future.result()
+                    visit, again_s = running.pop(future), future.result()
+                    if again_s is not None:
+                        waiting.append((again_s, visit))
+                waiting = self._resume(waiting, running, pool)
         except BaseException:
-            self._abort(pending)
+            self._abort(running)
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
         self._check_stop()
 
-    def _abort(self, pending: Iterable[Future[None]]) -> None:
+    def _resume(
+        self,
+        waiting: list[tuple[float, Visit]],
+        running: dict[Future[float | None], Visit],
+        pool: ThreadPoolExecutor,
+    ) -> list[tuple[float, Visit]]:
+        """Begin the visits whose moment has come; those that still wait."""
+        if waiting and not running:
+            with contextlib.suppress(Interrupted):  # told by `_check_stop`
+                self._book.pause(
+                    min(POLL_S, max(0.0, min(again_s for again_s, _ in waiting) - time.monotonic()))
+                )
+        left = []
+        for again_s, visit in waiting:
+            if self._book.stopped or self._book.halted or time.monotonic() >= again_s:
+                running[pool.submit(visit.run)] = visit
+            else:
+                left.append((again_s, visit))
+        return left
+
+    def _abort(self, pending: Iterable[Future[float | None]]) -> None:
         """Drop every connection: the probes see it and clear up; then wait for our threads."""
         self._book.stop()
         for place in self._places:

@@ -87,20 +87,33 @@ class Visit:
         self._lost_jobs = 0
         self._was_open = False
         self._is_healthy = False
+        self._tries = 0  # at the job that is first in the work
+        self._began_s = 0.0
 
-    def run(self) -> None:
-        """Every job, until the run is stopped or nothing more is to be scheduled."""
+    def run(self) -> float | None:
+        """Do the jobs; None at their end, or the moment (monotonic) to call this again for another attempt.
+
+        A device that fails waits outside: its place among those at work is another's meanwhile.
+        """
         try:
-            for done, ready in enumerate(self._work, 1):
-                if self._book.stopped or self._book.halted:
-                    return
-                if self._lost is not None:
-                    self._book.fail(ready.job, self._stage, self._lost)
-                    continue
-                self._job(ready)
-                self._say_given_up(len(self._work) - done)
+            while self._work and not (self._book.stopped or self._book.halted):
+                again_s = self._next(self._work[0])
+                if again_s is not None:
+                    return again_s
+                self._work.pop(0)
         finally:
             self.place.close()
+        return None
+
+    def _next(self, ready: Ready) -> float | None:
+        if self._lost is not None:
+            self._book.fail(ready.job, self._stage, self._lost)
+            return None
+        again_s = self._try(ready)
+        if again_s is None:
+            self._tries = 0
+            self._say_given_up(len(self._work) - 1)
+        return again_s
 
     def _say_given_up(self, left: int) -> None:
         if self._lost is not None and left and not self._book.stopped:
@@ -109,28 +122,27 @@ class Visit:
 
     # --- one job ---
 
-    def _job(self, ready: Ready) -> None:
-        began_s, attempt = time.monotonic(), 0
-        while True:
-            attempt += 1
-            try:
-                self._attempt(ready)
-                return
-            except Interrupted:
-                raise
-            except EdgebenchError as error:
-                if isinstance(error, DeviceError):
-                    self.place.close()
-                if self._book.stopped:
-                    return
-                if not self._options.patience.allows(error, attempt, time.monotonic() - began_s):
-                    self._failed(ready.job, error)
-                    return
-                self._wait_to_retry(ready.job, error, attempt)
-            except Exception as error:  # noqa: BLE001 - a bug in one job must not take the others with it
+    def _try(self, ready: Ready) -> float | None:
+        """One attempt at a job; the moment of the next one, or None when the job has ended."""
+        self._tries += 1
+        if self._tries == 1:
+            self._began_s = time.monotonic()
+        try:
+            self._attempt(ready)
+        except Interrupted:
+            raise
+        except EdgebenchError as error:
+            if isinstance(error, DeviceError):
                 self.place.close()
-                self._book.fail(ready.job, self._stage, bug(error))
-                return
+            if self._book.stopped:
+                return None
+            if self._options.retries.allows(error, self._tries, time.monotonic() - self._began_s):
+                return self._again(ready.job, error)
+            self._failed(ready.job, error)
+        except Exception as error:  # noqa: BLE001 - a bug in one job must not take the others with it
+            self.place.close()
+            self._book.fail(ready.job, self._stage, bug(error))
+        return None
 
     def _attempt(self, ready: Ready) -> None:
         site = self.place.site or self._open()
@@ -151,14 +163,15 @@ class Visit:
                 self._lost, self._stage = _lost_again(self._name, error, self._lost_jobs), "connect"
         self._book.fail(job, stage, error)
 
-    def _wait_to_retry(self, job: Job, error: EdgebenchError, attempt: int) -> None:
-        patience = self._options.patience
-        most = patience.attempts_for(error) if isinstance(error, DeviceError) else attempt
-        delay_s = patience.delay_s(attempt, _CHANCE.random())
+    def _again(self, job: Job, error: EdgebenchError) -> float:
+        """The moment of the next attempt, which is told with the reason."""
+        retries = self._options.retries
+        most = retries.attempts_for(error) if isinstance(error, DeviceError) else self._tries
+        delay_s = retries.delay_s(self._tries, _CHANCE.random())
         told = error.message.removeprefix(f"{self._name}: ")
-        note = f"{told}; trying again in {delay_s:.0f} s ({attempt + 1} of {most})"
+        note = f"{told}; trying again in {delay_s:.0f} s ({self._tries + 1} of {most})"
         self._bench.announce(Step("retry", self._name, title(job), note=note))
-        self._book.pause(delay_s)
+        return time.monotonic() + delay_s
 
     # --- the session ---
 

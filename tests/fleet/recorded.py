@@ -17,7 +17,7 @@ import pytest
 from edgebench.convert.run import Limits
 from edgebench.device.session import Lease, Session, open_session
 from edgebench.errors import DeviceError
-from edgebench.fleet.base import Options, Patience, Ready
+from edgebench.fleet.base import Options, Ready, Retries
 from edgebench.fleet.engine import Engine
 from edgebench.pipeline import Cell, Prepared, Step, Workbench, prepare
 from edgebench.records import Device, Facts, Job, Run, Target, Workload, replace, to_json
@@ -30,7 +30,7 @@ RUN = "20261125-180000-test"
 QUICK = Workload(
     launches=2, threads=1, warmup_samples=2, max_warmup_s=0.5, min_samples=20, min_duration_s=0.0
 )
-SOON = Patience(first_s=0.01, longest_s=0.02)
+SOON = Retries(first_s=0.01, longest_s=0.02)
 TARGET = "linux-x86_64"
 
 
@@ -138,7 +138,7 @@ class Bench:
         **options: object,
     ) -> Engine:
         """Measure on devices of these names; the engine afterwards."""
-        settings = Options(opener=self.open, health=False, patience=SOON)._replace(**options)  # type: ignore[arg-type]
+        settings = Options(opener=self.open, health=False, retries=SOON)._replace(**options)  # type: ignore[arg-type]
         engine = Engine(RUN, self.bench, self.store, settings)
         engine.measure(ready, self.devices(*names), self.targets, health or {})
         return engine

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgebench.errors import DeviceBusy, DeviceError, Interrupted, ModelError, RuntimeDied
-from edgebench.fleet.base import Options, Patience
+from edgebench.fleet.base import Options, Retries
 from edgebench.fleet.engine import Engine
 from edgebench.records import Failure, replace
 from edgebench.report.build import build
@@ -147,7 +147,7 @@ def test_what_cannot_pass_is_not_tried_again(lab: Bench) -> None:
 
 def test_a_busy_board_is_waited_for_once_and_not_by_each_job(lab: Bench) -> None:
     def busy(name: str) -> None:
-        raise DeviceBusy(f"{name}: leased by somebody", hint="--wait", retryable=True)
+        raise DeviceBusy(f"{name}: leased by somebody", hint="--wait")
 
     lab.before_opening = busy
     lab.run(lab.jobs("nano", each=3), "nano")
@@ -181,7 +181,7 @@ def test_a_board_that_loses_job_after_job_is_given_up(lab: Bench) -> None:
 
     ready = lab.jobs("nano", each=5)
     lab.bench.announce = cut
-    engine = Engine(RUN, lab.bench, lab.store, Options(opener=lab.open, health=False, patience=SOON))
+    engine = Engine(RUN, lab.bench, lab.store, Options(opener=lab.open, health=False, retries=SOON))
     lab_engine = [engine]
     engine.measure(ready, lab.devices("nano"), lab.targets, {})
     assert counted(lab) == {"failed": 5}
@@ -239,7 +239,7 @@ def test_a_stop_while_waiting_for_another_attempt_is_quick(lab: Bench) -> None:
 
     lab.before_opening = never
     ready = lab.jobs("nano", each=3)
-    options = Options(opener=lab.open, patience=Patience(first_s=200.0, longest_s=200.0), health=False)
+    options = Options(opener=lab.open, retries=Retries(first_s=200.0, longest_s=200.0), health=False)
     engine = Engine(RUN, lab.bench, lab.store, options)
 
     def stop_at_the_pause(step: object) -> None:
@@ -280,35 +280,56 @@ LINK = DeviceError("x", retryable=True)
 
 
 def test_pauses_grow_up_to_a_bound() -> None:
-    patience = Patience(first_s=2.0, longest_s=10.0)
-    assert [patience.longest_delay_s(attempt) for attempt in range(1, 6)] == [2.0, 4.0, 8.0, 10.0, 10.0]
-    assert patience.longest_delay_s(10**6) == 10.0
+    retries = Retries(first_s=2.0, longest_s=10.0)
+    assert [retries.longest_delay_s(attempt) for attempt in range(1, 6)] == [2.0, 4.0, 8.0, 10.0, 10.0]
+    assert retries.longest_delay_s(10**6) == 10.0
 
 
 @given(st.integers(1, 50), st.floats(0, 1))
 def test_a_pause_is_between_half_and_all(attempt: int, chance: float) -> None:
-    patience = Patience()
-    whole = patience.longest_delay_s(attempt)
-    assert whole / 2 <= patience.delay_s(attempt, chance) <= whole
+    retries = Retries()
+    whole = retries.longest_delay_s(attempt)
+    assert whole / 2 <= retries.delay_s(attempt, chance) <= whole
 
 
 def test_attempts_are_bounded_in_number_and_time() -> None:
-    patience = Patience(attempts=3, died_attempts=2, total_s=100.0)
-    assert [patience.allows(LINK, attempt, 0.0) for attempt in (1, 2, 3)] == [True, True, False]
+    retries = Retries(attempts=3, died_attempts=2, total_s=100.0)
+    assert [retries.allows(LINK, attempt, 0.0) for attempt in (1, 2, 3)] == [True, True, False]
     died = RuntimeDied("x", retryable=True)
-    assert [patience.allows(died, attempt, 0.0) for attempt in (1, 2)] == [True, False]
-    assert not patience.allows(LINK, 1, 99.0)
-    for other in (ModelError("x"), DeviceError("x"), DeviceBusy("x", retryable=True)):
-        assert not patience.allows(other, 1, 0.0)
+    assert [retries.allows(died, attempt, 0.0) for attempt in (1, 2)] == [True, False]
+    assert not retries.allows(LINK, 1, 99.0)
+    for other in (ModelError("x"), DeviceError("x"), DeviceBusy("x")):
+        assert not retries.allows(other, 1, 0.0)
 
 
 def test_all_the_pauses_together_are_bounded() -> None:
-    patience = Patience()
+    retries = Retries()
     spent, attempt = 0.0, 1
-    while patience.allows(LINK, attempt, spent):
-        spent += patience.delay_s(attempt, 1.0)
+    while retries.allows(LINK, attempt, spent):
+        spent += retries.delay_s(attempt, 1.0)
         attempt += 1
-    assert attempt == patience.attempts
-    assert spent <= patience.total_s
-    pauses = [patience.longest_delay_s(each) for each in range(1, attempt)]
+    assert attempt == retries.attempts
+    assert spent <= retries.total_s
+    pauses = [retries.longest_delay_s(each) for each in range(1, attempt)]
     assert all(before <= after for before, after in pairwise(pauses))
+
+
+def test_a_board_that_waits_for_another_attempt_takes_nobodys_place(lab: Bench) -> None:
+    """One at a time, and the first one comes back only when the second is done."""
+    second_done = threading.Event()
+
+    def first_is_down(name: str) -> None:
+        if name == "nano-01" and not second_done.is_set():
+            raise unreachable(name)
+
+    def watch(step: object) -> None:
+        lab.steps.append(step)  # type: ignore[arg-type]
+        if len(lab.told("launched", "nano-02")) == 2:
+            second_done.set()
+
+    ready = lab.jobs("nano-01", "nano-02")
+    lab.bench.announce = watch
+    lab.before_opening = first_is_down
+    lab.run(ready, "nano-01", "nano-02", max_devices=1, retries=Retries(first_s=6.0, longest_s=6.0))
+    assert counted(lab) == {"ok": 2}
+    assert lab.opened == ["nano-02", "nano-01"]
