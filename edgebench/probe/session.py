@@ -20,7 +20,8 @@ from typing import Callable, Dict, Iterator, List, Optional, Tuple
 from . import check, checkup, conditions, facts, guard, lease, orphans, specs, trtexec, wire
 from .child import Children
 from .engines import ENGINE, TIMING, Engines, Kept, complete_key
-from .preparation import FAILED, Preparation
+from .knobs import FAILED
+from .preparation import Preparation
 from .room import FOLDERS
 from .runs import RunFolder, new_token
 from .store import Store, Wanted, free_bytes, probe_key
