@@ -31,7 +31,7 @@ MADE_OF = re.compile(r"(/\w*Fusion\w*/?|_new_reshape|_nchwc|)(_token_\d+)?$")
 FUSED_BEHIND: Mapping[str, tuple[str, ...]] = {"/MatMulAddFusion": ("Add",)}
 QUANTIZED = ("QLinear", "Nhwc")  # kernels of what stands between DequantizeLinear and QuantizeLinear
 FREE_CAST = "InsertedPrecisionFreeCast_"  # ONNX Runtime's prefix of tensors that it computes in float32
-SHARED_NODES = 8  # a layer among others that compute more nodes than this: which of them is not known
+SHARED_NODES = 16  # a layer among others that compute more nodes than this: which of them is not known
 
 
 class Node(NamedTuple):

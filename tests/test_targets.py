@@ -263,3 +263,13 @@ def test_damaged_targets_never_end_in_a_traceback(at: int, new: str, removed: in
     else:
         found = targets.mismatches(target, PI_5)
     assert isinstance(found, tuple | ConfigError)
+
+
+def test_core_mls_compute_units_are_known_ones() -> None:
+    chosen = GOOD.replace("ncnn: {precisions: [fp32, fp16], options: {threads: 4}}", "coreml: UNITS")
+    chosen = chosen.replace("UNITS", "{precisions: [fp32], options: {compute_units: UNITS}}")
+    good = targets.parse(chosen.replace("UNITS", "cpu_and_ne"), "board.yaml")
+    assert good.runtimes["coreml"].options == {"compute_units": "cpu_and_ne"}
+    with pytest.raises(ConfigError, match='board.yaml:9: unknown compute_units "cpu_and_gpus"') as caught:
+        targets.parse(chosen.replace("UNITS", "cpu_and_gpus"), "board.yaml")
+    assert "cpu_and_gpu" in caught.value.hint
