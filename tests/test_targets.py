@@ -270,6 +270,6 @@ def test_core_mls_compute_units_are_known_ones() -> None:
     chosen = chosen.replace("UNITS", "{precisions: [fp32], options: {compute_units: UNITS}}")
     good = targets.parse(chosen.replace("UNITS", "cpu_and_ne"), "board.yaml")
     assert good.runtimes["coreml"].options == {"compute_units": "cpu_and_ne"}
-    with pytest.raises(ConfigError, match='board.yaml:9: unknown compute_units "cpu_and_gpus"') as caught:
+    with pytest.raises(ConfigError, match=r'board\.yaml:9: unknown compute_units "cpu_and_gpus"') as caught:
         targets.parse(chosen.replace("UNITS", "cpu_and_gpus"), "board.yaml")
     assert "cpu_and_gpu" in caught.value.hint
