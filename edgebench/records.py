@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -358,6 +358,14 @@ class Spread(Record, frozen=True):
     high: float
 
 
+MAX_READINGS = 600  # of each series of a track; more than that is no answer of our probe
+MAX_GAUGES = 128
+
+Series = Annotated[tuple[float | None, ...], msgspec.Meta(max_length=MAX_READINGS)]
+Spreads = Annotated[dict[str, Spread], msgspec.Meta(max_length=MAX_GAUGES)]
+Events = Annotated[tuple[Annotated[str, msgspec.Meta(max_length=256)], ...], msgspec.Meta(max_length=64)]
+
+
 class Track(Record, frozen=True):
     """What a slow sampler beside the launch saw of the board. None and a missing name are unknown, never 0.
 
@@ -373,13 +381,13 @@ class Track(Record, frozen=True):
     interval_s: float | None = None
     from_s: float | None = None
     to_s: float | None = None
-    times_s: tuple[float, ...] = ()
-    series: dict[str, tuple[float | None, ...]] = {}
+    times_s: Annotated[tuple[float, ...], msgspec.Meta(max_length=MAX_READINGS)] = ()
+    series: Annotated[dict[str, Series], msgspec.Meta(max_length=MAX_GAUGES)] = {}
     temperature_max_c: float | None = None
     temperature_mean_c: float | None = None
-    clocks_khz: dict[str, Spread] = {}
-    pinned_khz: dict[str, int] = {}
-    rails_mw: dict[str, Spread] = {}
+    clocks_khz: Spreads = {}
+    pinned_khz: Annotated[dict[str, int], msgspec.Meta(max_length=MAX_GAUGES)] = {}
+    rails_mw: Spreads = {}
     power_mw: Spread | None = None
     power_rail: str | None = None
     power_method: str | None = None
@@ -387,8 +395,8 @@ class Track(Record, frozen=True):
     idle_readings: int = 0
     gpu_load: Spread | None = None
     throttled: bool | None = None
-    throttle_events: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
+    throttle_events: Events = ()
+    unknown: Events = ()
     cpu_s: float | None = None
 
 

@@ -17,8 +17,9 @@ from typing import Any, Callable, Dict, Iterator, Optional
 from . import wire
 from .wire import Json
 
-READY_S = 20.0  # a slow board's Python takes seconds to start
-ANSWER_S = 15.0
+# together with the idle time less than what the controller allows a launch beyond its own time-out (30 s)
+READY_S = 12.0  # a slow board's Python takes seconds to start
+ANSWER_S = 8.0
 IDLE_S = 3.0
 SETTLE_S = 1.0  # before it: what ran last still warms a power sensor's mean
 FILLED = ("before", "after")

@@ -276,3 +276,14 @@ def test_a_sampler_that_was_killed_is_started_anew(probe: Probe) -> None:
     assert lost.unknown == ("everything: the sampler did not answer",)
     found = msgspec.convert(probe.result("launch", spec=replay_spec(probe))["track"], Track)
     assert found.to_s is not None
+
+
+def test_a_track_of_a_size_that_no_sampler_sends_is_refused() -> None:
+    for hostile in (
+        {"times_s": [0.0] * (sampler.MAX_POINTS + 1)},
+        {"series": {"temperature_c": [1.0] * (sampler.MAX_POINTS + 1)}},
+        {"rails_mw": {str(number): {"readings": 1, "low": 0, "mean": 0, "high": 0} for number in range(999)}},
+        {"throttle_events": ["x" * 10_000]},
+    ):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(hostile, Track)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from edgebench.records import Workload, replace, to_json
+from edgebench.records import Measurement, Spread, Track, Workload, replace, to_json
+from edgebench.report import markdown, terminal
 from edgebench.report.base import Report, Row, grouped
 from edgebench.report.build import build, planned_jobs
 from tests.report import fixtures
@@ -150,3 +151,60 @@ def test_a_failure_that_meets_many_jobs_is_said_once() -> None:
         ("a: gone", 1),
     ]
     assert said[0][1].who().endswith("; and 1 more")
+
+
+# --- heat, clocks, energy -------------------------------------------------------------------------
+
+
+def powered(*, rails: bool = True) -> Measurement:
+    """A measurement whose launches were watched by a sampler: 4 ms at 7 W, 3 W when idle."""
+    track = Track(
+        temperature_max_c=61.5,
+        temperature_mean_c=58.0,
+        clocks_khz={"cpu0": Spread(readings=6, low=2.4e6, mean=2.4e6, high=2.4e6)},
+        power_mw=Spread(readings=6, low=6800.0, mean=7000.0, high=7400.0) if rails else None,
+        power_rail="VDD_IN" if rails else None,
+        power_method="INA3221 in sysfs" if rails else None,
+        idle_power_mw=3000.0 if rails else None,
+        idle_readings=6 if rails else 0,
+        gpu_load=Spread(readings=6, low=0.9, mean=0.953, high=1.0) if rails else None,
+    )
+    one = measurement(samples=[[4_000_000] * 700] * 3)
+    launches = tuple(replace(each, track=track, notes=("3 over-current events",)) for each in one.launches)
+    cell = replace(one.job, workload=Workload(launches=3))
+    return replace(one, job=cell, launches=launches)
+
+
+def report_of(*measurements: Measurement) -> Report:
+    return build(fixtures.run([one.job for one in measurements]), list(measurements), [])
+
+
+def test_energy_heat_and_clock_are_shown_where_they_are_known() -> None:
+    report = report_of(powered())
+    (row,) = report.rows
+    assert row.energy is not None
+    assert row.energy.gross_mj == pytest.approx(28.0)
+    assert row.energy.net_mj == pytest.approx(16.0)
+    assert (row.temperature_max_c, row.clock_khz, row.gpu_load) == (61.5, 2.4e6, 0.953)
+    for shown in (terminal.render(report, width=250, colour=False), markdown.render(report)):
+        for text in ("energy", "gross", "16.0", "28.0", "heat", "62", "clock", "2400", "GPU", "95"):
+            assert text in shown
+        assert "launch 2: 3 over-current events" in shown
+
+
+def test_columns_that_no_row_fills_are_not_there() -> None:
+    plain = terminal.render(report_of(measurement()), width=250, colour=False)
+    warm = terminal.render(report_of(powered(rails=False)), width=250, colour=False)
+    for text in ("energy", "gross", "heat", "GPU", "clock"):
+        assert text not in plain
+    assert "heat" in warm
+    assert "energy" not in warm
+
+
+def test_an_invalid_measurement_has_no_energy() -> None:
+    one = powered()
+    spoilt = tuple(replace(each, valid=False, invalid_reason="81 °C") for each in one.launches)
+    report = report_of(replace(one, launches=spoilt, status="invalid"))
+    (row,) = report.rows
+    assert (row.energy, row.temperature_max_c, row.clock_khz, row.gpu_load) == (None, None, None, None)
+    assert "3 of 3 launches: 81 °C" in terminal.render(report, width=120, colour=False)
