@@ -1,7 +1,8 @@
 """Power rails: which there are and what they draw, in milliwatts.
 
-Sources: INA3221 through iio (Jetson, L4T R32) or hwmon (R34 and later), the PMIC of a Raspberry Pi 5 through
-vcgencmd, the energy counters (RAPL) of x86 processors. What cannot be read is absent or None, never 0.
+Sources: INA3221 through iio (Jetson, L4T R32) or hwmon (R34 and later), else tegrastats; the PMIC of a
+Raspberry Pi 5 through vcgencmd; the energy counters (RAPL) of x86 processors. What cannot be read is absent
+or None, never 0.
 """
 
 import os
@@ -9,7 +10,8 @@ import re
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from .tree import Tree
+from . import tegrastats
+from .tree import Tree, first_line
 
 RunTool = Callable[..., str]
 Milliwatts = Dict[str, float]
@@ -17,6 +19,7 @@ Milliwatts = Dict[str, float]
 INA = "ina3221"
 I2C = ("sys/bus/i2c/devices/*/name", "sys/bus/i2c/drivers/ina3221*/*/name")
 NO_RAIL = re.compile(r"NC\Z|sum of shunt voltages\Z", re.IGNORECASE)
+TEGRASTATS, TEGRASTATS_MS = "/usr/bin/tegrastats", "100"
 WHOLE_BOARD = ("POM_5V_IN", "VDD_IN")  # they feed all other rails of a Jetson: never add those to them
 POWERCAP = "sys/class/powercap/intel-rapl:*/name"
 PMIC = re.compile(r"(\S+)_([AV])\s+(current|volt)\(\d+\)=([\d.]+)[AV]")
@@ -50,9 +53,16 @@ class Meter:
         return sum(known) if known and len(known) == len(parts) else None
 
 
-def find(tree: Tree, soc: Optional[str], run_tool: RunTool) -> Optional[Meter]:
+def find(
+    tree: Tree, soc: Optional[str], run_tool: RunTool, run_line: RunTool = first_line
+) -> Optional[Meter]:
     """The best meter that this device has and lets us read, or None."""
-    return _ina3221(tree) or _pmic(tree, soc, run_tool) or _rapl(tree, time.perf_counter)
+    return (
+        _ina3221(tree)
+        or _tegrastats(tree, soc, run_line)
+        or _pmic(tree, soc, run_tool)
+        or _rapl(tree, time.perf_counter)
+    )
 
 
 # --- Jetson: INA3221 ------------------------------------------------------------------------------
@@ -112,6 +122,23 @@ def _milliwatts(tree: Tree, source: Source) -> Optional[float]:
         return None if values[0] is None else float(values[0])
     millivolts, milliamperes = values
     return None if millivolts is None or milliamperes is None else millivolts * milliamperes / 1000.0
+
+
+def _tegrastats(tree: Tree, soc: Optional[str], run_line: RunTool) -> Optional[Meter]:
+    """For users who may not read the sensors' files: tegrastats may, and prints power to everybody."""
+    if not tree.live or not (soc or "").startswith("tegra"):
+        return None
+
+    def read() -> Milliwatts:
+        rails = tegrastats.parse(run_line(TEGRASTATS, "--interval", TEGRASTATS_MS))["rails_mw"]
+        return {name: float(value) for name, value in rails.items()}
+
+    names = list(read())
+    if not names:
+        return None
+    meter = Meter(names, board_total(names), "tegrastats", read)
+    meter.slow = True
+    return meter
 
 
 # --- Raspberry Pi 5: the PMIC ---------------------------------------------------------------------

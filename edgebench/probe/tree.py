@@ -82,5 +82,32 @@ def run_tool(path: str, *arguments: str) -> str:
     return done.stdout[:MAX_BYTES].decode("utf-8", "replace")
 
 
+def first_line(path: str, *arguments: str) -> str:
+    """The first line that an endless tool prints, which is then killed; "" when it says nothing in time."""
+    if not os.access(path, os.X_OK):
+        return ""
+    import select
+    import subprocess
+
+    try:
+        process = subprocess.Popen(
+            (path,) + arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:
+        return ""
+    output: Any = process.stdout
+    try:
+        if not select.select([output], [], [], TOOL_TIMEOUT_S)[0]:
+            return ""
+        return os.read(output.fileno(), 65536).decode("utf-8", "replace").split("\n")[0]
+    finally:
+        process.kill()
+        process.wait()
+        output.close()
+
+
 def _natural(name: str) -> List[Any]:
     return [int(part) if part.isdecimal() else part for part in _DIGITS.split(name)]

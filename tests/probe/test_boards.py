@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgebench.probe import facts, gauges, jetson, macos, rails, raspberry, tegrastats
-from edgebench.probe.tree import Tree
+from edgebench.probe.tree import Tree, first_line
+from tests.probe.harness import running
 
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -131,6 +132,36 @@ def test_rails_of_jetsons(board: str, readings: dict[str, float], total: float) 
     assert meter is not None
     assert meter.read() == pytest.approx(readings)
     assert meter.total_mw(meter.read()) == pytest.approx(total)
+
+
+def test_tegrastats_tells_power_where_the_files_may_not_be_read() -> None:
+    live = Tree("/nowhere")
+    live.live = True
+    asked: list[tuple[str, ...]] = []
+
+    def line(*words: str) -> str:
+        asked.append(words)
+        return said("tegrastats-r36-orin-nano-loaded")
+
+    assert rails.find(live, "bcm2711", no_tool, line) is None
+    assert asked == []
+    meter = rails.find(live, "tegra234", no_tool, line)
+    assert meter is not None
+    assert (meter.method, meter.total_name, meter.slow) == ("tegrastats", "VDD_IN", True)
+    assert meter.total_mw(meter.read()) == 12479.0
+    assert rails.find(live, "tegra234", no_tool, no_tool) is None
+
+
+def test_the_first_line_of_an_endless_tool(tmp_path: Path) -> None:
+    tool = tmp_path / "endless"
+    tool.write_text("#!/bin/sh\necho $$ $1\nexec sleep 1000\n")
+    tool.chmod(0o755)
+    pid, word = first_line(str(tool), "--x").split()
+    assert word == "--x"
+    assert not running(int(pid))
+    assert first_line(str(tmp_path / "missing")) == ""
+    tool.write_text("#!/bin/sh\nexit 3\n")
+    assert first_line(str(tool)) == ""
 
 
 def test_a_total_with_a_part_missing_is_unknown() -> None:

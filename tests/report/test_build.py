@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from edgebench.records import Measurement, Spread, Track, Workload, replace, to_json
+from edgebench.records import Measurement, Workload, replace, to_json
 from edgebench.report import markdown, terminal
 from edgebench.report.base import Report, Row, grouped
 from edgebench.report.build import build, planned_jobs
 from tests.report import fixtures
-from tests.report.fixtures import job, measurement
+from tests.report.fixtures import job, measurement, powered
 
 
 def _row(report: Report, **wanted: str) -> Row:
@@ -154,25 +154,6 @@ def test_a_failure_that_meets_many_jobs_is_said_once() -> None:
 
 
 # --- heat, clocks, energy -------------------------------------------------------------------------
-
-
-def powered(*, rails: bool = True) -> Measurement:
-    """A measurement whose launches were watched by a sampler: 4 ms at 7 W, 3 W when idle."""
-    track = Track(
-        temperature_max_c=61.5,
-        temperature_mean_c=58.0,
-        clocks_khz={"cpu0": Spread(readings=6, low=2.4e6, mean=2.4e6, high=2.4e6)},
-        power_mw=Spread(readings=6, low=6800.0, mean=7000.0, high=7400.0) if rails else None,
-        power_rail="VDD_IN" if rails else None,
-        power_method="INA3221 in sysfs" if rails else None,
-        idle_power_mw=3000.0 if rails else None,
-        idle_readings=6 if rails else 0,
-        gpu_load=Spread(readings=6, low=0.9, mean=0.953, high=1.0) if rails else None,
-    )
-    one = measurement(samples=[[4_000_000] * 700] * 3)
-    launches = tuple(replace(each, track=track, notes=("3 over-current events",)) for each in one.launches)
-    cell = replace(one.job, workload=Workload(launches=3))
-    return replace(one, job=cell, launches=launches)
 
 
 def report_of(*measurements: Measurement) -> Report:

@@ -33,6 +33,15 @@ def test_every_run_follows_the_schema(example: Any, schema: dict[str, Any]) -> N
     assert json.loads(json.dumps(made, allow_nan=False)) == made
 
 
+def test_energy_follows_the_schema(schema: dict[str, Any]) -> None:
+    made = document(build(fixtures.run(), [fixtures.powered(), fixtures.powered(rails=False)], []))
+    jsonschema.Draft202012Validator(schema).validate(made)
+    with_rails, without = (each["energy"] for each in made["measurements"])
+    assert with_rails["net_mj"] == pytest.approx(16.0)
+    assert with_rails["rail"] == "VDD_IN"
+    assert without is None
+
+
 def test_an_empty_run_follows_the_schema(schema: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator(schema).validate(document(build(fixtures.run(), [], [])))
 
