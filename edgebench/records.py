@@ -374,8 +374,9 @@ class Track(Record, frozen=True):
     second one goes): "temperature_c", "power_mw", "rail:NAME" (mW), "clock:NAME" (kHz), "gpu_load".
     `pinned_khz`: the clocks that were held at one value. `power_mw` is the board's total, read from
     `power_rail` (one rail, or those that are summed); `idle_power_mw` is that of the quiet board before the
-    session's first launch. `throttled` and `throttle_events`: at any reading of the launch. `unknown` names
-    what could not be read, `cpu_s` is the processor time that the sampler itself took.
+    session's first launch. `throttled`, `throttle_events` and `alarms` (which throttle nothing by
+    themselves): at any reading of the launch. `unknown` names what could not be read, `cpu_s` is the
+    processor time that the sampler itself took.
     """
 
     interval_s: float | None = None
@@ -396,6 +397,7 @@ class Track(Record, frozen=True):
     gpu_load: Spread | None = None
     throttled: bool | None = None
     throttle_events: Events = ()
+    alarms: Events = ()
     unknown: Events = ()
     cpu_s: float | None = None
 

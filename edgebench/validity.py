@@ -19,7 +19,8 @@ GPU_IN_USE = 0.1  # below this load a locked GPU may be switched off, and its cl
 def judged(launch: Launch, limits: Limits) -> Launch:
     """The launch, marked invalid with its reasons where the board's state spoils it, and with its notes."""
     reasons = tuple(_reasons(launch, limits))
-    notes = tuple(dict.fromkeys((*launch.notes, *_over_current(launch, lowering=False))))
+    alarms = launch.track.alarms if launch.track else ()
+    notes = tuple(dict.fromkeys((*launch.notes, *_over_current(launch, lowering=False), *alarms)))
     if not reasons:
         return launch if notes == launch.notes else replace(launch, notes=notes)
     return replace(launch, valid=False, invalid_reason="; ".join(reasons), notes=notes)

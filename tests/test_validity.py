@@ -160,6 +160,12 @@ def test_over_current_events_are_told_where_they_lower_nothing() -> None:
     assert judged(fine, LIMITS) == fine
 
 
+def test_alarms_are_told_and_spoil_nothing() -> None:
+    fine = judged(tracked(alarms=("current of VDD_IN over its limit",)), LIMITS)
+    assert fine.valid
+    assert fine.notes == ("current of VDD_IN over its limit",)
+
+
 def test_the_reasons_of_a_pi_are_in_words() -> None:
     before = replace(CALM, throttle_flags="0x0")
     after = {

@@ -33,6 +33,8 @@ class Gauges:
         self._soc = soc
         self._word = next(iter(tree.names(raspberry.FIRMWARE)), None)
         self._cooling = power.cooling_files(tree)
+        self._voltage = power.under_voltage_file(tree)
+        self._alarms = rails.alarm_files(tree)
         self._vcgencmd = tree.live and raspberry.is_one(soc) and bool(raspberry.ask(run_tool, "version"))
         self.meter = rails.find(tree, soc, run_tool)
         slow = self._vcgencmd or (self.meter is not None and self.meter.slow)
@@ -61,7 +63,18 @@ class Gauges:
         word = self._throttle_word()
         if word is not None:
             reasons.update(raspberry.words(word)[0])
-        return (bool(reasons) if known or word is not None else None), reasons
+        low = None if self._voltage is None else self._tree.number(self._voltage)
+        if low:
+            reasons.add("under-voltage")
+        return (bool(reasons) if known or word is not None or low is not None else None), reasons
+
+    def alarms(self) -> Set[str]:
+        """Rails whose current is over its limit, in words: worth knowing, but no throttling by itself."""
+        return {
+            "current of %s over its limit" % rail
+            for rail, files in self._alarms.items()
+            if any(self._tree.number(name) for name in files)
+        }
 
     def pinned(self) -> Dict[str, int]:
         """{domain: kHz} of the clocks that are held at one value, by the governor or by equal limits."""

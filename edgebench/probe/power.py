@@ -108,8 +108,14 @@ def cooling_files(tree: Tree) -> List[str]:
 
 def under_voltage(tree: Tree) -> Reading:
     """The Raspberry Pi's under-voltage alarm, for kernels that do not show the firmware's word."""
+    name = under_voltage_file(tree)
+    alarm = None if name is None else tree.number(name)
+    return (None if alarm is None else alarm > 0), None
+
+
+def under_voltage_file(tree: Tree) -> Optional[str]:
+    """The file of that alarm, or None."""
     for name in tree.names("sys/class/hwmon/hwmon*/name"):
         if tree.text(name) == "rpi_volt":
-            alarm = tree.number(name[: -len("name")] + "in0_lcrit_alarm")
-            return (None if alarm is None else alarm > 0), None
-    return None, None
+            return name[: -len("name")] + "in0_lcrit_alarm"
+    return None

@@ -107,6 +107,18 @@ def _ina3221_sources(tree: Tree) -> Dict[str, Source]:
     return found
 
 
+def alarm_files(tree: Tree) -> Dict[str, List[str]]:
+    """{rail: files} that hold 1 while the rail's current is over its warning or critical limit."""
+    found: Dict[str, List[str]] = {}
+    for rail, source in _ina3221_sources(tree).items():
+        if len(source) == 2:  # hwmon; iio has limits but no alarms
+            current = source[1][: -len("_input")]
+            files = [name for kind in ("max", "crit") for name in tree.names("%s_%s_alarm" % (current, kind))]
+            if files:
+                found[rail] = files
+    return found
+
+
 def _is_ina(tree: Tree, name: str) -> bool:
     return INA in (tree.text(name) or "")
 

@@ -81,6 +81,7 @@ class Sampler:
             return
         recording.add(self.gauges.read())
         recording.throttle(*self.gauges.throttle())
+        recording.alarms(self.gauges.alarms())
         self._next_s = max(self._next_s + self.gauges.interval_s, time.monotonic())
 
     def _begin(self) -> None:
@@ -129,6 +130,7 @@ class Recording:
         self._spreads: Dict[str, List[float]] = {}
         self._throttled: Optional[bool] = None
         self._events: Set[str] = set()
+        self._alarms: Set[str] = set()
 
     def mark(self, phase: str) -> None:
         """The timed part begins with the phase "samples" and ends with "done"."""
@@ -152,6 +154,10 @@ class Recording:
             self._throttled = bool(self._throttled or now)
         self._events |= reasons
 
+    def alarms(self, seen: Set[str]) -> None:
+        """What was seen at any time of the launch without being throttling."""
+        self._alarms |= seen
+
     def to_json(self) -> Json:
         """The fields of Track that come from the readings; None is unknown."""
         spreads = {name: _spread(values) for name, values in self._spreads.items()}
@@ -171,6 +177,7 @@ class Recording:
             "gpu_load": spreads.get("gpu_load"),
             "throttled": self._throttled,
             "throttle_events": sorted(self._events),
+            "alarms": sorted(self._alarms),
             "unknown": [name for name in WANTED if name not in spreads],
         }
 

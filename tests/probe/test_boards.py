@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -350,6 +351,22 @@ def test_gauges_of_an_orin() -> None:
     assert found["power_mw"] == found["rail:VDD_IN"] == 2955.512
     assert read.throttle() == (False, set())
     assert read.pinned() == {}
+
+
+def test_alarms_of_rails(tmp_path: Path) -> None:
+    board = tmp_path / "board"
+    shutil.copytree(RECORDED / "jetson-orin-nano", board)
+    (alarm,) = board.rglob("curr1_max_alarm")
+    read = gauges.Gauges(Tree(str(board)), "tegra234", no_tool)
+    assert read.alarms() == set()
+    alarm.write_text("1\n")
+    assert read.alarms() == {"current of VDD_IN over its limit"}
+    assert read.throttle() == (False, set())
+
+
+def test_gauges_of_a_pi_without_the_throttle_word() -> None:
+    _, read = figures("raspberry-pi-5")
+    assert read.throttle() == (False, set())
 
 
 def test_gauges_of_boards_that_hold_their_clocks() -> None:
