@@ -278,6 +278,12 @@ def _remove(device: Device) -> None:
         transport.close()
 
 
+def _architecture(facts: Facts) -> str:
+    """The programs' processor; the kernel's too where it is another (32-bit programs on a 64-bit kernel)."""
+    kernel = f" on a kernel for {facts.kernel_arch}" if facts.kernel_arch not in (None, facts.arch) else ""
+    return f"{facts.arch}, {facts.bits} bit userland{kernel}"
+
+
 def _fact_rows(facts: Facts) -> list[tuple[str, str]]:
     rows = [
         ("board", facts.board),
@@ -288,20 +294,8 @@ def _fact_rows(facts: Facts) -> list[tuple[str, str]]:
         ("kernel", facts.kernel),
         ("C library", facts.libc),
         ("Python", facts.python),
-        ("memory", None if facts.memory_bytes is None else format_bytes(facts.memory_bytes)),
-        ("power mode", _power_mode(facts)),
         ("power rails", ", ".join(facts.rails) or None),
+        ("memory", None if facts.memory_bytes is None else format_bytes(facts.memory_bytes)),
+        ("power mode", facts.power_mode),
     ]
     return [(name, "unknown" if value is None else str(value)) for name, value in rows]
-
-
-def _architecture(facts: Facts) -> str:
-    """The programs' processor; the kernel's too where it is another (32-bit programs on a 64-bit kernel)."""
-    kernel = f" on a kernel for {facts.kernel_arch}" if facts.kernel_arch not in (None, facts.arch) else ""
-    return f"{facts.arch}, {facts.bits} bit userland{kernel}"
-
-
-def _power_mode(facts: Facts) -> str | None:
-    if facts.power_mode is None or not facts.power_mode_pending:
-        return facts.power_mode
-    return f"{facts.power_mode} (saved; cores and clocks are still those of another: it waits for a reboot)"
