@@ -226,7 +226,7 @@ def test_one_sampler_serves_all_launches_and_ends_with_the_session(probe: Probe)
     pids = set()
     for _ in range(2):
         probe.result("launch", spec=replay_spec(probe))
-        (pid,) = children(probe.process.pid)
+        (pid,) = children(probe.hello["pid"])
         pids.add(pid)
     assert len(pids) == 1
     (pid,) = pids
@@ -244,10 +244,10 @@ def test_no_sampler_outlives_a_killed_session(open_probe: Open, number: int, *, 
     if during:
         probe.start("launch", spec=fake_spec(probe, on_run=HANG))
         probe.until_phase("first")
-        assert len(launches(probe.process.pid)) == 1
+        assert len(launches(probe.hello["pid"])) == 1
     else:
         probe.result("launch", spec=replay_spec(probe))
-    pids = children(probe.process.pid)
+    pids = children(probe.hello["pid"])
     assert len(pids) == (2 if during else 1)
     probe.process.send_signal(number)
     probe.process.wait(DEADLINE_S)
@@ -270,7 +270,7 @@ def test_a_sampler_ends_when_its_stdin_does() -> None:
 
 def test_a_sampler_that_was_killed_is_started_anew(probe: Probe) -> None:
     probe.result("launch", spec=replay_spec(probe))
-    (pid,) = children(probe.process.pid)
+    (pid,) = children(probe.hello["pid"])
     os.kill(pid, signal.SIGKILL)
     lost = msgspec.convert(probe.result("launch", spec=replay_spec(probe))["track"], Track)
     assert lost.unknown == ("everything: the sampler did not answer",)
