@@ -147,9 +147,12 @@ try:
     elif os.path.isdir(work):
         with open(os.path.join(work, "lock"), "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for folder, _, _ in os.walk(work):
-                os.chmod(folder, 0o700)
-            shutil.rmtree(work)
+            if os.path.exists(os.path.join(work, "prepared.json")):
+                out["error"] = "it still has to undo what a session that died prepared (prepared.json)"
+            else:
+                for folder, _, _ in os.walk(work):
+                    os.chmod(folder, 0o700)
+                shutil.rmtree(work)
 except BlockingIOError:
     out["error"] = "the device is leased: wait until that run is over"
 except OSError as error:
@@ -176,5 +179,6 @@ def _check_removed(device: Device, answer: bytes) -> None:
         error = "its answer makes no sense"
     if error:
         raise DeviceError(
-            f"{device.name}: nothing was removed: {error}", hint=f"look at {device.work_dir} there"
+            f"{device.name}: nothing was removed: {error}",
+            hint=f"edgebench devices doctor {device.name}, or look at {device.work_dir} there",
         )

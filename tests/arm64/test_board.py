@@ -92,23 +92,6 @@ def test_a_scan_tells_an_emulated_arm_board(cli: Cli, arm_board: FleetDevice) ->
     assert "emulated" in cli("devices", "scan", arm_board.address, *login).out
 
 
-def test_the_doctor_imports_arm_s_runtimes_there(cli: Cli, pi: Device, arm_board: FleetDevice) -> None:
-    (cli.folder / "targets").mkdir()
-    (cli.folder / "targets" / "two-runtimes.yaml").write_text(TWO_RUNTIMES)
-    (cli.folder / "edgebench.toml").write_text('targets = "targets"\n')
-    inventory = cli.folder / "inventory.yaml"
-    inventory.write_text(inventory.read_text().replace("linux-aarch64", "two-runtimes"))
-    found = cli.json("devices", "doctor", "pi")["devices"]["pi"]
-    (emulated,) = [each for each in found if each["check"] == "emulated"]
-    assert "no board's" in emulated["what"]
-    runtimes = {each["check"]: each for each in found if each["check"].startswith("runtime ")}
-    assert set(runtimes) == {"runtime onnxruntime", "runtime ncnn"}
-    for each in runtimes.values():
-        assert each["level"] == "ok"
-        assert "is imported there" in each["what"]
-    cli("devices", "clean", "pi")
-
-
 def test_every_cell_computes_the_same_there(document: dict[str, Any]) -> None:
     follows_schema(document)
     assert document["failures"] == []
@@ -174,6 +157,22 @@ def test_a_second_run_pushes_nothing(cli: Cli, pi: Device, document: dict[str, A
     assert sum(each["pushed_bytes"] for each in document["measurements"]) > 10 << 20  # two runtimes
     again = cli.json("run", DIGITS, *MATRIX, *SAMPLES, *FEW, "--launches", "1", code=EXIT_ERROR)
     assert [each["pushed_bytes"] for each in again["measurements"]] == [0] * 4
+
+
+def test_the_doctor_imports_arm_s_runtimes_there(cli: Cli, pi: Device, arm_board: FleetDevice) -> None:
+    (cli.folder / "targets").mkdir()
+    (cli.folder / "targets" / "two-runtimes.yaml").write_text(TWO_RUNTIMES)
+    (cli.folder / "edgebench.toml").write_text('targets = "targets"\n')
+    inventory = cli.folder / "inventory.yaml"
+    inventory.write_text(inventory.read_text().replace("linux-aarch64", "two-runtimes"))
+    found = cli.json("devices", "doctor", "pi")["devices"]["pi"]
+    (emulated,) = [each for each in found if each["check"] == "emulated"]
+    assert "no board's" in emulated["what"]
+    runtimes = {each["check"]: each for each in found if each["check"].startswith("runtime ")}
+    assert set(runtimes) == {"runtime onnxruntime", "runtime ncnn"}
+    for each in runtimes.values():
+        assert each["level"] == "ok"
+        assert "is imported there" in each["what"]
 
 
 def test_clean_leaves_nothing(cli: Cli, pi: Device, arm_board: FleetDevice, document: dict[str, Any]) -> None:

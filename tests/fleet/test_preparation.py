@@ -17,18 +17,8 @@ from tests.standins.jetson import Jetson, as_jetson
 pytestmark = pytest.mark.fleet
 
 RUN = ("run", DIGITS, "--to", "onnxruntime", *QUICK)
-LONG = (
-    "run",
-    DIGITS,
-    "--to",
-    "onnxruntime",
-    "--threads",
-    "1",
-    "--min-samples",
-    "20",
-    "--min-duration",
-    "1 s",
-)
+TIMED = ("--threads", "1", "--min-samples", "20", "--min-duration", "1 s", "--launches", "2")
+LONG = ("run", DIGITS, "--to", "onnxruntime", *TIMED)
 ALL = "{power_mode: 15W, governor: performance, clocks: locked}"
 FOUND = ("MAXN", ["ondemand", "ondemand"], False)
 ASKED = ("15W", ["performance", "performance"], True)
@@ -161,7 +151,7 @@ def test_a_dead_controller_leaves_a_board_as_it_was(
 ) -> None:
     ask(cli, board, ALL)
     process = cli.start(*LONG)
-    read_until(process, "launch 1/5")
+    read_until(process, "launch 1/2")
     assert jetson.state == ASKED
     os.kill(process.pid, number)
     finish(process)
@@ -173,7 +163,7 @@ def test_a_dead_controller_leaves_a_board_as_it_was(
 def test_a_probe_told_to_end_restores_first(cli: Cli, board: FleetDevice, jetson: Jetson) -> None:
     ask(cli, board, ALL)
     process = cli.start(*LONG)
-    read_until(process, "launch 1/5")
+    read_until(process, "launch 1/2")
     for pid in probes(board, "session"):
         os.kill(pid, signal.SIGTERM)
     finish(process)
@@ -185,7 +175,7 @@ def killed_while_prepared(cli: Cli, board: FleetDevice, jetson: Jetson) -> None:
     """A board whose probe and controller were killed in the middle of a launch."""
     ask(cli, board, ALL)
     process = cli.start(*LONG)
-    read_until(process, "launch 1/5")
+    read_until(process, "launch 1/2")
     for pid in probes(board, "session"):
         os.kill(pid, signal.SIGSTOP)  # it must not see the controller's end
     os.kill(process.pid, signal.SIGKILL)
@@ -233,7 +223,7 @@ def test_what_somebody_else_changed_since_is_left_as_it_is(
 ) -> None:
     ask(cli, board, "{power_mode: 15W, governor: performance}")
     process = cli.start(*LONG)
-    read_until(process, "launch 1/5")
+    read_until(process, "launch 1/2")
     jetson.set_governor("powersave")
     os.kill(process.pid, signal.SIGTERM)
     finish(process)
@@ -291,12 +281,16 @@ def test_the_doctor_tells_what_is_missing_for_a_preparation(
 def test_the_doctor_undoes_what_a_dead_session_prepared(cli: Cli, board: FleetDevice, jetson: Jetson) -> None:
     killed_while_prepared(cli, board, jetson)
     assert jetson.state == ASKED
+    refused = cli.json("devices", "clean", "board", code=4)["problems"]["board"]
+    assert "has to undo" in refused
+    assert "devices doctor board" in refused
     found = cli.json("devices", "doctor", "board")["devices"]["board"]
     restored = [each["what"] for each in found if each["check"] == "restore"]
     assert len(restored) == 3
     assert any("power mode MAXN" in each for each in restored)
     assert jetson.state == FOUND
     nothing_is_left(jetson)
+    assert cli.json("devices", "clean", "board")["cleaned"] == {"board": True}
 
 
 def test_a_note_that_is_garbage_is_told_and_moves_nothing(
