@@ -5,7 +5,8 @@ import os
 import time
 from typing import Dict, List, Optional, Tuple
 
-from .preparation import Preparation, clocks_locked, sudoers_line
+from .knobs import clocks_locked, sudoers_line
+from .preparation import Preparation
 from .store import free_bytes
 from .tree import Tree
 from .wire import Json, ProbeError

@@ -17,8 +17,9 @@ from typing import Callable, Optional, Tuple
 
 from . import check, checkup, conditions, facts, specs, wire
 from .child import Children
+from .knobs import FAILED
 from .lease import Lease
-from .preparation import FAILED, Preparation
+from .preparation import Preparation
 from .runs import RunFolder
 from .store import NO_SPACE, Store
 from .wire import Json, Output, ProbeError

@@ -39,7 +39,7 @@ def probe_modules(tmp_path_factory: pytest.TempPathFactory) -> object:
     folder = build_folder(tmp_path_factory.mktemp("probe") / "program")
     sys.path.insert(0, str(folder))
     try:
-        names = ("checkup", "preparation")
+        names = ("checkup", "knobs")
         return {name: importlib.import_module(f"edgebench_probe.{name}") for name in names}
     finally:
         sys.path.remove(str(folder))
@@ -120,7 +120,7 @@ def test_a_process_s_name_may_hold_anything(probe_modules: dict[str, object]) ->
 def test_a_sudoers_line_escapes_what_sudoers_would_read(
     probe_modules: dict[str, object], words: list[str]
 ) -> None:
-    line = probe_modules["preparation"].sudoers_line([tuple(words)])  # type: ignore[attr-defined]
+    line = probe_modules["knobs"].sudoers_line([tuple(words)])  # type: ignore[attr-defined]
     command = line.partition("NOPASSWD: ")[2]
     assert shlex.split(command, posix=True) == (words if len(words) > 1 else [*words, ""])
     bare = command
