@@ -44,7 +44,7 @@ budgets:
     limits:
       latency.p50: {max: 10 s}
       memory_peak: {max: 1 GiB}
-      parity.snr: {min: 10}
+      parity.snr: {min: 10 dB}
 """
 
 
@@ -138,7 +138,7 @@ def test_no_gate_stands_on_emulated_figures(cli: Cli, document: dict[str, Any]) 
     cli("export", document["run"], "-o", "measured.json")
     (cli.folder / "budgets.yaml").write_text(BUDGETS)
     verdicts = cli.json("gate", "measured.json", "--budgets", "budgets.yaml", code=EXIT_ERROR)["cells"]
-    words = {metric: {each["word"] for each in verdicts if each["metric"] == metric} for metric in METRICS}
+    words = {metric: {each["verdict"] for each in verdicts if each["metric"] == metric} for metric in METRICS}
     assert words == {"latency.p50": {"invalid"}, "memory_peak": {"invalid"}, "parity.snr": {"pass"}}
 
 

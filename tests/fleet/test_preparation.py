@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.commands import DIGITS, QUICK, Cli, finish, follows_schema, read_until, wait_until
+from tests.commands import DEADLINE_S, DIGITS, QUICK, Cli, finish, follows_schema, read_until, wait_until
 from tests.fleet.boards import WORK, entry, kill, probes, write_inventory
 from tests.fleet.netns import HOME, FleetDevice
 from tests.standins.jetson import Jetson, as_jetson
@@ -22,6 +22,7 @@ LONG = ("run", DIGITS, "--to", "onnxruntime", *TIMED)
 ALL = "{power_mode: 15W, governor: performance, clocks: locked}"
 FOUND = ("MAXN", ["ondemand", "ondemand"], False)
 ASKED = ("15W", ["performance", "performance"], True)
+ASKED_CLOCKS = '/usr/bin/jetson_clocks ""'
 WORK_THERE = f"{HOME}/{WORK}"
 
 
@@ -69,7 +70,7 @@ def test_a_board_is_prepared_for_the_run_and_as_before_afterwards(
         "/usr/sbin/nvpmodel -m 1",
         *tees,
         f"/usr/bin/jetson_clocks --store {clocks}",
-        '/usr/bin/jetson_clocks ""',
+        ASKED_CLOCKS,
         f"/usr/bin/jetson_clocks --restore {clocks}",
         *tees,
         "/usr/sbin/nvpmodel -m 0",
@@ -155,8 +156,8 @@ def test_a_dead_controller_leaves_a_board_as_it_was(
     assert jetson.state == ASKED
     os.kill(process.pid, number)
     finish(process)
-    wait_until(lambda: jetson.state == FOUND, "the board as it was")
-    wait_until(lambda: not probes(board), "the end of the probe")
+    wait_until(lambda: jetson.state == FOUND, "the board as it was", DEADLINE_S)
+    wait_until(lambda: not probes(board), "the end of the probe", DEADLINE_S)
     nothing_is_left(jetson)
 
 
@@ -181,7 +182,7 @@ def killed_while_prepared(cli: Cli, board: FleetDevice, jetson: Jetson) -> None:
     os.kill(process.pid, signal.SIGKILL)
     kill(board, "session")
     finish(process)
-    wait_until(lambda: not probes(board), "the end of all probes")
+    wait_until(lambda: not probes(board), "the end of all probes", DEADLINE_S)
 
 
 def test_after_kill_9_the_next_lease_restores_and_says_so(
@@ -207,7 +208,7 @@ def test_killed_while_a_tool_still_runs(cli: Cli, board: FleetDevice, jetson: Je
     jetson.slow("jetson_clocks", 1)
     ask(cli, board, ALL)
     process = cli.start(*LONG)
-    wait_until(lambda: '/usr/bin/jetson_clocks ""' in jetson.log, "jetson_clocks at work")
+    wait_until(lambda: ASKED_CLOCKS in jetson.log, "jetson_clocks at work", DEADLINE_S)
     os.kill(process.pid, signal.SIGKILL)
     kill(board, "session")
     finish(process)
@@ -227,7 +228,7 @@ def test_what_somebody_else_changed_since_is_left_as_it_is(
     jetson.set_governor("powersave")
     os.kill(process.pid, signal.SIGTERM)
     finish(process)
-    wait_until(lambda: not probes(board), "the end of the probe")
+    wait_until(lambda: not probes(board), "the end of the probe", DEADLINE_S)
     assert jetson.state == ("MAXN", ["powersave", "powersave"], False)
     nothing_is_left(jetson)
 
