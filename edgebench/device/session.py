@@ -204,7 +204,7 @@ class Session:
 
     def _note_restored(self, result: dict[str, Any], *, only_failed: bool = False) -> None:
         """Keep what the probe told of undone preparations."""
-        for each in self._typed(tuple[_Undone, ...], result.get("restored", ())):
+        for each in self._typed(tuple[_Undone, ...], result.get("restored", [])):
             if each.state == "failed":
                 self.notes += (f"{each.what} could not be restored: {printable(each.text)}",)
             elif not only_failed:

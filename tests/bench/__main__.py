@@ -283,6 +283,10 @@ def unchanged_push(bench: Bench) -> Figure:
 
 def lines(sizes: Sizes) -> Iterator[Line]:
     """Every benchmark, one after the other, or those of one part."""
+    from tests.bench.sampler import session_and_sampler
+
+    if sizes.only in (None, "runtimes"):  # its leases are of the whole computer: before the bench takes one
+        yield from session_and_sampler()
     with opened() as bench:
         if sizes.only in (None, "runtimes"):
             yield from runtimes(bench)
@@ -298,12 +302,10 @@ def runtimes(bench: Bench) -> Iterator[Line]:
     """The probe, the command line, and each conversion."""
     from tests.bench.calibration import calibration_against_inference
     from tests.bench.networks import resnet18
-    from tests.bench.sampler import session_and_sampler
 
     network = resnet18(bench.home / "resnet18.onnx")
     yield probe_against_bare_loop(bench, "onnxruntime")
     yield probe_against_bare_loop(bench, "ncnn")
-    yield from session_and_sampler(bench)
     yield help_against_click()
     yield controller_memory(bench)
     for runtime in CONVERT_LIMITS:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,8 +71,11 @@ class Opener:
 
 @pytest.fixture
 def opener(program: Path, tmp_path: Path) -> Iterator[Opener]:
-    for each in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        each.chmod(0o755)
+    above = Path(tempfile.gettempdir())
+    for folder in (tmp_path, program.parent):  # another user must get to both
+        for each in (folder, *folder.parents):
+            if above in each.parents:
+                each.chmod(0o755)
     made = Opener(program, tmp_path)
     yield made
     for probe in made.opened:
