@@ -270,11 +270,11 @@ def lines() -> Iterator[Line]:
     from tests.bench.networks import resnet18
     from tests.bench.sampler import session_and_sampler
 
+    yield from session_and_sampler()
     with opened() as bench:
         network = resnet18(bench.home / "resnet18.onnx")
         yield probe_against_bare_loop(bench, "onnxruntime")
         yield probe_against_bare_loop(bench, "ncnn")
-        yield from session_and_sampler(bench)
         yield help_against_click()
         yield controller_memory(bench)
         for runtime in CONVERT_LIMITS:

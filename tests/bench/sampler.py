@@ -10,15 +10,16 @@ import contextlib
 import json
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import edgebench
+from edgebench.convert.run import Limits
 from edgebench.device.session import Lease, open_session
-from edgebench.pipeline import Cell, prepare
+from edgebench.pipeline import Cell, Workbench, prepare
 from edgebench.probe import specs, watch
 from edgebench.records import Device, Workload
 from tests.bench.measure import Figure, Line, paired, python
@@ -32,21 +33,32 @@ PAIRS = 15
 WATCHED_S = 10.0
 
 
-def session_and_sampler(bench: SimpleNamespace) -> Iterator[Line]:
-    """p50 of a launch with a session and samplers over that of its process alone; and their cost."""
-    prepared = prepare(Cell(model_path=str(MODEL), runtime="onnxruntime", precision="fp32"), bench.bench)
-    folder = bench.bench.artifacts.path(prepared.artifact.digest)
-    # a work folder of its own: the lease of the other benchmarks' session stays with that
-    work = bench.home / "device-of-sampler"
-    device = Device(name="local", target="", transport="local", work_dir=str(work))
-    with _session(device, bench.home) as session:
-        placed = session.place(prepared.artifact, folder, prepared.inputs, session.facts())
-    task, program = _task(prepared, placed, work), build_zip(bench.home / "probe-of-bench.pyz")
+def session_and_sampler() -> Iterator[Line]:
+    """p50 of a launch with a session and samplers over that of its process alone; and their cost.
 
-    with _sampler_of_a_board(bench.home) as watched:
+    In a home of its own and without the session of the other benchmarks, which would hold this computer.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgebench-bench-") as folder:
+        bench = Workbench(Path(folder), limits=Limits())
+        try:
+            yield from _lines(Path(folder), bench)
+        finally:
+            bench.close()
+
+
+def _lines(home: Path, bench: Workbench) -> Iterator[Line]:
+    prepared = prepare(Cell(model_path=str(MODEL), runtime="onnxruntime", precision="fp32"), bench)
+    folder = bench.artifacts.path(prepared.artifact.digest)
+    work = home / "device"
+    device = Device(name="local", target="", transport="local", work_dir=str(work))
+    with _session(device, home) as session:
+        placed = session.place(prepared.artifact, folder, prepared.inputs, session.facts())
+    task, program = _task(prepared, placed, work), build_zip(home / "probe-of-bench.pyz")
+
+    with _sampler_of_a_board(home) as watched:
 
         def ours() -> float:
-            with _session(device, bench.home) as session, watched.over() as watch_of_launch:
+            with _session(device, home) as session, watched.over() as watch_of_launch:
                 watch_of_launch.phases(_nobody)("samples")
                 launch = session.launch(prepared.artifact, placed, prepared.inputs, WORKLOAD, 1, _nobody)
                 watch_of_launch.end()
