@@ -1,6 +1,7 @@
-"""Which program: `session` (one per lease) or `launch` (one per launch, started by the session)."""
+"""Which program: `session` (one per lease), `launch` (one per launch) or `helper`, started by the session."""
 
 import argparse
+import os
 import sys
 from typing import Optional, Sequence
 
@@ -14,6 +15,11 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         from . import launch
 
         launch.main()
+    elif arguments.program == "helper":
+        from . import prctl
+
+        prctl.die_with_parent(parent=arguments.parent)
+        os.execvp(arguments.argv[0], arguments.argv)
     else:
         from . import session
 
@@ -30,6 +36,9 @@ def _parser() -> argparse.ArgumentParser:
         "--silence", type=_seconds, default=SILENCE_S, metavar="S", help="end after S silent seconds"
     )
     programs.add_parser("launch", help="one launch; its task comes as one line on stdin")
+    helper = programs.add_parser("helper", help="another program, which dies with the session")
+    helper.add_argument("parent", type=int, metavar="PID", help="the session's process")
+    helper.add_argument("argv", nargs="+", metavar="ARG", help="the program and its arguments")
     return parser
 
 

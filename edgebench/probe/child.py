@@ -7,13 +7,16 @@ import re
 import selectors
 import signal
 import subprocess
+import sys
 import threading
 import time
-from typing import Any, Callable, Dict, Optional, Sequence
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from . import wire
 from .wire import Json, ProbeError
 
+STOPPED_S = 4.0  # a child that somebody stopped is not waited for longer
+LOOK_S = 1.0  # how often is looked whether it was stopped
 GRACE_S = 5.0  # from its last message to its end
 DRAIN_BYTES = 1 << 20
 Ended = collections.namedtuple("Ended", "message status stderr")
@@ -25,7 +28,7 @@ class Children:
     def __init__(self, folder: str, token: str) -> None:
         self.folder = folder
         # inherited by children: the lease lasts until the last of them is gone
-        self.lock_descriptor: Optional[int] = None
+        self.lock_descriptors: Tuple[int, ...] = ()
         self._token = token
         self._guard = threading.Lock()
         self._process: Optional[subprocess.Popen[bytes]] = None
@@ -59,8 +62,9 @@ class Children:
 
     def run(self, argv: Sequence[str], timeout_s: float) -> Optional[int]:
         """The exit status of a silent helper, or None when it could not start or was not done in time."""
+        through = [sys.executable, os.path.abspath(sys.argv[0]), "helper", str(os.getpid()), "--"]
         try:
-            process = self._start(argv, subprocess.DEVNULL)
+            process = self._start(through + list(argv), subprocess.DEVNULL)
         except OSError:
             return None
         try:
@@ -82,7 +86,7 @@ class Children:
                 cwd=self.folder,
                 env=self._environment(),
                 start_new_session=True,
-                pass_fds=() if self.lock_descriptor is None else (self.lock_descriptor,),
+                pass_fds=self.lock_descriptors,
             )
             self._process = process
             return process
@@ -113,6 +117,8 @@ class _Talk:
     ) -> None:
         self.answer: Any = None
         self.phase = "start"
+        self._process = process
+        self._stopped_since: Optional[float] = None
         self._on_phase = on_phase
         self._lines = wire.LineReader()
         self._unsent = wire.encode(task)
@@ -134,8 +140,19 @@ class _Talk:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     raise self._timeout(timeout_s)
-                for key, _ in self._selector.select(left_s):
+                for key, _ in self._selector.select(min(left_s, LOOK_S)):
                     key.data()
+                self._check_not_stopped()
+
+    def _check_not_stopped(self) -> None:
+        """ProbeError for a child that stays stopped: it would never be done."""
+        if not _is_stopped(self._process):
+            self._stopped_since = None
+        elif self._stopped_since is None:
+            self._stopped_since = time.monotonic()
+        elif time.monotonic() - self._stopped_since >= STOPPED_S:
+            text = "the launch process was stopped from outside in phase %s" % self.phase
+            raise ProbeError("crashed", text, self.stderr())
 
     def drain(self) -> None:
         """Take what the dead child left in its stderr pipe."""
@@ -262,6 +279,15 @@ def _wait_unreaped(process: "subprocess.Popen[bytes]", grace_s: float) -> None:
         if process.returncode is not None or _has_ended(process):
             return
         time.sleep(0.005)
+
+
+def _is_stopped(process: "subprocess.Popen[bytes]") -> bool:
+    if not hasattr(os, "waitid"):
+        return False
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+    except OSError:  # it has ended
+        return False
 
 
 def _has_ended(process: "subprocess.Popen[bytes]") -> bool:

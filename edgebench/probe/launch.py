@@ -11,7 +11,6 @@ import faulthandler
 import gc
 import os
 import resource
-import signal
 import sys
 import threading
 import time
@@ -19,7 +18,7 @@ import traceback
 from array import array
 from typing import Any, Callable, Iterator, List, Tuple
 
-from . import conditions, wire
+from . import conditions, prctl, wire
 from .foreign import ForeignLoad
 from .memory import Ladder
 from .runtimes.base import Adapter, adapter
@@ -28,7 +27,6 @@ from .wire import Json, Output, ProbeError
 MAX_SAMPLES = 200000
 BLOCK = 10
 STABLE = 0.01
-PR_SET_PDEATHSIG = 1
 EXIT_ORPHAN = 3
 WHERE_NOT_WHAT = ("Exception from ", "Check '")
 NO_MEMORY_TEXTS = ("bad_alloc", "failed to allocate memory", "out of memory")
@@ -51,7 +49,7 @@ NPY_TYPES = {
 def main() -> None:
     """Do the task on stdin, report, and end without the runtime's own teardown (which may crash)."""
     output = wire.take_stdout()
-    _die_with_session()
+    prctl.die_with_parent()
     _be_first_to_be_killed()
     _leave_no_core()
     faulthandler.enable()  # a crash in a runtime leaves the Python lines that led to it in the log
@@ -334,16 +332,6 @@ def _watch_stdin() -> None:
             pass
     finally:
         os._exit(EXIT_ORPHAN)
-
-
-def _die_with_session() -> None:
-    """Ask the kernel for SIGKILL at the session's death: it works while a library has the interpreter."""
-    try:
-        import ctypes
-
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    except (ImportError, OSError, AttributeError):  # no ctypes, no libc by that name, no prctl (macOS)
-        pass
 
 
 def _be_first_to_be_killed() -> None:

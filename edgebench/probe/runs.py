@@ -17,18 +17,17 @@ REMOVAL_S = 3.0  # a killed child or an interrupted unpacking may still write fo
 class RunFolder:
     """A session's own folder for everything unfinished or passing."""
 
-    def __init__(self, work: str) -> None:
+    def __init__(self, work: str, token: str) -> None:
         self._guard = threading.Lock()
         self._leaving = False
         self._runs = os.path.join(work, "runs")
         os.makedirs(self._runs, mode=0o700, exist_ok=True)
-        while True:
-            self.token = binascii.hexlify(os.urandom(8)).decode("ascii")
-            self.path = os.path.join(self._runs, "%d-%s" % (os.getpid(), self.token))
-            os.mkdir(self.path, 0o700)
+        self.token = token
+        self.path = os.path.join(self._runs, "%d-%s" % (os.getpid(), token))
+        self._descriptor: Optional[int] = None
+        while self._descriptor is None:  # a session that clears up may take it before it is held
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
             self._descriptor = _hold(self.path)
-            if self._descriptor is not None:
-                break
 
     def fresh(self, name: str) -> str:
         """A new, empty folder inside; an earlier one of that name is removed."""
@@ -58,11 +57,30 @@ class RunFolder:
         """Remove the folder with everything in it; what cannot be removed goes at the next leased session."""
         with self._guard:
             self._leaving = True
-        deadline = time.monotonic() + REMOVAL_S
-        while os.path.isdir(self.path) and time.monotonic() < deadline:
-            shutil.rmtree(self.path, ignore_errors=True)
-            if os.path.isdir(self.path):
-                time.sleep(0.05)
+        remove_folder(self.path)
+
+
+def new_token() -> str:
+    """16 hex digits that no other session has."""
+    return binascii.hexlify(os.urandom(8)).decode("ascii")
+
+
+def remove_folder(path: str) -> None:
+    """Remove a folder, again and again for a while: somebody may still write into it."""
+    deadline = time.monotonic() + REMOVAL_S
+    while os.path.isdir(path) and time.monotonic() < deadline:
+        shutil.rmtree(path, ignore_errors=True)
+        if os.path.isdir(path):
+            time.sleep(0.05)
+
+
+def is_free(path: str) -> bool:
+    """Whether nobody holds a run folder: its session is gone."""
+    descriptor = _hold(path)
+    if descriptor is None:
+        return False
+    os.close(descriptor)
+    return True
 
 
 def _hold(path: str) -> Optional[int]:

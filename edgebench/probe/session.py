@@ -1,7 +1,8 @@
 """The session: holds the lease, answers requests one at a time, watches for silence, leaves nothing behind.
 
 Three threads: one reads stdin (so that heartbeats count while a request runs), one waits for the end
-(silence, end of stdin, a signal) and clears up, and the main one does the work.
+(silence, end of stdin, a signal, the lease's end) and clears up, and the main one does the work. A fourth
+tells others who holds the board. The parent process guards all that (guard.py).
 """
 
 import errno
@@ -15,10 +16,9 @@ import time
 import traceback
 from typing import Callable, Optional, Tuple
 
-from . import check, conditions, facts, specs, wire
+from . import check, conditions, facts, guard, lease, orphans, specs, wire
 from .child import Children
-from .lease import Lease
-from .runs import RunFolder
+from .runs import RunFolder, new_token
 from .store import NO_SPACE, Store
 from .wire import Json, Output, ProbeError
 
@@ -26,7 +26,9 @@ PROTOCOL = 1
 MAX_WAITING = 8
 MAX_LEASE_S = 7 * 86400
 COMPILE_TIMEOUT_S = 600
-EXIT_OK, EXIT_LOST, EXIT_WORK, EXIT_SILENCE = 0, 4, 73, 124
+LOOK_S = 1.0  # how often the time is looked at
+UNREAD_S = 1.0  # on a stalled board lines may have come that nobody had the time to read
+EXIT_OK, EXIT_LOST, EXIT_WORK, EXIT_EXPIRED, EXIT_SILENCE = 0, 4, 73, 123, 124
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 OPS = {
     "lease": "op_lease",
@@ -47,11 +49,12 @@ LEASED = ("commit", "assemble", "unpack", "launch", "clean")
 
 def main(work: str, silence_s: float) -> None:
     """Serve requests until the end; never returns."""
+    work, token = os.path.realpath(os.path.expanduser(work)), new_token()
+    guard.stand(work, token, _say)
     output = wire.take_stdout()
-    work = os.path.realpath(os.path.expanduser(work))
     try:
         os.makedirs(work, mode=0o700, exist_ok=True)
-        session = Session(work, silence_s, output)
+        session = Session(work, token, silence_s, output)
     except OSError as error:
         _say("the work folder %s cannot be used: %s" % (work, error))
         sys.exit(EXIT_WORK)
@@ -61,7 +64,7 @@ def main(work: str, silence_s: float) -> None:
 class Session:
     """One controller's session on this device."""
 
-    def __init__(self, work: str, silence_s: float, output: Output) -> None:
+    def __init__(self, work: str, token: str, silence_s: float, output: Output) -> None:
         self._work = work
         self._silence_s = silence_s
         self._output = output
@@ -70,9 +73,10 @@ class Session:
         self._last_line = time.monotonic()
         self._ending = threading.Lock()
         self._wake_reader, self._wake_writer = os.pipe()
-        self._run = RunFolder(work)
+        self._guard = os.getppid()
+        self._run = RunFolder(work, token)
         self._children = Children(self._run.path, self._run.token)
-        self._lease = Lease(work)
+        self._lease = lease.Lease(work)
         self._store = Store(work, self._program, self._run.whole)
 
     def serve(self) -> None:
@@ -100,11 +104,20 @@ class Session:
     def op_lease(self, request: Json, _number: int) -> Json:
         """Take or renew the lease, then remove what dead sessions left."""
         fields = check.table(request, "holder")
-        holder = {key: check.text(fields, key, "", 256) for key in ("run", "controller", "user", "purpose")}
-        self._lease.take(holder, check.number(request, "seconds", 1, MAX_LEASE_S))
-        self._children.lock_descriptor = self._lease.descriptor
-        self._run.remove_stale()
+        holder = {key: check.text(fields, key, "", lease.MAX_SHOWN) for key in lease.WORDS}
+        seconds, scope = check.number(request, "seconds", 1, MAX_LEASE_S), check.text(request, "scope", "board")
+        if scope not in lease.SCOPES:
+            raise check.bad('"scope" must be one of %s' % ", ".join(lease.SCOPES))
+        renewed = self._lease.held
+        self._lease.take(holder, seconds, scope, self._sweep)
+        self._children.lock_descriptors = self._lease.descriptors
+        if not renewed:
+            self._sweep()
+            self._run.remove_stale()
         return {}
+
+    def _sweep(self) -> None:
+        orphans.kill_dead_sessions(self._run.token)
 
     def op_facts(self, _request: Json, _number: int) -> Json:
         """What the device is."""
@@ -225,6 +238,7 @@ class Session:
                 raise check.bad("a request is longer than %d bytes" % wire.MAX_LINE_BYTES)
             request = _parse(line)
             if request.get("op") == "beat":
+                self._output.send_if_ready({"event": "beat"})
                 return
             number = check.whole(request, "id", 0, 1 << 53)
             self._requests.put_nowait((number, request))
@@ -246,27 +260,48 @@ class Session:
 
     def _wait_for_end(self) -> None:
         while True:
-            left_s = self._last_line + self._silence_s - time.monotonic()
-            if left_s <= 0:
+            if self._is_silent():
                 _say("no line came for %g s" % self._silence_s)
                 self._finish(EXIT_SILENCE)
-            ready, _, _ = select.select([self._wake_reader], [], [], left_s)
+            left_s = self._lease.left_s()
+            if left_s is not None and left_s <= 0:
+                _say("the lease has ended: it was not renewed")
+                self._finish(EXIT_EXPIRED)
+            ready, _, _ = select.select([self._wake_reader], [], [], min(LOOK_S, self._silence_s))
             for reason in bytearray(os.read(self._wake_reader, 64) if ready else b""):
                 if reason == 0 or reason in SIGNALS:
                     _say("stdin ended" if reason == 0 else "signal %d" % reason)
                     self._finish(128 + reason if reason else EXIT_OK)
+
+    def _is_silent(self) -> bool:
+        """True when no line came for too long, although the reading thread had the time to take it."""
+        if time.monotonic() < self._last_line + self._silence_s:
+            return False
+        if select.select([0], [], [], 0)[0]:
+            time.sleep(UNREAD_S)
+        return time.monotonic() >= self._last_line + self._silence_s
 
     def _finish(self, status: int, last: Optional[Json] = None) -> None:
         """Kill the children, remove the run folder, give the lease back, end the process. From any thread."""
         self._ending.acquire()
         try:
             self._children.stop()
+            orphans.kill_session(self._run.token)
             self._run.remove()
             self._lease.release()
+            self._wake_guard()
             if last is not None:
                 self._output.send(last)
         finally:
             os._exit(status)
+
+    def _wake_guard(self) -> None:
+        """A guard that somebody stopped would stay behind."""
+        try:
+            if os.getppid() == self._guard:
+                os.kill(self._guard, signal.SIGCONT)
+        except OSError:
+            pass
 
 
 def _failure(number: Optional[int], error: ProbeError) -> Json:

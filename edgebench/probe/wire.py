@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import sys
 import threading
 from typing import Any, Dict, List, Optional
@@ -55,6 +56,19 @@ class Output:
             view = memoryview(data)
             while view:
                 view = view[os.write(self._descriptor, view) :]
+
+
+    def send_if_ready(self, message: Json) -> None:
+        """Write a short message unless that would wait: nobody may read for a while. Errors show elsewhere."""
+        if not self._lock.acquire(False):
+            return
+        try:
+            if select.select([], [self._descriptor], [], 0)[1]:
+                os.write(self._descriptor, encode(message))
+        except OSError:
+            pass
+        finally:
+            self._lock.release()
 
 
 def take_stdout() -> Output:

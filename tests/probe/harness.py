@@ -22,6 +22,7 @@ import edgebench
 DEADLINE_S = 60.0
 SOURCE = Path(edgebench.__file__).parent / "probe"
 MAIN = "from edgebench_probe.__main__ import main\n\nmain()\n"
+BEAT = b'{"event":"beat"}\n'  # the answer to a heartbeat
 QUICK = {
     "threads": 1,
     "warmup_samples": 2,
@@ -68,11 +69,13 @@ class Probe:
         for thread in self._threads:
             thread.start()
         self.hello = self.receive()
+        self.pid = int(self.hello["pid"])  # the session; `process` is its guard
 
     def _read(self) -> None:
         assert self.process.stdout
         for line in self.process.stdout:
-            self.lines.put(line)
+            if line != BEAT:
+                self.lines.put(line)
         self.lines.put(b"")
 
     def _read_stderr(self) -> None:
@@ -134,7 +137,10 @@ class Probe:
 
     def lease(self) -> None:
         self.result(
-            "lease", holder={"run": "r1", "controller": "here", "user": "me", "purpose": "test"}, seconds=60
+            "lease",
+            holder={"run": "r1", "controller": "here", "user": "me", "purpose": "test"},
+            seconds=60,
+            scope="folder",
         )
 
     def push(self, *contents: bytes) -> list[dict[str, Any]]:

@@ -189,7 +189,7 @@ def test_a_launch_that_takes_too_long(probe: Probe) -> None:
     plain = {**fake_spec(probe, on_run=HANG), "timeout_s": 1.5}
     error = probe.error("launch", spec=plain)
     assert error["kind"] == "timeout"
-    assert children(probe.process.pid) == []
+    assert children(probe.pid) == []
 
 
 def test_a_timeout_kills_what_the_launch_started(probe: Probe, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_kill_from_outside_is_not_blamed_on_memory(probe: Probe) -> None:
         pytest.skip("this kernel does not count its out-of-memory kills")
     number = probe.start("launch", spec=fake_spec(probe, on_run=HANG))
     probe.until_phase("first")
-    (process,) = children(probe.process.pid)
+    (process,) = children(probe.pid)
     os.kill(process, signal.SIGKILL)
     error = probe.reply(number)["error"]
     assert error["kind"] == "crashed"

@@ -28,7 +28,7 @@ def test_hello_and_end(open_probe: Open) -> None:
     probe = open_probe()
     assert probe.hello["event"] == "hello"
     assert probe.hello["protocol"] == 1
-    assert probe.hello["pid"] == probe.process.pid
+    assert children(probe.process.pid) == [probe.hello["pid"]]  # the session and its guard
     assert probe.hello["work"] == str(probe.work.resolve())
     assert len(run_folders(probe)) == 1
     assert probe.end() == 0
@@ -50,29 +50,92 @@ def test_one_lease_at_a_time(open_probe: Open) -> None:
     first, second = open_probe(), open_probe()
     first.lease()
     first.lease()  # the holder may renew it
-    error = second.error("lease", holder={"run": "r2"}, seconds=60)
+    error = second.error("lease", holder={"run": "r2"}, seconds=60, scope="folder")
     assert error["kind"] == "busy"
     assert "me on here" in error["message"]
     assert error["holder"]["holder"] == {"run": "r1", "controller": "here", "user": "me", "purpose": "test"}
-    assert error["holder"]["pid"] == first.process.pid
+    assert error["holder"]["pid"] == first.pid
     assert first.end() == 0
     assert not (first.work / "lease.json").exists()
     second.lease()
 
 
-def test_a_killed_session_frees_the_lease_and_its_run_folder_goes(open_probe: Open) -> None:
+def test_a_killed_session_is_cleared_up_by_its_guard(open_probe: Open) -> None:
     first = open_probe()
     first.lease()
+    child = hanging_launch(first)
+    os.kill(first.pid, signal.SIGKILL)
+    assert first.process.wait(DEADLINE_S) == 128 + signal.SIGKILL
+    assert not running(child)
+    assert run_folders(first) == []
+    assert not (first.work / "lease.json").exists()
+    open_probe().lease()
+
+
+def test_a_killed_guard_ends_its_session(open_probe: Open) -> None:
+    first = open_probe()
+    first.lease()
+    child = hanging_launch(first)
+    first.process.kill()
+    eventually(lambda: not running(first.pid) and not running(child), "the session and its launch end")
+    assert run_folders(first) == []
+    open_probe().lease()
+
+
+def test_what_a_killed_session_and_guard_leave_goes_at_the_next_lease(open_probe: Open) -> None:
+    first = open_probe()
+    first.lease()
+    os.kill(first.process.pid, signal.SIGSTOP)  # it shall not see the session's end
+    os.kill(first.pid, signal.SIGKILL)
     first.process.kill()
     first.process.wait(DEADLINE_S)
     assert len(run_folders(first)) == 1
     second = open_probe()
     second.lease()
     assert run_folders(second) == [
-        name for name in run_folders(second) if name.startswith(f"{second.process.pid}-")
+        name for name in run_folders(second) if name.startswith(f"{second.pid}-")
     ]
     assert second.end() == 0
     assert run_folders(second) == []
+
+
+def test_a_stopped_session_is_ended_by_its_guard(open_probe: Open) -> None:
+    first, second = open_probe(), open_probe()
+    first.lease()
+    child = hanging_launch(first)
+    os.kill(first.pid, signal.SIGSTOP)
+    error = second.error("lease", holder={}, seconds=60, scope="folder")
+    assert error["kind"] == "busy"
+    assert first.process.wait(10) == 128 + signal.SIGKILL
+    assert not running(child)
+    assert run_folders(second) == [name for name in run_folders(second) if str(second.pid) in name]
+    eventually(lambda: b"was stopped from outside" in first.stderr, "the guard says why")
+    second.lease()
+
+
+def test_a_session_that_is_stopped_for_a_moment_goes_on(probe: Probe) -> None:
+    os.kill(probe.pid, signal.SIGSTOP)
+    time.sleep(1.0)
+    os.kill(probe.pid, signal.SIGCONT)
+    assert probe.result("have", files=[])["missing"] == []
+    assert probe.end() == 0
+
+
+def test_a_stopped_guard_does_not_stay_behind(probe: Probe) -> None:
+    os.kill(probe.process.pid, signal.SIGSTOP)
+    probe.result("end")
+    assert probe.process.wait(DEADLINE_S) == 0
+
+
+def test_a_stopped_launch_is_not_waited_for(probe: Probe) -> None:
+    number = probe.start("launch", spec=fake_spec(probe, on_run=HANG))
+    probe.until_phase("first")
+    (child,) = children(probe.pid)
+    os.kill(child, signal.SIGSTOP)
+    error = probe.reply(number)["error"]
+    assert error["kind"] == "crashed"
+    assert "stopped from outside in phase first" in error["message"]
+    assert not running(child)
 
 
 def test_a_living_session_keeps_its_run_folder(open_probe: Open) -> None:
@@ -130,14 +193,17 @@ def hanging_launch(probe: Probe) -> int:
     """Start a launch that never ends; its process."""
     probe.start("launch", spec=fake_spec(probe, on_run=HANG))
     probe.until_phase("first")
-    (child,) = children(probe.process.pid)
+    (child,) = children(probe.pid)
     return child
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_launch_dies_with_its_session(probe: Probe, number: int) -> None:
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_launch_dies_with_its_session(probe: Probe, number: int, guarded: bool) -> None:
     child = hanging_launch(probe)
-    probe.process.send_signal(number)
+    if not guarded:
+        os.kill(probe.process.pid, signal.SIGSTOP)
+    os.kill(probe.pid, number)
     eventually(lambda: not running(child), "the launch must die")
 
 
@@ -174,8 +240,7 @@ def test_the_lease_lasts_until_the_last_child_is_gone(open_probe: Open) -> None:
     first.lease()
     child = hanging_launch(first)
     os.kill(child, signal.SIGSTOP)
-    first.process.kill()
-    first.process.wait(DEADLINE_S)
+    os.kill(first.pid, signal.SIGKILL)
     eventually(lambda: not running(child), "SIGKILL from the kernel reaches a stopped process too")
     second.lease()
 
