@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 Owner = Literal["user", "model", "device", "infrastructure", "bug"]
 
@@ -94,10 +94,25 @@ class DeviceError(EdgebenchError):
         self.retryable = retryable
 
 
+class Holder(NamedTuple):
+    """Who holds a busy device, what for, since when and for how long at most (None: unknown)."""
+
+    user: str
+    controller: str
+    run: str
+    purpose: str
+    since_s: float | None = None
+    left_s: float | None = None
+
+
 class DeviceBusy(DeviceError):
-    """Somebody else holds the device's lease; the message names the holder."""
+    """Somebody else holds the device's lease; the message names the holder, `holder` has it in parts."""
 
     exit_code = EXIT_BUSY
+
+    def __init__(self, message: str, *, hint: str = "", holder: Holder | None = None) -> None:
+        super().__init__(message, hint=hint, retryable=True)
+        self.holder = holder
 
 
 class RuntimeDied(DeviceError):

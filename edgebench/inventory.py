@@ -41,6 +41,7 @@ class DefaultsEntry(Record, frozen=True):
 
     ssh: SshEntry = SshEntry()
     work_dir: str | None = None
+    lease: Literal["board", "folder"] | None = None
 
 
 class GroupEntry(Record, frozen=True):
@@ -49,6 +50,7 @@ class GroupEntry(Record, frozen=True):
     tags: dict[str, str] = {}
     ssh: SshEntry = SshEntry()
     work_dir: str | None = None
+    lease: Literal["board", "folder"] | None = None
 
 
 class DeviceEntry(Record, frozen=True):
@@ -62,6 +64,7 @@ class DeviceEntry(Record, frozen=True):
     tags: dict[str, str] = {}
     ssh: SshEntry = SshEntry()
     work_dir: str | None = None
+    lease: Literal["board", "folder"] | None = None
     quarantine: str | None = None
 
 
@@ -369,6 +372,7 @@ class _Merge:
             groups=entry.groups,
             tags=self._tags(),
             quarantine=entry.quarantine,
+            lease=self._merged(("lease",)),
         )
         work_dir = self._merged(("work_dir",))
         return device if work_dir is None else replace(device, work_dir=work_dir)
@@ -571,6 +575,8 @@ def _shown(device: Device) -> Iterator[tuple[str, str]]:
             yield "ssh.jump", device.ssh.jump
             yield "ssh.jump_host_key", ", ".join(device.ssh.jump_host_keys)
     yield "work_dir", device.work_dir
+    if device.lease is not None:
+        yield "lease", device.lease
     if device.groups:
         yield "groups", ", ".join(device.groups)
     for key, value in device.tags.items():

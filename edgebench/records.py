@@ -173,6 +173,7 @@ class Device(Record, frozen=True):
 
     `host_keys` are pinned fingerprints ("SHA256:..."); an ssh device without one is refused.
     `work_dir` is the only folder that edgebench writes on the device; relative means below the login's home.
+    `lease` is what a lease guards: the whole board, or the work folder alone; None: as the settings say.
     """
 
     name: str
@@ -185,6 +186,7 @@ class Device(Record, frozen=True):
     groups: tuple[str, ...] = ()
     tags: dict[str, str] = {}
     quarantine: str | None = None
+    lease: Literal["board", "folder"] | None = None
 
 
 class Facts(Record, frozen=True):

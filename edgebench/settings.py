@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgebench import documents
 from edgebench.documents import quoted
@@ -30,6 +30,7 @@ class SettingsFile(Record, frozen=True):
     convert_timeout_s: float | None = None
     convert_memory_mib: int | None = None
     jobs: int | None = None
+    lease: Literal["board", "folder"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class Settings:
 
     `inventory` None means this computer alone, `targets` is a folder of target files beside the shipped ones,
     `store_url` None means SQLite in `home`, `jobs` is the largest number of devices at work at the same time.
+    `lease` is what a lease guards where the inventory does not say: the board, or the work folder alone.
     """
 
     home: Path
@@ -47,6 +49,7 @@ class Settings:
     convert_timeout_s: float = 900.0
     convert_memory_mib: int = 8192
     jobs: int = 16
+    lease: Literal["board", "folder"] = "board"
 
     @property
     def redacted_store_url(self) -> str | None:
@@ -160,6 +163,8 @@ _NUMBERS: dict[bool, tuple[str, type[int] | type[float]]] = {
     True: (r"[0-9]{1,9}(\.[0-9]{1,9})?", float),
 }
 _RANGES = {"convert_timeout_s": (1, 86400), "convert_memory_mib": (256, 1 << 24), "jobs": (1, 256)}
+LEASES = ("board", "folder")
+_NO_LEASE = "is neither board nor folder"
 _NO_URL = "is no URL of a database"
 
 
@@ -167,6 +172,8 @@ def _hint(key: str, wrong: str) -> str:
     if key in _RANGES:
         low, high = _RANGES[key]
         return f"write a number from {low} to {high}"
+    if wrong == _NO_LEASE:
+        return "write board, or folder where several work folders of one board may be used at the same time"
     if wrong == _NO_URL:
         return "write for example postgresql+psycopg://user@host/edgebench"
     return "write a value, or leave the key out"
@@ -179,6 +186,8 @@ def _wrong(key: str, value: str | int | float) -> str:
             return "is empty"
         if not value.isprintable():
             return "holds a character that cannot be printed"
+        if key == "lease":
+            return "" if value in LEASES else _NO_LEASE
         return _NO_URL if key == "store_url" and not _is_url(value) else ""
     low, high = _RANGES[key]
     return "" if low <= value <= high else f"is {value if abs(value) < 1e12 else 'far too large'}"

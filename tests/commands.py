@@ -169,6 +169,7 @@ def _cli(
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(user_home))
     monkeypatch.setenv("EDGEBENCH_HOME", str(home))
+    monkeypatch.setenv("EDGEBENCH_LEASE", "folder")  # several workers measure on this computer at once
     made = Cli(home, folder, capsys)
     yield made
     for process in made.started:

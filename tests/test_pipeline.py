@@ -98,7 +98,7 @@ def job(prepared: Prepared, workload: Workload = QUICK) -> Job:
     )
 
 
-HERE = Device(name="here", target="linux-x86_64", transport="local")
+HERE = Device(name="here", target="linux-x86_64", transport="local", lease="folder")
 
 
 def opened(bench: Workbench, target: Target, store: Store) -> Site:

@@ -16,7 +16,7 @@ from edgebench.convert.run import Limits
 from edgebench.errors import InfrastructureError, UserError, did_you_mean
 from edgebench.inventory import Inventory, load
 from edgebench.pipeline import Announce, Workbench, silent
-from edgebench.records import ORT_FORMATS, PRECISIONS, RUNTIMES, Target
+from edgebench.records import ORT_FORMATS, PRECISIONS, RUNTIMES, Target, replace
 from edgebench.settings import Settings
 from edgebench.store import Store, sqlite_url
 from edgebench.targets import all_targets
@@ -67,8 +67,11 @@ def read_settings(inventory: str | None = None) -> Settings:
 
 
 def read_inventory(settings: Settings) -> Inventory:
-    """All devices of the fleet."""
-    return load(settings.inventory, extra_targets=settings.targets)
+    """All devices of the fleet; those that say nothing of their lease as the settings do."""
+    found = load(settings.inventory, extra_targets=settings.targets)
+    return replace(
+        found, devices=tuple(replace(each, lease=each.lease or settings.lease) for each in found.devices)
+    )
 
 
 def read_targets(settings: Settings) -> dict[str, Target]:

@@ -8,21 +8,24 @@ import hashlib
 import platform
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
 from edgebench.device.bootstrap import install_probe
 from edgebench.device.bundle import Bundle, probe_archive, resolve
+from edgebench.device.heart import LOCAL_SILENCE_S, SILENCE_S, Heart
 from edgebench.device.wire import Wire
 from edgebench.errors import (
     BugError,
     DeviceBusy,
     DeviceError,
     EdgebenchError,
+    Holder,
     ModelError,
     RuntimeDied,
     printable,
@@ -47,8 +50,10 @@ if TYPE_CHECKING:
 
 HELLO_TIMEOUT_S = 60.0
 REQUEST_TIMEOUT_S = 120.0
-HEARTBEAT_S = 5.0
+RENEW_S = 300.0  # a lease outlasts the next request by this at least
+BUSY_POLL_S = 2.0
 MAX_OUTPUT_BYTES = 512 << 20
+MAX_WORD = 256  # of who holds a lease
 LAUNCH_SLACK_S = 120.0  # import and load on a slow board, beside the timed part
 
 T = TypeVar("T")
@@ -87,14 +92,19 @@ class Session:
         self.id = secrets.token_hex(6)
         self.device = device
         self._transport = transport
-        self._channel = channel
         self._home = home
-        self._wire = Wire(channel, device.name)
         self._ids = iter(range(1, 1 << 31))
         self._closed = threading.Event()
-        self._hello = self._wire.receive_hello(timeout_s=HELLO_TIMEOUT_S)
-        self._heart = threading.Thread(target=self._beat, name=f"beat-{device.name}", daemon=True)
-        self._heart.start()
+        self._lease: Lease | None = None
+        self._lease_end = 0.0
+        self._heart = Heart(channel, device.name, self.abort)
+        self._wire = Wire(self._heart, device.name)
+        try:
+            self._hello = self._wire.receive_hello(timeout_s=HELLO_TIMEOUT_S)
+        except BaseException:
+            self.abort()
+            raise
+        self._heart.judge()
 
     def __enter__(self) -> Session:
         return self
@@ -115,20 +125,30 @@ class Session:
     def abort(self) -> None:
         """Drop the connection at once: the probe sees its stdin end and clears up by itself. Never raises."""
         self._closed.set()
-        self._channel.close()
+        self._heart.close()
         self._transport.close()
 
     # --- what one can ask ---
 
     def lease(self, lease: Lease) -> None:
-        """Exclusive use of the device until the session ends; DeviceBusy names the holder."""
-        holder = {
-            "run": lease.run,
-            "purpose": lease.purpose,
-            "user": getpass.getuser(),
-            "controller": platform.node(),
-        }
-        self._request("lease", holder=holder, seconds=lease.seconds)
+        """Exclusive use of the device until the session ends, renewed while it works; DeviceBusy names the holder."""
+        self._take(lease, lease.seconds)
+        self._lease = lease
+
+    def _take(self, lease: Lease, seconds: float) -> None:
+        words = {"run": lease.run, "purpose": lease.purpose, "user": _user(), "controller": platform.node()}
+        holder = {key: word[:MAX_WORD] for key, word in words.items()}
+        asked = time.monotonic()
+        self._request("lease", holder=holder, seconds=seconds, scope=self.device.lease or "board")
+        self._lease_end = asked + seconds
+
+    def _renew(self, request_s: float) -> None:
+        """Before a request: the lease must outlast it. A controller that hangs renews nothing."""
+        if self._lease is None:
+            return
+        left_s = self._lease_end - time.monotonic()
+        if left_s < max(self._lease.seconds / 2, request_s + RENEW_S):
+            self._take(self._lease, max(self._lease.seconds, request_s + 2 * RENEW_S))
 
     def facts(self) -> Facts:
         """What the device is."""
@@ -289,10 +309,13 @@ class Session:
         phase: Callable[[str], None] | None = None,
         **fields: Any,
     ) -> dict[str, Any]:
+        if op not in ("lease", "end"):
+            self._renew(timeout_s)
         number = next(self._ids)
+        end_s = time.monotonic() + timeout_s
         self._wire.send({"id": number, "op": op, **fields})
         while True:
-            message = self._wire.receive(timeout_s=timeout_s)
+            message = self._wire.receive(timeout_s=end_s - time.monotonic())
             if message.get("id") != number:
                 continue  # a late answer to a request that was given up
             if "event" in message:
@@ -314,7 +337,9 @@ class Session:
         text = f"{self.device.name}: {in_plain_words(message)}"
         if kind == "busy":
             return DeviceBusy(
-                text, hint="wait for it (--wait 10min) or choose another device", retryable=True
+                text,
+                hint="wait for it (--wait 10min) or choose another device",
+                holder=_holder(said.get("holder")),
             )
         if kind in ("model_load", "inference"):
             return ModelError(text, hint=_CORRECT, detail=detail)
@@ -338,12 +363,14 @@ class Session:
             hint=f"edgebench devices clean {self.device.name}, then run again",
         )
 
-    def _beat(self) -> None:
-        while not self._closed.wait(HEARTBEAT_S):
-            try:
-                self._wire.send({"op": "beat"})
-            except EdgebenchError:
-                return  # the requesting thread meets the same end and reports it
+
+class _Told(Record, frozen=True):
+    """What a busy device says of its holder."""
+
+    holder: dict[str, str]
+    pid: int | None = None
+    since_s: float | None = None
+    left_s: float | None = None
 
 
 class _Output(Record, frozen=True):
@@ -368,25 +395,58 @@ _HINTS = {
 }
 
 
-def open_session(device: Device, *, home: Path, lease: Lease | None = None) -> Session:
+class Patience(NamedTuple):
+    """How a busy device is waited for: for how long, who hears of each attempt, what ends the waiting early.
+
+    `announce` gets the refusal and the seconds waited so far; `pause` waits, and is true to give up.
+    """
+
+    wait_s: float = 0.0
+    announce: Callable[[DeviceBusy, float], None] = lambda _busy, _waited_s: None
+    pause: Callable[[float], bool] = lambda seconds: bool(time.sleep(seconds))
+
+
+IMPATIENT = Patience()
+
+
+def open_session(
+    device: Device, *, home: Path, lease: Lease | None = None, patience: Patience = IMPATIENT
+) -> Session:
     """A session on `device`, leased when `lease` says what for; DeviceError or DeviceBusy."""
     transport = open_transport(device)
     transport.connect()
     try:
         archive, digest = probe_archive(home)
         footing = install_probe(transport, device, archive, digest)
+        silence_s = LOCAL_SILENCE_S if device.transport == "local" else SILENCE_S
         argv = [footing.executable, footing.final, "session", "--work", footing.work]
-        session = Session(device, transport, transport.open(argv), home)
+        session = Session(device, transport, transport.open([*argv, "--silence", f"{silence_s:g}"]), home)
     except BaseException:
         transport.close()
         raise
     try:
         if lease is not None:
-            session.lease(lease)
+            _lease_in_time(session, lease, patience)
     except BaseException:
         session.close()
         raise
     return session
+
+
+def _lease_in_time(session: Session, lease: Lease, patience: Patience) -> None:
+    """The lease, over one connection, as soon as it is free; DeviceBusy when it stays busy."""
+    began = time.monotonic()
+    while True:
+        try:
+            session.lease(lease)
+            return
+        except DeviceBusy as busy:
+            waited_s = time.monotonic() - began
+            if waited_s >= patience.wait_s:
+                raise
+            patience.announce(busy, waited_s)
+            if patience.pause(min(BUSY_POLL_S, patience.wait_s - waited_s)):
+                raise
 
 
 def save_inputs(samples: Sequence[Mapping[str, np.ndarray]], root: Path) -> InputSet:
@@ -428,6 +488,30 @@ def read_samples(inputs: InputSet) -> list[dict[str, np.ndarray]]:
         {name: np.load(folder / path, allow_pickle=False) for name, path in sample}
         for sample in inputs.samples
     ]
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "somebody"
+
+
+def _holder(told: object) -> Holder | None:
+    """Who holds a busy device, as the device says it; None where that makes no sense."""
+    try:
+        said = msgspec.convert(told, prepared(_Told))
+    except msgspec.ValidationError:
+        return None
+    words = {key: printable(word)[:MAX_WORD] for key, word in said.holder.items()}
+    return Holder(
+        user=words.get("user", "somebody"),
+        controller=words.get("controller", "an unknown controller"),
+        run=words.get("run", "unknown"),
+        purpose=words.get("purpose", "purpose unknown"),
+        since_s=said.since_s,
+        left_s=said.left_s,
+    )
 
 
 def _offset(partial: object, digest: str) -> int:

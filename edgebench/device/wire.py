@@ -72,10 +72,11 @@ class Wire:
                 retryable=True,
             )
         if chunk == b"":
+            said = self._channel.stderr_tail()
             raise DeviceError(
-                f"{self._device}: the probe session ended unexpectedly",
+                f"{self._device}: the probe session ended unexpectedly{_reason(said)}",
                 hint="the connection dropped or the probe was killed; look at the board, then run again",
-                detail=self._channel.stderr_tail(),
+                detail=said,
                 retryable=True,
             )
         self._buffer += chunk
@@ -94,6 +95,12 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except (msgspec.DecodeError, RecursionError):
         return None
     return message if isinstance(message, dict) else None
+
+
+def _reason(stderr: str) -> str:
+    """Why a probe ended, where its last words say so."""
+    words = [line.removeprefix("probe: ") for line in stderr.splitlines() if line.startswith("probe: ")]
+    return f": {printable(words[-1][:200])}" if words else ""
 
 
 def _excerpt(line: bytes) -> str:

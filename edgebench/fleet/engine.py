@@ -7,19 +7,18 @@ Every job ends in a Measurement or in a Failure that names its owner.
 from __future__ import annotations
 
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
-from edgebench.device.session import Lease, Session
+from edgebench.device.session import Lease, Patience, Session
 from edgebench.errors import BugError, DeviceBusy, DeviceError, EdgebenchError, Interrupted
 from edgebench.pipeline import Cell, Prepared, Site, Step, Workbench, measure, open_device, prepare, title
 from edgebench.records import Device, Failure, Job, Target
 from edgebench.store import Store
+from edgebench.units import format_duration
 
-BUSY_POLL_S = 2.0
 ATTEMPTS = 2  # a dropped connection or a crashed probe is tried once more, continuing at the next launch
 CLEAN_UP_S = 15.0
 
@@ -162,21 +161,26 @@ class Engine:
         return site
 
     def _open(self, device: Device, target: Target) -> Site:
-        deadline = time.monotonic() + self._options.wait_s
         lease = Lease(run=self._run, purpose="edgebench run")
         self._bench.announce(Step("connect", device.name, device.address or "this computer"))
-        while True:
-            try:
-                session, facts = open_device(device, target, self._bench.home, lease)
-                break
-            except DeviceBusy:
-                if time.monotonic() >= deadline or self._stop.wait(BUSY_POLL_S):
-                    raise
+        patience = Patience(self._options.wait_s, self._waiting(device), self._stop.wait)
+        session, facts = open_device(device, target, self._bench.home, lease, patience)
         with self._lock:
             self._sessions[device.name] = session
         if self._stop.is_set():
             session.abort()
         return Site(self._run, session, facts, target, self._store, self._begun())
+
+    def _waiting(self, device: Device) -> Callable[[DeviceBusy, float], None]:
+        """Says who holds a busy board and how long it has been waited for."""
+
+        def announce(busy: DeviceBusy, waited_s: float) -> None:
+            who, how_long = in_use(busy)
+            self._bench.announce(
+                Step("wait", device.name, who, note=f"{how_long}waited {format_duration(waited_s)}")
+            )
+
+        return announce
 
     def _begun(self) -> dict[Job, str]:
         """Jobs with launches of an interrupted measurement, which is continued."""
@@ -203,6 +207,21 @@ class Engine:
         self._store.add_failure(failure)
         launches = job.workload.launches
         self._bench.announce(Step("failed", job.device, title(job), total=launches, note=error.message))
+
+
+def in_use(busy: DeviceBusy) -> tuple[str, str]:
+    """Who holds a busy board, and since when and for how long at most (with a comma behind it)."""
+    holder = busy.holder
+    if holder is None:
+        return "in use by somebody who does not say so", ""
+    parts = []
+    if holder.since_s is not None:
+        parts.append(f"since {format_duration(holder.since_s)}, ")
+    if holder.left_s is not None:
+        parts.append(f"for at most {format_duration(holder.left_s)} more, ")
+    return f"in use by {holder.user} on {holder.controller} (run {holder.run}, {holder.purpose})", "".join(
+        parts
+    )
 
 
 def _bug(error: Exception) -> EdgebenchError:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from edgebench.device.session import Lease, Placed, Session, open_session
+from edgebench.device.session import IMPATIENT, Lease, Patience, Placed, Session, open_session
 from edgebench.errors import (
     DeviceError,
 )
@@ -52,9 +52,11 @@ class Site(NamedTuple):
     begun: Mapping[Job, str]
 
 
-def open_device(device: Device, target: Target, home: Path, lease: Lease) -> tuple[Session, Facts]:
+def open_device(
+    device: Device, target: Target, home: Path, lease: Lease, patience: Patience = IMPATIENT
+) -> tuple[Session, Facts]:
     """A leased session on a device that is what its target says; DeviceError where it is not."""
-    session = open_session(device, home=home, lease=lease)
+    session = open_session(device, home=home, lease=lease, patience=patience)
     try:
         facts = session.facts()
         wrong = mismatches(target, facts)

@@ -58,7 +58,7 @@ WRONG_KEY = f'"SHA256:{"A" * 43}"'
 
 
 def test_two_boards_and_this_computer_in_one_table(cli: Cli, fleet: Fleet) -> None:
-    here = "  here: {transport: local}"
+    here = "  here: {transport: local, lease: folder}"
     write_inventory(cli, *(entry(f"board-0{n}", each) for n, each in enumerate(fleet.devices, 1)), here)
     answer = cli(*RUN, "--json")
     follows_schema(answer.document)
@@ -84,7 +84,7 @@ def test_a_published_network_beside_ours_on_two_boards_and_here(
 ) -> None:
     network = published("ppocr-cls")
     monkeypatch.setenv("EDGEBENCH_PNNX", str(find_pnnx(pnnx_home())))
-    here = "  here: {transport: local}"
+    here = "  here: {transport: local, lease: folder}"
     write_inventory(cli, *(entry(f"board-0{n}", each) for n, each in enumerate(fleet.devices, 1)), here)
     words = (
         "run",

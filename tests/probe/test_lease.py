@@ -18,6 +18,7 @@ from tests.probe.fakes import fake_spec, replay_spec
 from tests.probe.harness import DEADLINE_S, Probe, build_zip, children, eventually, running
 
 Open = Callable[..., Probe]
+NOBODY = 65534
 ADA = {"run": "r7", "controller": "laptop", "user": "ada", "purpose": "edgebench run"}
 
 
@@ -38,11 +39,13 @@ def on_a_board(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     if os.geteuid() != 0 or subprocess.run(["unshare", "-n", "true"], check=False).returncode != 0:
         pytest.skip("missing tool: network namespaces (root, unshare)")
     board = subprocess.Popen(["unshare", "-n", "sleep", "600"])
-    eventually(lambda: os.readlink(f"/proc/{board.pid}/ns/net") != os.readlink("/proc/self/ns/net"), "a board")
+    eventually(
+        lambda: os.readlink(f"/proc/{board.pid}/ns/net") != os.readlink("/proc/self/ns/net"), "a board"
+    )
 
     def python(user: str) -> Path:
         script = tmp_path / f"python-{user}"
-        switch = "" if user == "root" else f"setpriv --reuid {user} --regid {user} --clear-groups"
+        switch = f"setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups" if user == "nobody" else ""
         script.write_text(f'#!/bin/sh\nexec nsenter -n -t {board.pid} {switch} {sys.executable} "$@"\n')
         script.chmod(0o755)
         return script
@@ -84,13 +87,13 @@ def board_lease(probe: Probe, **changes: Any) -> dict[str, Any]:
 def test_another_user_with_another_folder_does_not_get_the_board(
     opener: Opener, on_a_board: Callable[[str], Path]
 ) -> None:
-    ours, theirs = opener(on_a_board("root"), "ours"), opener(on_a_board("nobody"), "theirs", 65534)
+    ours, theirs = opener(on_a_board("root"), "ours"), opener(on_a_board("nobody"), "theirs", NOBODY)
     assert board_lease(ours)["ok"]
     error = board_lease(theirs)["error"]
     assert error["kind"] == "busy"
-    assert "ada on laptop (run r7, edgebench run), since 0 s, for at most 59 min more" in error["message"] or (
-        "since 1 s" in error["message"]
-    )
+    assert "ada on laptop (run r7, edgebench run), since 0 s, for at most 59 min more" in error[
+        "message"
+    ] or ("since 1 s" in error["message"])
     assert error["holder"]["holder"] == ADA
     assert error["holder"]["pid"] == ours.pid
     assert 3590 < error["holder"]["left_s"] <= 3600
@@ -110,11 +113,13 @@ def test_a_launch_keeps_the_board_when_its_session_is_gone(
     opener: Opener, on_a_board: Callable[[str], Path]
 ) -> None:
     """A process that escaped every guard still holds what it inherited: nobody else measures beside it."""
-    python = on_a_board("nobody")
-    first, second = opener(python, "one", 65534), opener(on_a_board("root"), "two")
+    python = on_a_board("root")
+    first, second = opener(python, "one"), opener(on_a_board("root"), "two")
     assert board_lease(first)["ok"]
     escape = "import os, time; os.setsid(); os.environ.clear(); time.sleep(600)"
-    keep = f"os.posix_spawn({sys.executable!r}, [{sys.executable!r}, '-c', {escape!r}], {{}}, file_actions=[])"
+    keep = (
+        f"os.posix_spawn({sys.executable!r}, [{sys.executable!r}, '-c', {escape!r}], {{}}, file_actions=[])"
+    )
     first.start("launch", spec=fake_spec(first, on_run=f"{keep}; print('done', flush=True); time.sleep(600)"))
     first.until_phase("first")
     (launch,) = children(first.pid)
@@ -177,12 +182,16 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.parametrize("says", [b"", b"x" * 100000, b"[]\n", b'{"holder": 7}\n', b'{"holder": {"user": []}}\n'])
+@pytest.mark.parametrize(
+    "says", [b"", b"x" * 100000, b"[]\n", b'{"holder": 7}\n', b'{"holder": {"user": []}}\n']
+)
 def test_a_stranger_at_the_address_is_no_holder_with_a_name(
     opener: Opener, on_a_board: Callable[[str], Path], says: bytes
 ) -> None:
     stranger = subprocess.Popen(
-        [str(on_a_board("root")), "-c", STRANGER, says.decode()], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [str(on_a_board("root")), "-c", STRANGER, says.decode()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert stranger.stdout
     assert stranger.stdout.readline() == b"bound\n"
@@ -289,7 +298,15 @@ def test_a_living_sessions_processes_are_left_alone(open_probe: Open, program: P
 def test_a_helper_dies_with_the_session_at_once(open_probe: Open, tmp_path: Path) -> None:
     """Without a guard and without waiting for the next lease."""
     started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    argv = [sys.executable, str(build_zip(tmp_path / "p.pyz")), "helper", str(started.pid), "--", "sleep", "600"]
+    argv = [
+        sys.executable,
+        str(build_zip(tmp_path / "p.pyz")),
+        "helper",
+        str(started.pid),
+        "--",
+        "sleep",
+        "600",
+    ]
     done = subprocess.run(argv, check=False, timeout=DEADLINE_S)
     assert done.returncode == -signal.SIGKILL  # that is not its parent
     started.kill()

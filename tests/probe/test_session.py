@@ -92,9 +92,7 @@ def test_what_a_killed_session_and_guard_leave_goes_at_the_next_lease(open_probe
     assert len(run_folders(first)) == 1
     second = open_probe()
     second.lease()
-    assert run_folders(second) == [
-        name for name in run_folders(second) if name.startswith(f"{second.pid}-")
-    ]
+    assert run_folders(second) == [name for name in run_folders(second) if name.startswith(f"{second.pid}-")]
     assert second.end() == 0
     assert run_folders(second) == []
 

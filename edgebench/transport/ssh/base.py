@@ -48,7 +48,7 @@ class Timeouts:
     channel_s: float = 20.0
     keepalive_s: int = 15
     retry_s: float = 0.2
-    dead_link_s: float = 20.0
+    dead_link_s: float = 10.0
     transfer_min_s: float = 30.0
     transfer_bytes_per_s: int = 100_000
 
