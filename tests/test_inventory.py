@@ -422,3 +422,19 @@ def test_any_selector_picks_something_or_is_refused(selector: str) -> None:
     except EdgebenchError as error:
         found = error
     assert isinstance(found, UserError) or found
+
+
+def test_what_a_lease_guards_is_inherited_like_the_work_folder() -> None:
+    text = """version: 1
+defaults: {lease: board}
+groups:
+  shared: {lease: folder}
+devices:
+  one: {transport: local, target: linux-x86_64}
+  two: {transport: local, target: linux-x86_64, groups: [shared]}
+"""
+    found = inventory.parse(text, "inventory.yaml")
+    assert [device.lease for device in found.devices] == ["board", "folder"]
+    assert ("lease", "folder") in [(each.key, each.value) for each in inventory.explain(found, "two")]
+    with pytest.raises(ConfigError, match="lease"):
+        inventory.parse(text.replace("lease: folder", "lease: desk"), "inventory.yaml")

@@ -42,6 +42,17 @@ def test_each_layer_wins_over_the_one_before() -> None:
     assert resolve({"pyproject.toml": "[project]\nname = 'x'"}, HOME, {}).jobs == 16
 
 
+def test_what_a_lease_guards() -> None:
+    assert resolve({}, HOME, {}).lease == "board"
+    assert resolve({"edgebench.toml": 'lease = "folder"'}, HOME, {}).lease == "folder"
+    assert resolve({}, {**HOME, "EDGEBENCH_LEASE": "folder"}, {}).lease == "folder"
+    with pytest.raises(UserError, match="EDGEBENCH_LEASE is neither board nor folder") as caught:
+        resolve({}, {**HOME, "EDGEBENCH_LEASE": "bord"}, {})
+    assert "write board, or folder" in caught.value.hint
+    with pytest.raises(ConfigError, match="edgebench.toml:1: lease"):
+        resolve({"edgebench.toml": 'lease = "bord"'}, HOME, {})
+
+
 def test_a_home_that_is_given_needs_no_home_folder() -> None:
     assert resolve({}, {"EDGEBENCH_HOME": "/srv/edgebench"}, {}).home == Path("/srv/edgebench")
     with pytest.raises(UserError, match="there is no home folder") as caught:

@@ -1,9 +1,10 @@
 """The pulse of a session: beats go out, answers must come back, whatever else the session is doing.
 
 Without it a stopped SSH server, a hung board or a link that was cut during a long transfer would be noticed
-minutes later. The numbers (docs/decisions.md): a beat every second; the probe ends itself after 8 s without one,
-so that a board is free and clean within 10 s of a cut; outages of up to 6 s are survived, because TCP sends
-again 0.2, 0.6, 1.4, 3 and 6.2 s after the first loss. The controller is more patient, with boards that swap.
+minutes later. The numbers (docs/decisions.md): a beat every second; the probe ends itself after 8 s without
+one, so that a board is free and clean within 10 s of a cut; outages of up to 6 s are survived, because TCP
+sends again 0.2, 0.6, 1.4, 3 and 6.2 s after the first loss. The controller is more patient, with boards that
+swap.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ MAX_UNREAD_BYTES = 32 << 20
 
 
 class Heart:
-    """A `Channel` that is read and kept alive by a thread of its own; `on_death` is called when it falls silent.
+    """A `Channel` that is read and kept alive by a thread of its own.
 
-    Any thread may send, one receives.
+    `on_death` is called when it falls silent. Any thread may send, one receives.
     """
 
     def __init__(self, channel: Channel, device: str, on_death: Callable[[], None]) -> None:
@@ -111,7 +112,7 @@ class Heart:
                 raise self._silent()
 
     def _is_full(self, wait_s: float) -> bool:
-        """Wait a while for the reader where far too much was not read yet: a device may send what it likes."""
+        """Wait for the reader where far too much was not read yet: a device may send what it likes."""
         with self._changed:
             if len(self._unread) < MAX_UNREAD_BYTES:
                 return False

@@ -131,7 +131,7 @@ class Session:
     # --- what one can ask ---
 
     def lease(self, lease: Lease) -> None:
-        """Exclusive use of the device until the session ends, renewed while it works; DeviceBusy names the holder."""
+        """Exclusive use of the device, renewed while the session works; DeviceBusy names the holder."""
         self._take(lease, lease.seconds)
         self._lease = lease
 
@@ -292,12 +292,20 @@ class Session:
         for output in self._typed(list[_Output], outputs):
             with tempfile.TemporaryDirectory(prefix="edgebench-") as folder:
                 path = Path(folder) / "output.npy"
-                self._transport.get(output.path, path, max_bytes=MAX_OUTPUT_BYTES)
+                self._get(output.path, path)
                 try:
                     fetched[output.name] = np.load(path, allow_pickle=False)
                 except (ValueError, OSError, EOFError) as error:
                     raise self._nonsense("infer", f"an output file that is no array ({error})") from error
         return fetched
+
+    def _get(self, source: str, destination: Path) -> None:
+        """Fetch a file of the session's run folder, which goes when the session ends."""
+        try:
+            self._transport.get(source, destination, max_bytes=MAX_OUTPUT_BYTES)
+        except DeviceError:
+            self._request("have", files=[])  # where the session has ended, that is the reason to give
+            raise
 
     # --- the wire ---
 
@@ -403,7 +411,7 @@ class Patience(NamedTuple):
 
     wait_s: float = 0.0
     announce: Callable[[DeviceBusy, float], None] = lambda _busy, _waited_s: None
-    pause: Callable[[float], bool] = lambda seconds: bool(time.sleep(seconds))
+    pause: Callable[[float], bool] = threading.Event().wait
 
 
 IMPATIENT = Patience()

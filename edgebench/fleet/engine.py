@@ -219,9 +219,8 @@ def in_use(busy: DeviceBusy) -> tuple[str, str]:
         parts.append(f"since {format_duration(holder.since_s)}, ")
     if holder.left_s is not None:
         parts.append(f"for at most {format_duration(holder.left_s)} more, ")
-    return f"in use by {holder.user} on {holder.controller} (run {holder.run}, {holder.purpose})", "".join(
-        parts
-    )
+    who = f"{holder.user} on {holder.controller} (run {holder.run}, {holder.purpose})"
+    return f"in use by {who}", "".join(parts)
 
 
 def _bug(error: Exception) -> EdgebenchError:

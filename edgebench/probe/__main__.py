@@ -19,7 +19,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         from . import prctl
 
         prctl.die_with_parent(parent=arguments.parent)
-        os.execvp(arguments.argv[0], arguments.argv)
+        os.execvp(arguments.argv[0], arguments.argv)  # noqa: S606 - no shell is what is wanted
     else:
         from . import session
 

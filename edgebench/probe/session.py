@@ -105,10 +105,8 @@ class Session:
         """Take or renew the lease, then remove what dead sessions left."""
         fields = check.table(request, "holder")
         holder = {key: check.text(fields, key, "", lease.MAX_SHOWN) for key in lease.WORDS}
-        seconds, scope = (
-            check.number(request, "seconds", 1, MAX_LEASE_S),
-            check.text(request, "scope", "board"),
-        )
+        seconds = check.number(request, "seconds", 1, MAX_LEASE_S)
+        scope = check.text(request, "scope", "board")
         if scope not in lease.SCOPES:
             raise check.bad('"scope" must be one of %s' % ", ".join(lease.SCOPES))
         renewed = self._lease.held

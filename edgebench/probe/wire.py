@@ -58,7 +58,7 @@ class Output:
                 view = view[os.write(self._descriptor, view) :]
 
     def send_if_ready(self, message: Json) -> None:
-        """Write a short message unless that would wait: nobody may read for a while. Errors show elsewhere."""
+        """Write a short message, unless that would wait for a reader. Errors show elsewhere."""
         if not self._lock.acquire(False):
             return
         try:

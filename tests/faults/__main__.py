@@ -104,7 +104,7 @@ def run_all(picked: Sequence[Case], boards: int, keep: Path | None = None) -> li
     return sorted(outcomes)
 
 
-class _bench:  # noqa: N801 - used as a function
+class _bench:
     """The bench with its forker; a context manager."""
 
     def __init__(self, folder: Path) -> None:
@@ -195,9 +195,11 @@ def _write(table: str, outcomes: Sequence[Outcome], options: argparse.Namespace,
     head = [
         "# Faults",
         "",
-        f"Made by `make faults` (`python -m tests.faults --seed {options.seed}`) on "
-        f"{datetime.now(UTC).date().isoformat()}, commit {commit}, {platform.system()} {platform.machine()}, "
-        f"{options.boards} boards at once, {minutes:.0f} minutes.",
+        (
+            f"Made by `make faults` (`python -m tests.faults --seed {options.seed}`) on "
+            f"{datetime.now(UTC).date().isoformat()}, commit {commit}, {platform.system()} "
+            f"{platform.machine()}, {options.boards} boards at once, {minutes:.0f} minutes."
+        ),
         "",
         *totals(outcomes),
         "",

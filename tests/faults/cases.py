@@ -1,6 +1,6 @@
 """The list of faults: every kind at every stage of the path where it can strike, numbered for good.
 
-A seed decides the order and what a fault leaves open (how long an outage lasts, how far a clock jumps), so that
+A seed decides the order and what a fault leaves open (which byte is damaged, how far a clock jumps), so that
 `--seed S --only N` repeats one exactly.
 """
 
@@ -59,7 +59,17 @@ KINDS: dict[str, tuple[str, ...]] = {
     "stop connection": ("bootstrap", "lease", "upload", "child:1", "samples:1", "end"),
     "stop listener": ("connect",),
     # storage
-    "full disk": ("connect", "start", "lease", "upload", "commit", "assemble", "child:1", "samples:1", "unpack"),
+    "full disk": (
+        "connect",
+        "start",
+        "lease",
+        "upload",
+        "commit",
+        "assemble",
+        "child:1",
+        "samples:1",
+        "unpack",
+    ),
     "corrupted upload": ("commit", "commit", "bootstrap"),
     # what the board says
     "clock jumps": ("start", "lease", "commit", "child:1", "samples:1", "samples:2"),
@@ -78,7 +88,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 def cases(seed: int) -> list[Case]:
     """All faults in the seed's order; numbers and seeds belong to the fault, not to the order."""
     plain = [(kind, stage) for kind, stages in KINDS.items() for stage in stages]
-    draw = random.Random(seed)  # noqa: S311 - it must be repeatable
+    draw = random.Random(seed)
     listed = [Case(number, *each, draw.randrange(1 << 30)) for number, each in enumerate(plain, 1)]
     draw.shuffle(listed)
     return listed

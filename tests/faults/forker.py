@@ -81,7 +81,7 @@ def start(request: dict[str, Any]) -> int:
         status = run(request["argv"])
         sys.stdout.flush()
         sys.stderr.flush()
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the last door of this process
         traceback.print_exc()
         sys.stderr.flush()
     finally:

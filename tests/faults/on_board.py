@@ -1,11 +1,11 @@
 """What a test board's Python loads at its start (as its user's `usercustomize`): stages and a witness.
 
-It makes a fault exact without any help of the product: when a process of the board reaches the stage named in
-`want`, it says so (`reached`) and waits there until `go`. And every launch process takes an exclusive lock for
-as long as it lives: a second one beside it is written down, whoever started it.
+It makes a fault exact without any help of the product: when a process of the board reaches the stage named
+in `want`, it says so (`reached`) and waits there until `go`. And every launch process takes an exclusive lock
+for as long as it lives: a second one beside it is written down, whoever started it.
 
-Parts of it stand in for what cannot be had: `clock` holds seconds by which Python's wall clock on the board is
-off (a network namespace has no clock of its own).
+One part stands in for what cannot be had: `clock` holds seconds by which Python's wall clock on the board is
+off, since namespaces have no wall clock of their own. Files still bear this computer's times.
 """
 
 import fcntl
@@ -46,7 +46,7 @@ def reached(stage):
         if wanted != stage:
             return
         count = 1
-        while not _exclusive("count-%d" % count):
+        while not _exclusive(f"count-{count}"):
             count += 1
         if count != int(times or 1) or not _exclusive("reached"):
             return
@@ -83,7 +83,11 @@ def _audit(event, arguments):
 
 
 def _profile(frame, event, _argument):
-    if event == "call" and frame.f_code.co_name == "__call__" and frame.f_code.co_filename.endswith("launch.py"):
+    if (
+        event == "call"
+        and frame.f_code.co_name == "__call__"
+        and frame.f_code.co_filename.endswith("launch.py")
+    ):
         reached(str(frame.f_locals.get("name")))
 
 
@@ -97,7 +101,7 @@ def _witness():
     except OSError:
         word = "OVERLAPS"
     log = os.open(os.path.join(HOLD, "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.write(log, ("%d %s %s\n" % (os.getpid(), word, os.environ.get("EDGEBENCH_RUN"))).encode())
+    os.write(log, f"{os.getpid()} {word} {os.environ.get('EDGEBENCH_RUN')}\n".encode())
     os.close(log)
 
 

@@ -70,7 +70,7 @@ class Trial:
 
     def __init__(self, case: Case, board: Board, bench: Bench) -> None:
         self.case, self.board, self.bench = case, board, bench
-        self.draw = random.Random(case.seed)  # noqa: S311 - it must be repeatable
+        self.draw = random.Random(case.seed)
         self.folder = bench.folder / f"{case.number}"
         self.wrong: list[str] = []
         self.commands: list[Command] = []
@@ -104,6 +104,8 @@ class Trial:
         self._watch(command, at_s, marked)
         self.wrong += [f"harness: {note}" for note in scene.notes]
         self._finish(command)
+        if self.case.kind in inject.SURVIVED and command.err.count("board: connect ") != 1:
+            self.wrong.append("unaccounted: the session did not survive this")
         return self._account(command, killed=self.case.kind == "kill controller")
 
     def _busy(self) -> str:
@@ -319,4 +321,6 @@ class Trial:
 
     def detail(self) -> str:
         """What the commands printed."""
-        return "\n".join(f"--- {each.folder}\n{each.err[-3000:]}\n{each.out[-2000:]}" for each in self.commands)
+        return "\n".join(
+            f"--- {each.folder}\n{each.err[-3000:]}\n{each.out[-2000:]}" for each in self.commands
+        )

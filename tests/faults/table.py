@@ -37,7 +37,10 @@ def count(outcomes: Sequence[Outcome]) -> Counter[str]:
 
 def markdown(outcomes: Sequence[Outcome]) -> str:
     """A row for each kind of fault."""
-    rows = ["| fault | injected | how the jobs ended | median s | violations |", "| --- | --- | --- | --- | --- |"]
+    rows = [
+        "| fault | injected | how the jobs ended | median s | violations |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for kind in KINDS:
         of_kind = [each for each in outcomes if each.case.kind == kind]
         if not of_kind:
