@@ -49,7 +49,7 @@ def test_what_a_lease_guards() -> None:
     with pytest.raises(UserError, match="EDGEBENCH_LEASE is neither board nor folder") as caught:
         resolve({}, {**HOME, "EDGEBENCH_LEASE": "bord"}, {})
     assert "write board, or folder" in caught.value.hint
-    with pytest.raises(ConfigError, match="edgebench.toml:1: lease"):
+    with pytest.raises(ConfigError, match=r"edgebench\.toml:1: lease"):
         resolve({"edgebench.toml": 'lease = "bord"'}, HOME, {})
 
 

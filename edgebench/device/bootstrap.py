@@ -12,7 +12,7 @@ from edgebench.errors import DeviceError, printable
 from edgebench.records import Device, Record, prepared
 from edgebench.transport.base import Completed, Transport
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 30.0
 PYTHONS = ("python3", "/usr/bin/python3", "/usr/local/bin/python3", "/opt/homebrew/bin/python3")
 
 # Runs on the device's Python, 3.6 or newer: makes the folder, moves a finished upload into place, reports.

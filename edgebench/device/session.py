@@ -12,20 +12,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from edgebench.device.bootstrap import install_probe
 from edgebench.device.bundle import Bundle, probe_archive, resolve
 from edgebench.device.heart import LOCAL_SILENCE_S, SILENCE_S, Heart
+from edgebench.device.leases import IMPATIENT, MAX_WORD, Patience, holder_of
 from edgebench.device.wire import Wire
 from edgebench.errors import (
     BugError,
     DeviceBusy,
     DeviceError,
     EdgebenchError,
-    Holder,
     ModelError,
     RuntimeDied,
     printable,
@@ -48,12 +48,10 @@ from edgebench.transport.connect import open_transport
 if TYPE_CHECKING:
     import numpy as np
 
-HELLO_TIMEOUT_S = 60.0
+HELLO_TIMEOUT_S = 30.0
 REQUEST_TIMEOUT_S = 120.0
 RENEW_S = 300.0  # a lease outlasts the next request by this at least
-BUSY_POLL_S = 2.0
 MAX_OUTPUT_BYTES = 512 << 20
-MAX_WORD = 256  # of who holds a lease
 LAUNCH_SLACK_S = 120.0  # import and load on a slow board, beside the timed part
 
 T = TypeVar("T")
@@ -347,7 +345,7 @@ class Session:
             return DeviceBusy(
                 text,
                 hint="wait for it (--wait 10min) or choose another device",
-                holder=_holder(said.get("holder")),
+                holder=holder_of(said.get("holder")),
             )
         if kind in ("model_load", "inference"):
             return ModelError(text, hint=_CORRECT, detail=detail)
@@ -372,15 +370,6 @@ class Session:
         )
 
 
-class _Told(Record, frozen=True):
-    """What a busy device says of its holder."""
-
-    holder: dict[str, str]
-    pid: int | None = None
-    since_s: float | None = None
-    left_s: float | None = None
-
-
 class _Output(Record, frozen=True):
     name: str
     dtype: str
@@ -403,20 +392,6 @@ _HINTS = {
 }
 
 
-class Patience(NamedTuple):
-    """How a busy device is waited for: for how long, who hears of each attempt, what ends the waiting early.
-
-    `announce` gets the refusal and the seconds waited so far; `pause` waits, and is true to give up.
-    """
-
-    wait_s: float = 0.0
-    announce: Callable[[DeviceBusy, float], None] = lambda _busy, _waited_s: None
-    pause: Callable[[float], bool] = threading.Event().wait
-
-
-IMPATIENT = Patience()
-
-
 def open_session(
     device: Device, *, home: Path, lease: Lease | None = None, patience: Patience = IMPATIENT
 ) -> Session:
@@ -434,27 +409,11 @@ def open_session(
         raise
     try:
         if lease is not None:
-            _lease_in_time(session, lease, patience)
+            patience.until_free(lambda: session.lease(lease))
     except BaseException:
         session.close()
         raise
     return session
-
-
-def _lease_in_time(session: Session, lease: Lease, patience: Patience) -> None:
-    """The lease, over one connection, as soon as it is free; DeviceBusy when it stays busy."""
-    began = time.monotonic()
-    while True:
-        try:
-            session.lease(lease)
-            return
-        except DeviceBusy as busy:
-            waited_s = time.monotonic() - began
-            if waited_s >= patience.wait_s:
-                raise
-            patience.announce(busy, waited_s)
-            if patience.pause(min(BUSY_POLL_S, patience.wait_s - waited_s)):
-                raise
 
 
 def save_inputs(samples: Sequence[Mapping[str, np.ndarray]], root: Path) -> InputSet:
@@ -503,23 +462,6 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         return "somebody"
-
-
-def _holder(told: object) -> Holder | None:
-    """Who holds a busy device, as the device says it; None where that makes no sense."""
-    try:
-        said = msgspec.convert(told, prepared(_Told))
-    except msgspec.ValidationError:
-        return None
-    words = {key: printable(word)[:MAX_WORD] for key, word in said.holder.items()}
-    return Holder(
-        user=words.get("user", "somebody"),
-        controller=words.get("controller", "an unknown controller"),
-        run=words.get("run", "unknown"),
-        purpose=words.get("purpose", "purpose unknown"),
-        since_s=said.since_s,
-        left_s=said.left_s,
-    )
 
 
 def _offset(partial: object, digest: str) -> int:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
-from edgebench.device.session import Lease, Patience, Session
+from edgebench.device.leases import Patience
+from edgebench.device.session import Lease, Session
 from edgebench.errors import BugError, DeviceBusy, DeviceError, EdgebenchError, Interrupted
 from edgebench.pipeline import Cell, Prepared, Site, Step, Workbench, measure, open_device, prepare, title
 from edgebench.records import Device, Failure, Job, Target

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from edgebench.device.session import IMPATIENT, Lease, Patience, Placed, Session, open_session
+from edgebench.device.leases import IMPATIENT, Patience
+from edgebench.device.session import Lease, Placed, Session, open_session
 from edgebench.errors import (
     DeviceError,
 )

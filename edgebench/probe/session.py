@@ -239,7 +239,7 @@ class Session:
                 raise check.bad("a request is longer than %d bytes" % wire.MAX_LINE_BYTES)
             request = _parse(line)
             if request.get("op") == "beat":
-                self._output.send_if_ready({"event": "beat"})
+                self._answer_beat()
                 return
             number = check.whole(request, "id", 0, 1 << 53)
             self._requests.put_nowait((number, request))
@@ -249,6 +249,12 @@ class Session:
             self._send(
                 _failure(number, check.bad("%d requests are waiting: send one at a time" % MAX_WAITING))
             )
+
+    def _answer_beat(self) -> None:
+        try:
+            self._output.send_if_ready({"event": "beat"})
+        except OSError:  # the controller is gone
+            self._finish(EXIT_LOST)
 
     # --- the end ---
 

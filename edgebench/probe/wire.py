@@ -58,14 +58,12 @@ class Output:
                 view = view[os.write(self._descriptor, view) :]
 
     def send_if_ready(self, message: Json) -> None:
-        """Write a short message, unless that would wait for a reader. Errors show elsewhere."""
+        """Write a short message, unless that would wait for a reader; OSError when the reader is gone."""
         if not self._lock.acquire(False):
             return
         try:
             if select.select([], [self._descriptor], [], 0)[1]:
                 os.write(self._descriptor, encode(message))
-        except OSError:
-            pass
         finally:
             self._lock.release()
 

@@ -88,7 +88,7 @@ def test_a_silent_probe_is_dead_also_when_nobody_waits_for_it(line: Line) -> Non
     made, died = beating(line)
     made.judge()
     assert died.wait(5)
-    with pytest.raises(DeviceError, match="nano: the probe said nothing for 0.5 s") as caught:
+    with pytest.raises(DeviceError, match=r"nano: the probe said nothing for 0\.5 s") as caught:
         made.receive(timeout_s=1)
     assert caught.value.retryable
     assert caught.value.detail == "the last words"

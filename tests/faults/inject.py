@@ -225,5 +225,5 @@ ENDS_SESSION = (
 )
 SURVIVED = ("outage of 2 s", "slow link", "kill listener", "stop guard", "clock jumps")  # by the same session
 # Everything else ends with a measurement, at the second attempt.
-# A port that is refused for long, a board that crashed: whether the attempts reach over that is a matter of luck.
+# Whether the attempts reach over a port that is refused for long, or a crashed board, is a matter of luck.
 MAY_FAIL = ("full disk", "reject", "kill everything", *GARBAGE)

@@ -55,8 +55,8 @@ def run_case(case: Case, board: Board, bench: Bench) -> Outcome:
     trial = Trial(case, board, bench)
     try:
         ended = trial.run()
-    except (TimeoutError, AssertionError, OSError) as error:
-        trial.wrong.append(f"harness: {error}")
+    except Exception as error:  # noqa: BLE001 - one fault must not take the others with it
+        trial.wrong.append(f"harness: {type(error).__name__}: {error}")
         ended = "not injected"
     finally:
         board.heal()
@@ -258,15 +258,23 @@ class Trial:
         )
         self.commands.append(again)
         self._finish(again)
+        if "has no open jobs" in str((again.document or {}).get("error")):
+            again = self._report(command.run)  # everything was measured and stored before the kill
         if self._ended(again) != "measured":
             self.wrong.append(f"unaccounted: the resumed run ended with {again.status}")
         if [launch for launch in before if launch not in self._launches(command.run)]:
             self.wrong.append("lost: a stored launch is not there after the resume")
         return "killed, resumed, measured"
 
+    def _report(self, run: str) -> Command:
+        report = self.bench.controllers.start(self.folder / "report", "report", run, "--json")
+        self.commands.append(report)
+        self._finish(report)
+        return report
+
     def _ended(self, command: Command) -> str:
         document = command.document
-        if document is None:
+        if document is None or "measurements" not in document:
             self.wrong.append(f"unaccounted: exit {command.status} and no document")
             return "nothing"
         measured, failed = document["measurements"], document["failures"]

@@ -132,9 +132,13 @@ def test_a_busy_board_is_75_and_waiting_helps(cli: Cli, board: FleetDevice) -> N
     first = cli.start(*LONG, "--launches", "5")
     run = started_run(read_until(first, "board: launch 1/5"))
     (failure,) = cli.json(*RUN, code=75)["failures"]
-    assert f"run {run}" in failure["message"]
+    assert f"run {run}, edgebench run), since " in failure["message"]
+    assert ", for at most 5 h 59 min more" in failure["message"]
     assert "leased" in cli("devices", "clean", "board", code=4).out
-    assert cli.json(*RUN, "--wait", "60 s")["counts"]["ok"] == 1
+    waiting = cli(*RUN, "--wait", "60 s", "--json")
+    assert waiting.document["counts"]["ok"] == 1
+    assert waiting.err.count("board: wait in use by ") == 1
+    assert f"(run {run}, edgebench run)" in waiting.err
     assert finish(first).code == 0
     assert_clean(board)
 

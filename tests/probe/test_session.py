@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -161,6 +162,39 @@ def test_the_end_of_stdin_ends_the_session(probe: Probe) -> None:
     probe.process.stdin.close()
     assert probe.process.wait(DEADLINE_S) == 0
     assert run_folders(probe) == []
+
+
+def test_a_reader_that_is_gone_ends_the_session(program: Path, tmp_path: Path) -> None:
+    argv = [sys.executable, str(program), "session", "--work", str(tmp_path / "work"), "--silence", "300"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        assert b"hello" in process.stdout.readline()
+        process.stdout.close()
+
+        def has_ended() -> bool:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(b'{"op":"beat"}\n')
+                process.stdin.flush()
+            return process.poll() is not None
+
+        eventually(has_ended, "its end")
+        assert process.returncode == 4
+    assert os.listdir(tmp_path / "work" / "runs") == []
+
+
+def test_beats_are_not_answered_while_nobody_reads(program: Path, tmp_path: Path) -> None:
+    """A full pipe must not keep the session from hearing that its controller lives."""
+    argv = [sys.executable, str(program), "session", "--work", str(tmp_path / "work"), "--silence", "3"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        for _ in range(400):
+            process.stdin.write(b'{"op":"beat"}\n' * 20)
+            process.stdin.flush()
+            time.sleep(0.01)
+        assert process.poll() is None
+        process.stdin.close()
+        assert process.wait(DEADLINE_S) == 0
 
 
 def test_silence_ends_the_session(open_probe: Open) -> None:

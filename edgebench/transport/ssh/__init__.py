@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 __all__ = ["HostKey", "SshTransport", "Timeouts", "parse_jump", "scan_host_keys"]
 
 CONNECT_ATTEMPTS = 3
+CONNECT_PATIENCE_S = 20.0  # no further attempt after this: a board that hangs is told in seconds
 
 _DIAGNOSE_S = 20.0
 _PLAIN = re.compile(r"(?P<address>[^\s:\[\]]+)(:(?P<port>[0-9]{1,5}))?")
@@ -81,11 +82,12 @@ class SshTransport:
             return
         self.close()
         route = route_to(self._device)
+        patience = Deadline(CONNECT_PATIENCE_S)
         for attempt in range(1, CONNECT_ATTEMPTS + 1):
             try:
                 self._link = _log_in(route, self._credentials, self._timeouts)
             except DeviceError as error:
-                if not error.retryable or attempt == CONNECT_ATTEMPTS:
+                if not error.retryable or attempt == CONNECT_ATTEMPTS or patience.passed():
                     raise
                 time.sleep(attempt * self._timeouts.retry_s * _jitter())
             else:
