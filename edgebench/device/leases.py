@@ -12,7 +12,7 @@ import msgspec
 from edgebench.errors import DeviceBusy, Holder, printable
 from edgebench.records import Record, prepared
 
-BUSY_POLL_S = 2.0
+BUSY_POLL_S = 3.0
 MAX_WORD = 256  # characters of each word that says who holds a lease
 
 

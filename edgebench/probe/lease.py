@@ -19,6 +19,7 @@ from . import wire
 from .wire import Json, ProbeError
 
 HANDOVER_S = 1.0  # a session that was just killed keeps the lock until its last child is gone
+SWEEP_S = 30.0  # between two looks for what dead sessions left, while somebody waits
 MAX_BYTES = 16 << 10
 MAX_SHOWN = 256
 ANSWER_S = 1.0  # how long a holder of the board is listened to, and an asker is spoken to
@@ -36,6 +37,7 @@ class Lease:
         self._since_s = 0.0
         self._until_s = 0.0
         self._note: Json = {}
+        self._sweep_again_s = 0.0
         self.descriptors: Tuple[int, ...] = ()
 
     @property
@@ -79,31 +81,31 @@ class Lease:
     # --- the locks ---
 
     def _acquire(self, scope: str, sweep: Callable[[], object]) -> None:
+        """Both locks, tried for a moment. Asking again and again costs little: somebody measures there."""
         deadline = time.monotonic() + HANDOVER_S
-        swept = False
         while True:
-            note = self._try(scope)
-            if note is None:
+            ask = self._try(scope)
+            if ask is None:
                 return
-            if not swept:
+            if time.monotonic() > self._sweep_again_s:
                 sweep()
-                swept = True
+                self._sweep_again_s = time.monotonic() + SWEEP_S
             if time.monotonic() > deadline:
-                raise busy(note)
+                raise busy(ask())
             time.sleep(0.05)
 
-    def _try(self, scope: str) -> Optional[Json]:
-        """None once both locks are ours, else what is known of who has one."""
+    def _try(self, scope: str) -> Optional[Callable[[], Json]]:
+        """None once both locks are ours, else how to learn who has one."""
         folder = _flock(os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         if folder is None:
-            return read_note(self._path)
+            return lambda: read_note(self._path)
         if scope == "folder":
             self.descriptors = (folder,)
             return None
         board = self._bind() if sys.platform.startswith("linux") else _flock(os.open("/", os.O_RDONLY))
         if board is None:
             os.close(folder)
-            return ask_holder() if sys.platform.startswith("linux") else {}
+            return ask_holder if sys.platform.startswith("linux") else dict
         self.descriptors = (folder, board)
         return None
 
