@@ -1,5 +1,6 @@
 """Processes that outlived their session, found by the token in their environment, never by a name."""
 
+import errno
 import os
 import re
 import signal
@@ -40,8 +41,16 @@ def _kill_all(wanted: Callable[[Marked], bool]) -> None:
 
 def _is_dead(process: Marked) -> bool:
     """Whether the session of a process is gone: nobody holds its run folder."""
-    named = os.path.basename(process.folder).endswith("-" + process.token)
-    return named and (not os.path.lexists(process.folder) or is_free(process.folder))
+    if not os.path.basename(process.folder).endswith("-" + process.token):
+        return False
+    folder = process.folder
+    if sys.platform.startswith("linux"):  # as the process sees it: it may live in a container
+        folder = "/proc/%d/root%s" % (process.pid, folder)
+    try:
+        os.lstat(folder)
+    except OSError as error:
+        return error.errno == errno.ENOENT
+    return is_free(folder)
 
 
 def _kill(pid: int) -> None:
