@@ -29,7 +29,13 @@ class Wire:
         """Write one message; DeviceError when the session is gone."""
         line = msgspec.json.encode(message) + b"\n"
         with self._sending:
-            self._channel.send(line, timeout_s=SEND_TIMEOUT_S)
+            try:
+                self._channel.send(line, timeout_s=SEND_TIMEOUT_S)
+            except DeviceError as error:
+                said = self._channel.stderr_tail()
+                if _reason(said):
+                    raise self._ended(said) from error
+                raise
 
     def receive_hello(self, *, timeout_s: float) -> dict[str, Any]:
         """The probe's first message, past whatever a login shell printed before it."""
@@ -72,14 +78,16 @@ class Wire:
                 retryable=True,
             )
         if chunk == b"":
-            said = self._channel.stderr_tail()
-            raise DeviceError(
-                f"{self._device}: the probe session ended unexpectedly{_reason(said)}",
-                hint="the connection dropped or the probe was killed; look at the board, then run again",
-                detail=said,
-                retryable=True,
-            )
+            raise self._ended(self._channel.stderr_tail())
         self._buffer += chunk
+
+    def _ended(self, said: str) -> DeviceError:
+        return DeviceError(
+            f"{self._device}: the probe session ended unexpectedly{_reason(said)}",
+            hint="the connection dropped or the probe was killed; look at the board, then run again",
+            detail=said,
+            retryable=True,
+        )
 
     def _garbled(self, what: str) -> DeviceError:
         return DeviceError(
