@@ -208,8 +208,8 @@ class Visit:
                 self._book.pause(BUSY_POLL_S)
 
     def _begun(self) -> dict[Job, str]:
-        """Jobs with launches of an interrupted measurement, which is continued."""
-        jobs = self._book.store.open_jobs(self._book.run)
+        """The device's jobs with launches of an interrupted measurement, which is continued."""
+        jobs = self._book.store.open_jobs(self._book.run, self._name)
         return {each.job: each.measurement_id for each in jobs if each.measurement_id is not None}
 
     # --- health ---

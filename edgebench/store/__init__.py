@@ -153,8 +153,10 @@ class Store:
             for job in jobs:
                 _plan(connection, number, job)
 
-    def open_jobs(self, run_id: str) -> tuple[OpenJob, ...]:
+    def open_jobs(self, run_id: str, device: str | None = None) -> tuple[OpenJob, ...]:
         """Planned jobs with neither a finished measurement nor a failure, in the order of the plan.
+
+        Those of one device where it is named: a large fleet asks for each board that it opens.
 
         Of several measurements that were begun for a job, the one with most launches is named.
         """
@@ -169,6 +171,8 @@ class Store:
             .group_by(base.job.c.number, base.job.c.document, base.measurement.c.id)
             .order_by(base.job.c.number, count)
         )
+        if device is not None:
+            begun = begun.where(base.job.c.device == device)
         with self._reading() as connection:
             number = _run_number(connection, run_id)
             rows = connection.execute(begun.where(base.job.c.run_number == number)).all()
