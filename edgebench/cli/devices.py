@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import click
 
@@ -120,7 +119,7 @@ def scan(
     keys = scan_device(unknown, credentials)
     confirmed = set(known_keys(unknown))
     if not confirmed & {key.fingerprint for key in keys}:
-        answer_with(replace(credentials, passwords=False))
+        answer_with(credentials.without_passwords())
     device = Device(
         name=suggested_name(address),
         target="",
