@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from typing import NamedTuple
 
 import click
@@ -23,8 +24,8 @@ from edgebench.errors import EXIT_ERROR, EXIT_OK, EdgebenchError, UserError
 from edgebench.inventory import explain, is_address, select
 from edgebench.records import Conditions, Device, Facts, SshSettings, Target, to_json
 from edgebench.targets import mismatches
-from edgebench.transport.connect import open_transport
-from edgebench.transport.ssh import explained, scan_device
+from edgebench.transport.connect import answer_with, open_transport
+from edgebench.transport.ssh import explained, known_keys, scan_device
 from edgebench.units import format_bytes
 
 
@@ -99,6 +100,8 @@ def scan(
 
     ADDRESS may be a Host of your ssh configuration. The inventory's ssh settings are not used here.
 
+    No password is sent to a board whose key is not in your known_hosts: anybody may answer.
+
     Before you trust it, compare the fingerprint with the board's own:
     ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
     Nothing stays on the board.
@@ -107,7 +110,11 @@ def scan(
         raise UserError(f'"{address}" is no address', hint="a host name or an IP address")
     ssh = SshSettings(user=user, port=port, key_file=key_file, jump=jump)
     unknown = Device(name=address, target="", transport="ssh", address=address, ssh=ssh)
-    keys = scan_device(unknown, ask_for_secrets())
+    credentials = ask_for_secrets()
+    keys = scan_device(unknown, credentials)
+    confirmed = set(known_keys(unknown))
+    if not confirmed & {key.fingerprint for key in keys}:
+        answer_with(replace(credentials, passwords=False))
     device = Device(
         name=suggested_name(address),
         target="",
@@ -131,12 +138,16 @@ def scan(
             }
         )
         return
-    print_pairs([(key.type, key.fingerprint) for key in keys])
+    print_pairs([(key.type, _told(key.fingerprint, confirmed)) for key in keys])
     if facts is not None:
         print_pairs(_fact_rows(facts))
     else:
         click.echo(f"no facts: {problem}", err=True)
     click.echo(f"\n# paste below `devices:` in inventory.yaml\n{entry}")
+
+
+def _told(fingerprint: str, confirmed: set[str]) -> str:
+    return f"{fingerprint} (as in your known_hosts)" if fingerprint in confirmed else fingerprint
 
 
 def _facts(device: Device) -> tuple[Facts | None, str]:

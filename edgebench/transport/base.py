@@ -110,12 +110,14 @@ class Credentials:
     """Who answers what a login asks. Answers stay in memory and reach no message.
 
     `passphrase` is asked with a key file's path, `password` with "user@address"; None means: no answer.
-    `forget` is told what was asked and which answer was wrong.
+    `forget` is told what was asked and which answer was wrong. Without `passwords` none is sent, not even one
+    of the environment: who answers there may be anybody.
     """
 
     passphrase: Callable[[str], str | None] = _no_answer
     password: Callable[[str], str | None] = _no_answer
     forget: Callable[[str, str], None] = _no_memory
+    passwords: bool = True
 
 
 class Deadline:

@@ -359,6 +359,22 @@ def test_a_password_is_asked_for(cli: Cli, odd: Fleet, terminal: Callable[..., T
     assert_nowhere(cli, board, answer.out + answer.err)
 
 
+def test_a_scan_sends_no_password_to_who_may_be_anybody(
+    cli: Cli, odd: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = odd.devices[3]
+    monkeypatch.setenv("EDGEBENCH_SSH_PASSWORD", PASSWORD)
+    scan = ("devices", "scan", board.address, "--user", board.user)
+    document = cli.json(*scan)
+    assert document["facts"] is None
+    assert "no password (the host key is not confirmed)" in document["problem"]
+    (Path.home() / ".ssh").mkdir(mode=0o700)
+    public = (board.folder / "host_ed25519.pub").read_text()
+    (Path.home() / ".ssh" / "known_hosts").write_text(f"{board.address} {public}")
+    assert cli.json(*scan)["facts"]["os"] == "linux"
+    assert f"{board.fingerprints[0]} (as in your known_hosts)" in cli(*scan).out
+
+
 def test_ctrl_c_at_a_question_ends_the_command_and_the_terminal_speaks_again(
     cli: Cli, odd: Fleet, locked: str, terminal: Callable[..., Terminal]
 ) -> None:

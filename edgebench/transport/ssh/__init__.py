@@ -49,6 +49,7 @@ __all__ = [
     "SshTransport",
     "Timeouts",
     "explained",
+    "known_keys",
     "parse_jump",
     "route_to",
     "scan_device",
@@ -232,6 +233,11 @@ def _command(argv: Sequence[str]) -> bytes:
 
 def _pieces(data: bytes) -> Iterator[bytes]:
     return (data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES))
+
+
+def known_keys(device: Device) -> tuple[str, ...]:
+    """The fingerprints that the inventory or known_hosts has of a device; none where it is unknown."""
+    return unverified_route(device)[-1].trusted.fingerprints
 
 
 def scan_device(

@@ -72,6 +72,9 @@ class _Attempts:
         """Whether a password, where the server takes one and somebody gives one, is enough."""
         if not self._takes_passwords():
             return False
+        if not credentials.passwords:
+            self.tried.append("no password (the host key is not confirmed)")
+            return False
         given = os.environ.get(PASSWORD_VARIABLE)
         if given:
             return self._with(given)
