@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import replace
 from typing import NamedTuple
 
 import click
@@ -114,7 +113,7 @@ def scan(
     keys = scan_device(unknown, credentials)
     confirmed = set(known_keys(unknown))
     if not confirmed & {key.fingerprint for key in keys}:
-        answer_with(replace(credentials, passwords=False))
+        answer_with(credentials.without_passwords())
     device = Device(
         name=suggested_name(address),
         target="",

@@ -10,7 +10,7 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -118,6 +118,10 @@ class Credentials:
     password: Callable[[str], str | None] = _no_answer
     forget: Callable[[str, str], None] = _no_memory
     passwords: bool = True
+
+    def without_passwords(self) -> Credentials:
+        """The same, but no password is sent."""
+        return replace(self, passwords=False)
 
 
 class Deadline:
