@@ -159,8 +159,11 @@ class Board:
 
     def start_listener(self) -> None:
         """The SSH server that the controllers reach, started (again)."""
-        if self._listener is not None and self.of("listener"):
-            return
+        if self._listener is not None:
+            if self.of("listener"):
+                return
+            self._listener.kill()
+            self._listener.wait(STEP_S)
         config = f"{INSIDE}/sshd_config"
         argv = ["nsenter", "-t", str(self._first), "-m", "-u", "-n", "-p"]
         self._listener = subprocess.Popen(

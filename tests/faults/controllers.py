@@ -84,6 +84,7 @@ class Controllers:
         self._lock = threading.Lock()
         self._ready: queue.Queue[bool] = queue.Queue()
         self._process: subprocess.Popen[bytes]
+        self._listener: threading.Thread
 
     def __enter__(self) -> Controllers:
         self._process = subprocess.Popen(
@@ -92,7 +93,8 @@ class Controllers:
             stdout=subprocess.PIPE,
             env={**os.environ, **self._environ},
         )
-        threading.Thread(target=self._listen, name="forker", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name="forker", daemon=True)
+        self._listener.start()
         self._ready.get(timeout=120)
         return self
 
@@ -100,6 +102,9 @@ class Controllers:
         assert self._process.stdin
         self._process.stdin.close()
         self._process.wait(30)
+        self._listener.join(10)
+        assert self._process.stdout
+        self._process.stdout.close()
 
     def start(self, folder: Path, *argv: str, **environ: str) -> Command:
         """Start a command in a folder of its own."""
