@@ -166,7 +166,7 @@ def test_the_end_of_stdin_ends_the_session(probe: Probe) -> None:
 
 def test_a_reader_that_is_gone_ends_the_session(program: Path, tmp_path: Path) -> None:
     argv = [sys.executable, str(program), "session", "--work", str(tmp_path / "work"), "--silence", "300"]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
         assert process.stdin
         assert process.stdout
         assert b"hello" in process.stdout.readline()
@@ -175,7 +175,6 @@ def test_a_reader_that_is_gone_ends_the_session(program: Path, tmp_path: Path) -
         def has_ended() -> bool:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(b'{"op":"beat"}\n')
-                process.stdin.flush()
             return process.poll() is not None
 
         eventually(has_ended, "its end")
