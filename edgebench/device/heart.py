@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from edgebench.errors import DeviceError, EdgebenchError
+from edgebench.errors import DeviceError, EdgebenchError, printable
 from edgebench.transport.base import Channel
 
 BEAT = b'{"op":"beat"}\n'
@@ -134,6 +134,6 @@ class Heart:
         return DeviceError(
             f"{self._device}: the probe said nothing for {QUIET_S:g} s: the board or its network hangs",
             hint="look at the board and its network, then run again",
-            detail=self._channel.stderr_tail(),
+            detail=printable(self._channel.stderr_tail(), lines=True),
             retryable=True,
         )

@@ -132,7 +132,7 @@ def test_when_the_session_itself_is_gone_the_next_model_gets_another(
     cell = Cell(model_path=DIGITS, runtime="onnxruntime", precision="fp32")
     with bench.controller() as session:
         first = session.id
-        os.killpg(probe_of(bench.home), 9)
+        os.kill(probe_of(bench.home), 9)
     with pytest.raises(InfrastructureError, match="cannot be run on this computer"):
         prepare(cell, bench)
     assert prepare(cell, bench).parity.passed

@@ -18,6 +18,7 @@ GROUPS = {
     "devices": ("list", "show", "scan", "doctor", "clean"),
     "targets": ("list", "check"),
     "runtimes": ("install",),
+    "budgets": ("check", "explain", "suggest"),
 }
 EVERY = [(), *((verb,) for verb in VERBS), *((verb, sub) for verb, subs in GROUPS.items() for sub in subs)]
 
@@ -30,7 +31,7 @@ def test_help_of_every_command(cli: Cli, words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [words for words in EVERY if words and words not in (("devices",), ("targets",))]
+    "words", [words for words in EVERY if words and words not in (("devices",), ("targets",), ("budgets",))]
 )
 def test_every_command_offers_json(cli: Cli, words: tuple[str, ...]) -> None:
     assert "--json" in cli(*words, "--help").out

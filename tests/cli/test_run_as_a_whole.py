@@ -28,7 +28,8 @@ def small_target(cli: Cli) -> None:
     """This computer as a target that may have 1 MiB of memory."""
     (cli.folder / "targets").mkdir()
     text = (TARGETS / "linux-x86_64.yaml").read_text().replace("name: linux-x86_64", "name: small")
-    (cli.folder / "targets" / "small.yaml").write_text(text + "limits: {memory_mib: 1}\n")
+    text = text.replace("  max_foreign_cores: 4096", "  memory_mib: 1\n  max_foreign_cores: 4096")
+    (cli.folder / "targets" / "small.yaml").write_text(text)
     (cli.folder / "edgebench.toml").write_text('targets = "targets"\n')
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ def refusal(error: object) -> Answer:
 
 
 class Hostile:
-    """The transport and the channel at once; `clock_s` moves by `step_s` with every read."""
+    """The transport and the channel at once; `clock_s` moves by `step_s` with every read.
+
+    Where it `hurries` it does not wait for a request: its clock moves by the whole time instead.
+    """
 
     def __init__(self, answer: Answer, *, hello: object = None, files: Path | None = None) -> None:
         self._answer = answer
@@ -43,6 +47,8 @@ class Hostile:
         self._files = files
         self.clock_s = 0.0
         self.step_s = 1.0
+        self.hurries = False
+        self._asked = threading.Event()
         self.fetched: list[str] = []
 
     def session(self, home: Path) -> Session:
@@ -56,6 +62,7 @@ class Hostile:
         request = json.loads(data)
         if "id" in request and request["op"] != "end":
             self._endless = iter(self._answer(request))
+            self._asked.set()
 
     def receive(self, *, timeout_s: float) -> bytes | None:
         """The next answer; nothing, after the whole time, when there is none."""
@@ -65,6 +72,8 @@ class Hostile:
         for message in self._endless or ():
             return _line(message)
         self.clock_s += timeout_s
+        if not self.hurries and self._asked.wait(timeout_s):
+            self._asked.clear()
         return None
 
     def stderr_tail(self) -> str:
