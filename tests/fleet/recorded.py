@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from edgebench.convert.run import Limits
+from edgebench.device.leases import Patience
 from edgebench.device.session import Lease, Session, open_session
 from edgebench.errors import DeviceError
 from edgebench.fleet.base import Options, Ready, Retries
@@ -109,12 +110,15 @@ class Bench:
         self.store.plan_jobs(RUN, jobs)
         return [Ready(job, self.prepared) for job in jobs]
 
-    def open(self, device: Device, target: Target, home: Path, lease: Lease) -> tuple[Session, Facts]:
+    def open(
+        self, device: Device, target: Target, home: Path, lease: Lease, patience: Patience
+    ) -> tuple[Session, Facts]:
         """A real probe in a folder of the device's own."""
         del target
         self.before_opening(device.name)
-        here = replace(device, transport="local", work_dir=str(self._folder / "boards" / device.name))
-        session = open_session(here, home=home, lease=lease)
+        folder = str(self._folder / "boards" / device.name)
+        here = replace(device, transport="local", work_dir=folder, lease="folder")
+        session = open_session(here, home=home, lease=lease, patience=patience)
         with self._lock:
             self.opened.append(device.name)
             self.open_now.append(device.name)

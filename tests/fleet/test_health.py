@@ -114,7 +114,7 @@ def test_a_wrong_band_of_a_target_is_refused(limits: str, told: str) -> None:
     lines = [
         line
         for line in TARGET_TEXT.splitlines()
-        if not line.startswith(("limits:", "  max_temperature_c", "  memory_mib"))
+        if not line.startswith(("limits:", "  max_temperature_c", "  memory_mib", "  max_foreign"))
     ]
     with pytest.raises(ConfigError, match=told):
         parse("\n".join([*lines, "limits:", f"  {limits}"]) + "\n", "linux-x86_64.yaml")

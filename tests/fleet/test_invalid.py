@@ -20,9 +20,10 @@ RUN = ("run", DIGITS, "--to", "onnxruntime", "--no-health-check", *QUICK)
 def warm_target(cli: Cli, board: FleetDevice) -> None:
     """The board as a target that may have 75 °C."""
     text = (Path(__file__).parents[2] / "targets" / "linux-x86_64.yaml").read_text()
-    assert "\nlimits:" not in text
     (cli.folder / "targets").mkdir()
-    made = text.replace("name: linux-x86_64", "name: warm") + "limits: {max_temperature_c: 75}\n"
+    assert "\nlimits:\n" in text
+    made = text.replace("name: linux-x86_64", "name: warm")
+    made = made.replace("\nlimits:\n", "\nlimits:\n  max_temperature_c: 75\n")
     (cli.folder / "targets" / "warm.yaml").write_text(made)
     (cli.folder / "edgebench.toml").write_text('targets = "targets"\n')
     write_inventory(cli, entry("board", board, target="warm"))

@@ -157,7 +157,8 @@ def test_a_home_that_runs_nothing_is_named_and_another_folder_helps(cli: Cli, bo
     write_inventory(cli, entry("board", board))
     cli("devices", "clean", "board")
     with mounted(board, "noexec"):
-        assert "ok" in cli("devices", "doctor", "board").out  # the probe itself runs
+        looked = cli("devices", "doctor", "board", code=1).out  # the probe itself runs
+        assert "mounted noexec" in looked.replace("\n", " ")
         found = failure(cli, entry("board", board))
         assert "noexec" in found["message"]
         assert "work_dir" in found["hint"]
@@ -243,7 +244,9 @@ def watch(board: FleetDevice, done: Callable[[], bool]) -> str:
     seen: set[bytes] = set()
     while not done():
         for pid in [int(name) for name in os.listdir("/proc") if name.isdecimal()]:
-            seen.add(read(pid, "cmdline"))
+            command = read(pid, "cmdline")
+            if not command.startswith(b"ssh-keygen\0"):  # tests beside this one make locked keys
+                seen.add(command)
         seen.update(read(pid, "environ") for pid in board.pids())
         time.sleep(0.02)
     return b"\n".join(seen).decode("utf-8", "replace")
@@ -470,7 +473,7 @@ def test_hostile_values_reach_no_shell(cli: Cli, board: FleetDevice, key: str) -
             ("devices", "clean", "all"),
         ):
             answer = cli(*command, code=None)
-            assert answer.code in (0, 2, 4)
+            assert answer.code in (0, 1, 2, 4)
         assert not mark.exists()
         assert not (board.root / str(mark)[1:]).exists() or board.kind != "netns"
         assert not (board.home / "mark").exists()

@@ -144,6 +144,7 @@ def test_what_another_living_session_uses_stays(probe: Probe, open_probe: Callab
     assert left(probe) == {artifact}
     other.process.kill()
     other.process.wait(10)
+    eventually(lambda: not running(other.pid), "the end of the other session")
     probe.result("room", needed_bytes=MIB, quota_bytes=MIB + MIB // 2)
     assert left(probe) == set()
 

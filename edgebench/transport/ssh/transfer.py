@@ -178,7 +178,7 @@ class Transfers:
         try:
             return self._host.execute(argv, patience, stdin, *sinks, what)
         except DeviceError as error:
-            if not patience.stalled or error.retryable:
+            if not patience.stalled:
                 raise
             raise DeviceError(
                 f"{self._host.name}: {what}: nothing moved for {patience.stall_s:g} s",
