@@ -222,13 +222,14 @@ def test_a_board_without_trtexec_is_told_where_it_was_looked_for(cli: Cli, stand
     assert "libnvinfer-bin" in failure["hint"]
     (told,) = [
         each
-        for each in cli.json("devices", "doctor", code=4)["devices"]["orin-1"]
-        if "tensorrt" in each["what"]
+        for each in cli.json("devices", "doctor", code=1)["devices"]["orin-1"]
+        if each["check"] == "runtime tensorrt"
     ]
     assert told["level"] == "wrong"
     (stand.folder / "elsewhere").rename(stand.folder / "trtexec")
     doctor = cli.json("devices", "doctor", code=None)["devices"]["orin-1"]
-    assert {"level": "ok", "what": "tensorrt: 10.3.0", "next": ""} in doctor
+    (told,) = [each for each in doctor if each["check"] == "runtime tensorrt"]
+    assert (told["level"], told["what"]) == ("ok", "tensorrt 10.3.0 is there")
 
 
 @pytest.mark.parametrize("what", ["infer", "measure"])
@@ -257,8 +258,9 @@ def test_a_killed_session_and_a_killed_controller_leave_no_build_behind(cli: Cli
     process = cli.start(*RUN)
     read_until(process, "orin-1: build")
     wait_until(stand.programs, "trtexec")
-    (session,), first = probes(stand.device, "session"), set(stand.programs())
-    os.kill(session, signal.SIGKILL)
+    first = set(stand.programs())
+    for session in probes(stand.device, "session"):  # its guard, too
+        os.kill(session, signal.SIGKILL)
     wait_until(lambda: not first & set(stand.programs()), "the end of the first build")
     wait_until(lambda: set(stand.programs()) - first, "the build of the second try")
     process.kill()
