@@ -12,6 +12,7 @@ from typing import Callable, Optional
 from . import orphans, prctl
 from .lease import read_note, remove_note
 from .runs import remove_folder
+from .store import end_uploads
 
 STOPPED_S = 4.0  # a session that is stopped longer than that is ended
 POLL_S = 0.2
@@ -37,7 +38,8 @@ def _guard(session: int, work: str, token: str, say: Callable[[str], None]) -> N
     orphans.kill_session(token)
     remove_folder(os.path.join(work, "runs", "%d-%s" % (session, token)))
     note = os.path.join(work, "lease.json")
-    if read_note(note).get("pid") == session:
+    if read_note(note).get("pid") == session:  # it held the lease
+        end_uploads(work)
         remove_note(note)
     os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
 

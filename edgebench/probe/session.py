@@ -24,7 +24,7 @@ from .knobs import FAILED
 from .preparation import Preparation
 from .room import FOLDERS
 from .runs import RunFolder, new_token
-from .store import Store, Wanted, free_bytes, probe_key
+from .store import Store, Wanted, end_uploads, free_bytes, probe_key
 from .uses import Uses
 from .watch import Watch, filled
 from .wire import NO_SPACE, Json, Output, ProbeError
@@ -423,6 +423,8 @@ class Session:
             self._watch.stop()
             self._restore()
             orphans.kill_session(self._run.token)
+            if self._lease.held:
+                end_uploads(self._work)
             self._run.remove()
             self._lease.release()
             self._wake_guard()

@@ -237,6 +237,13 @@ def _mib(count: int) -> str:
     return "%.1f MiB" % (count / 1048576.0)
 
 
+def end_uploads(work: str) -> None:
+    """End what still takes uploads, for whoever holds the lease: a cut link does not end them."""
+    incoming = os.path.join(work, "incoming")
+    for name in os.listdir(incoming) if os.path.isdir(incoming) else []:
+        end_writers(os.path.join(incoming, name))
+
+
 def end_writers(path: str) -> None:
     """Kill the processes that have this upload open, and wait until they are gone.
 
