@@ -32,6 +32,7 @@ class SettingsFile(Record, frozen=True):
     build_timeout_s: float | None = None
     jobs: int | None = None
     lease: Literal["board", "folder"] | None = None
+    health_check: Literal["boards", "all", "off"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,8 @@ class Settings:
     `inventory` None means this computer alone, `targets` is a folder of target files beside the shipped ones,
     `store_url` None means SQLite in `home`, `jobs` is the largest number of devices at work at the same time.
     `lease` is what a lease guards where the inventory does not say: the board, or the work folder alone.
-    `build_timeout_s` is how long a device may take to build one engine.
+    `build_timeout_s` is how long a device may take to build one engine. `health_check`: which devices run a
+    known tiny model before their first job; "boards" are all but this computer.
     """
 
     home: Path
@@ -53,6 +55,7 @@ class Settings:
     build_timeout_s: float = 3600.0
     jobs: int = 16
     lease: Literal["board", "folder"] = "board"
+    health_check: Literal["boards", "all", "off"] = "boards"
 
     @property
     def redacted_store_url(self) -> str | None:
@@ -171,8 +174,8 @@ _RANGES = {
     "build_timeout_s": (1, 86400),
     "jobs": (1, 256),
 }
-LEASES = ("board", "folder")
-_NO_LEASE = "is neither board nor folder"
+_WORDS = {"lease": ("board", "folder"), "health_check": ("boards", "all", "off")}
+_NO_WORD = {"lease": "is neither board nor folder", "health_check": "is none of boards, all, off"}
 _NO_URL = "is no URL of a database"
 
 
@@ -180,8 +183,10 @@ def _hint(key: str, wrong: str) -> str:
     if key in _RANGES:
         low, high = _RANGES[key]
         return f"write a number from {low} to {high}"
-    if wrong == _NO_LEASE:
+    if wrong == _NO_WORD["lease"]:
         return "write board, or folder where several work folders of one board may be used at the same time"
+    if wrong == _NO_WORD["health_check"]:
+        return "write boards (all but this computer), all, or off"
     if wrong == _NO_URL:
         return "write for example postgresql+psycopg://user@host/edgebench"
     return "write a value, or leave the key out"
@@ -194,8 +199,8 @@ def _wrong(key: str, value: str | int | float) -> str:
             return "is empty"
         if not value.isprintable():
             return "holds a character that cannot be printed"
-        if key == "lease":
-            return "" if value in LEASES else _NO_LEASE
+        if key in _WORDS:
+            return "" if value in _WORDS[key] else _NO_WORD[key]
         return _NO_URL if key == "store_url" and not _is_url(value) else ""
     low, high = _RANGES[key]
     return "" if low <= value <= high else f"is {value if abs(value) < 1e12 else 'far too large'}"

@@ -42,6 +42,14 @@ def test_each_layer_wins_over_the_one_before() -> None:
     assert resolve({"pyproject.toml": "[project]\nname = 'x'"}, HOME, {}).jobs == 16
 
 
+def test_which_devices_are_checked() -> None:
+    assert resolve({}, HOME, {}).health_check == "boards"
+    assert resolve({}, {**HOME, "EDGEBENCH_HEALTH_CHECK": "off"}, {}).health_check == "off"
+    with pytest.raises(UserError, match="EDGEBENCH_HEALTH_CHECK is none of boards, all, off") as caught:
+        resolve({}, {**HOME, "EDGEBENCH_HEALTH_CHECK": "no"}, {})
+    assert "write boards" in caught.value.hint
+
+
 def test_what_a_lease_guards() -> None:
     assert resolve({}, HOME, {}).lease == "board"
     assert resolve({"edgebench.toml": 'lease = "folder"'}, HOME, {}).lease == "folder"

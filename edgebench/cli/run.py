@@ -358,7 +358,8 @@ def _execute(
             workbench(settings, progress) as bench,
         ):
             profile = starts.wants_profile(started.run)
-            options = Options(settings.jobs, wish.wait_s, wish.fail_fast, wish.health_check, profile)
+            checked = _health_check(wish, settings)
+            options = Options(settings.jobs, wish.wait_s, wish.fail_fast, checked, profile)
             engine = Engine(run_id, bench, store, options)
             engine.execute(started.assignments, devices, targets)
     except (KeyboardInterrupt, Interrupted):
@@ -375,6 +376,13 @@ def _execute(
     built = build_report(store, run_id)
     show(built, as_json=wish.as_json)
     return Outcome(built, exit_code(built, wish))
+
+
+def _health_check(wish: Wish, settings: Settings) -> bool | None:
+    """Whether devices are checked by a known tiny model; None: all but this computer."""
+    if wish.health_check is not None:
+        return wish.health_check
+    return {"boards": None, "all": True, "off": False}[settings.health_check]
 
 
 def _say_workload(started: starts.Started) -> None:

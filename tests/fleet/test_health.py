@@ -270,7 +270,10 @@ def test_after_a_measurement_without_a_valid_launch_the_board_is_looked_at(lab: 
 
 
 @pytest.mark.fleet
-def test_a_board_over_ssh_is_checked_before_its_first_job(cli: Cli, board: FleetDevice) -> None:
+def test_a_board_over_ssh_is_checked_before_its_first_job(
+    cli: Cli, board: FleetDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EDGEBENCH_HEALTH_CHECK")
     write_inventory(cli, entry("checked-board", board))
     for _ in range(2):
         cli("run", DIGITS, "--to", "onnxruntime", *QUICK)
