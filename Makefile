@@ -6,11 +6,7 @@ EDGEBENCH := $(BIN)/edgebench
 STAMP := $(VENV)/.installed
 TEST_WORKERS ?= 2
 
-<<<<<<< HEAD
-.PHONY: help demo test test-arm64 check format bench conformance models statistics pnnx clean
-=======
-.PHONY: help demo test check format bench conformance models faults pnnx clean
->>>>>>> dev-lease
+.PHONY: help demo test test-arm64 check format bench conformance models statistics faults pnnx clean
 
 help:
 	@echo "make demo    create $(VENV), install, run the main job on real input, end with the path of the report"
@@ -19,11 +15,8 @@ help:
 	@echo "make bench   speed and memory, as ratios measured side by side (slow; writes docs/benchmarks.md)"
 	@echo "make conformance  ONNX's own cases through every runtime (an hour or two; writes docs/conformance.md)"
 	@echo "make models  networks of all kinds through every runtime (slow; writes docs/models.md)"
-<<<<<<< HEAD
 	@echo "make statistics  how often the gate is right, by simulation (minutes; writes docs/statistics.md)"
-=======
 	@echo "make faults  over 200 faults against real SSH servers (root; a quarter of an hour; writes docs/faults.md)"
->>>>>>> dev-lease
 	@echo "make check   lint and types only"
 	@echo "make format  format the code"
 	@echo "make clean   remove $(VENV) and caches"
@@ -65,13 +58,11 @@ conformance: $(STAMP) pnnx
 models: $(STAMP) pnnx
 	$(BIN)/python -m tests.models.table
 
-<<<<<<< HEAD
 statistics: $(STAMP)
 	$(BIN)/python -m tests.simulation --write
-=======
+
 faults: $(STAMP)
 	$(BIN)/python -m tests.faults
->>>>>>> dev-lease
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -259,6 +259,15 @@ def cut_short(device: str, destination: str, wanted_bytes: int, there_bytes: int
     )
 
 
+def ended_there(device: str, destination: str) -> DeviceError:
+    """The process that takes a transfer was killed: by the session's guard, or for want of memory."""
+    return DeviceError(
+        f"{device}: what wrote {destination} was ended there",
+        hint="run again; where it stays so, look for want of memory (dmesg)",
+        retryable=True,
+    )
+
+
 def too_large(device: str, source: str, max_bytes: int) -> DeviceError:
     """A file on the device is larger than what was agreed to be fetched."""
     return DeviceError(

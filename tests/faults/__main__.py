@@ -43,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{case.number:4d}  {case.name}")
         return 0
     everything = not options.only and not options.kind
-    wanted = {int(number) for number in options.only.split(",")} if options.only else None
-    picked = [case for case in picked if wanted is None or case.number in wanted]
+    picked = [case for case in picked if not options.only or case.number in options.only]
     picked = [case for case in picked if options.kind in case.kind]
     began = time.monotonic()
     try:
@@ -67,13 +66,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--seed", type=int, default=SEED, help="decides order and what faults leave open")
-    parser.add_argument("--only", default="", metavar="N[,N]", help="these faults alone")
+    parser.add_argument("--only", type=_numbers, default=(), metavar="N[,N]", help="these faults alone")
     parser.add_argument("--kind", default="", metavar="WORDS", help="faults whose kind holds these words")
     parser.add_argument("--list", action="store_true", help="print all faults")
     parser.add_argument("--boards", type=int, default=4, help="boards at work at once (default 4)")
     parser.add_argument("--keep", default="", metavar="DIR", help="keep what the commands printed there")
     parser.add_argument("--no-document", action="store_true", help="do not write docs/faults.md")
     return parser
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
 
 
 def run_all(picked: Sequence[Case], boards: int, keep: Path | None = None) -> list[Outcome]:

@@ -544,6 +544,32 @@ def test_a_cut_that_heals_in_time_costs_nothing(
     assert source.read_bytes() == (tmp_path / "back").read_bytes()
 
 
+KILL_WRITER = """\
+for process in /proc/[0-9]*; do
+    if [ "$(readlink "$process/fd/1")" = "$HOME/big" ]; then kill -KILL "${process#/proc/}"; fi
+done
+"""
+
+
+@pytest.mark.timeout(60)
+def test_an_upload_whose_writer_is_killed_can_pass_on_retry(
+    connect: Connect, board: FleetDevice, tmp_path: Path
+) -> None:
+    transport, other = connect(board.record()), connect(board.record())
+    source = tmp_path / "big"
+    source.write_bytes(bytes(20 * MIB))
+    killed: list[int] = []
+
+    def progress(_step: int) -> None:
+        if not killed:
+            killed.append(other.run(["sh", "-c", KILL_WRITER], timeout_s=20).status)
+
+    with pytest.raises(DeviceError, match=r"what wrote .*big was ended there") as caught:
+        transport.put(source, "big", progress=progress)
+    assert caught.value.retryable
+    assert transport.put(source, "big") == 20 * MIB
+
+
 def test_a_killed_connection_is_an_error_and_not_an_end(connect: Connect, board: FleetDevice) -> None:
     transport = connect(board.record())
     channel = transport.open(["cat"])

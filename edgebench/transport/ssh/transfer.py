@@ -23,6 +23,7 @@ from edgebench.transport.base import (
     cut_short,
     df_available_bytes,
     disk_full,
+    ended_there,
     read_chunks,
     too_large,
     unwritable,
@@ -33,6 +34,7 @@ from edgebench.transport.ssh.base import Timeouts
 _DIAGNOSE_S = 20.0
 _SAID = re.compile(rb"^edgebench:(\d{1,19})\s*$", re.MULTILINE)
 _PIECE_BYTES = 1 << 18  # of an upload: what progress is told in
+SIGNALLED = 128  # a shell's exit status for a command that a signal ended is this and the signal's number
 WRONG_OFFSET = 93  # the exit status of TAKE for a file that is not as long as it was said to be
 
 # `stat` first: some `wc` read the whole file. The mark stands apart from what a login script prints.
@@ -157,6 +159,8 @@ class Transfers:
         there_bytes = _said_size(output.value())
         if status == WRONG_OFFSET and there_bytes is not None:
             raise wrong_offset(self._host.name, upload.destination, upload.offset, there_bytes)
+        if status < 0 or status > SIGNALLED:
+            raise ended_there(self._host.name, upload.destination)
         if status != 0 or there_bytes is None:
             raise _RefusedError(_last_line(errors.value()))
         self._check_all_there(upload, counted.moved, there_bytes)
