@@ -223,12 +223,15 @@ def _power_mode(look: Look) -> Iterator[Finding]:
     asked = look.device.prepare.power_mode if look.device.prepare else None
     if asked is not None:
         yield Finding("power mode", "ok", f"power mode {mode or 'unknown'}; each lease sets {asked}")
+    elif mode is not None and look.facts.power_mode_pending:
+        what = f"power mode {mode} is saved, cores and clocks are still those of another"
+        yield Finding("power mode", "warn", what, "sudo reboot there: it waits for that")
     elif mode is not None:
         yield Finding("power mode", "ok", f"power mode {mode}")
 
 
 def _clocks(look: Look) -> Iterator[Finding]:
-    locked = look.checkup.clocks_locked
+    locked = look.now.clocks_locked
     if look.device.prepare is not None and look.device.prepare.clocks:
         yield Finding("clocks", "ok", f"clocks {_said(locked)}; each lease locks them")
     elif locked:
@@ -247,7 +250,7 @@ def _governor(look: Look) -> Iterator[Finding]:
     asked = look.device.prepare.governor if look.device.prepare else None
     if asked is not None:
         yield Finding("governor", "ok", f"governor {governor or 'unknown'}; each lease sets {asked}")
-    elif governor == SETTLED or (governor is not None and look.checkup.clocks_locked):
+    elif governor == SETTLED or (governor is not None and look.now.clocks_locked):
         yield Finding("governor", "ok", f"governor {governor}")
     elif governor is not None:
         hint = (
@@ -333,7 +336,9 @@ def _load(look: Look) -> Iterator[Finding]:
 
 def _disk(look: Look) -> Iterator[Finding]:
     free, used = look.checkup.free_bytes, look.checkup.used_bytes
-    ours = f"edgebench uses {format_bytes(used)} in {look.device.work_dir}"
+    quota = look.device.work_quota_bytes
+    most = f" (at most {format_bytes(quota)})" if quota else ""
+    ours = f"edgebench uses {format_bytes(used)}{most} in {look.device.work_dir}"
     what = f"{format_bytes(free)} of disk are free, {ours}"
     hint = f"free some, or: edgebench devices clean {look.device.name}"
     level: Level = "wrong" if free < NO_ROOM_BYTES else "warn" if free < LITTLE_ROOM_BYTES else "ok"

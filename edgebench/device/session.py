@@ -518,8 +518,6 @@ class Checkup(Record, frozen=True):
     used_bytes: int
     leftovers: tuple[str, ...]
     prepared: tuple[Prepared, ...]
-    trtexec: str | None = None
-    clocks_locked: bool | None = None
     prepare_problem: str | None = None
     sudoers: str | None = None
 

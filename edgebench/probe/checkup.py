@@ -5,7 +5,7 @@ import os
 import time
 from typing import Dict, List, Optional, Tuple
 
-from .knobs import clocks_locked, sudoers_line
+from .knobs import sudoers_line
 from .preparation import Preparation
 from .store import free_bytes
 from .tree import Tree
@@ -15,13 +15,6 @@ WATCH_S = 0.5
 BUSIEST = 3
 IDLE_SHARE = 0.02  # below, a process is not worth a name
 MAX_PROCESSES = 20000
-TRTEXEC = (
-    "/usr/src/tensorrt/bin/trtexec",
-    "/opt/tensorrt/bin/trtexec",
-    "/usr/local/tensorrt/bin/trtexec",
-    "/usr/local/bin/trtexec",
-    "/usr/bin/trtexec",
-)
 
 
 def read(work: str, own_run: str, preparation: Preparation, wanted: Optional[Json]) -> Json:
@@ -34,16 +27,9 @@ def read(work: str, own_run: str, preparation: Preparation, wanted: Optional[Jso
         "used_bytes": used_bytes(work),
         "leftovers": leftovers(work, own_run),
         "prepared": preparation.described(),
-        "trtexec": trtexec(),
-        "clocks_locked": clocks_locked(Tree()),
         "prepare_problem": problem,
         "sudoers": sudoers,
     }
-
-
-def trtexec() -> Optional[str]:
-    """Where TensorRT's trtexec lies, or None."""
-    return next((path for path in TRTEXEC if os.access(path, os.X_OK)), None)
 
 
 def busiest() -> List[Json]:

@@ -5,6 +5,7 @@ import re
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from .tree import Tree, kilobytes
+from .trtexec import PLACES
 from .wire import Json
 
 RunTool = Callable[..., str]
@@ -73,12 +74,6 @@ COMPUTE_CAPABILITY = {
     "tegra234": "8.7",
     "tegra264": "11.0",
 }
-TRTEXEC = (
-    "usr/src/tensorrt/bin/trtexec",
-    "usr/bin/trtexec",
-    "usr/local/bin/trtexec",
-    "opt/tensorrt/bin/trtexec",
-)
 CUDNN_HEADERS = ("usr/include/cudnn_version.h", "usr/include/*/cudnn_version*.h", "usr/include/cudnn.h")
 POWER_MODEL = re.compile(r"<\s*POWER_MODEL\s+ID=(\d{1,6})\s+NAME=(\S+)\s*>")
 CLEAR_DIFFERENCE = 0.9  # clocks snap to a table, so a mode's own figure is never met exactly
@@ -136,7 +131,7 @@ def header_versions(tree: Tree, run_tool: RunTool) -> Dict[str, str]:
 
 def trtexec(tree: Tree) -> Optional[str]:
     """Where trtexec lies, or None."""
-    found = next((name for pattern in TRTEXEC for name in tree.names(pattern)), None)
+    found = next((name for place in PLACES for name in tree.names(place.lstrip("/"))), None)
     return None if found is None else "/" + found
 
 

@@ -31,7 +31,6 @@ CHECKUP = Checkup(
     used_bytes=1 << 20,
     leftovers=(),
     prepared=(),
-    clocks_locked=None,
 )
 TARGET = replace(find("linux-aarch64"), limits=Limits(max_temperature_c=80))
 
@@ -102,7 +101,7 @@ def test_a_quiet_board_has_nothing_but_good_findings() -> None:
             "clocks",
             "warn",
             "not locked",
-            {"facts": replace(FACTS, soc="tegra234"), "checkup": replace(CHECKUP, clocks_locked=False)},
+            {"facts": replace(FACTS, soc="tegra234"), "now": now(clocks_locked=False)},
         ),
         (
             "preparation",
@@ -142,8 +141,8 @@ def test_what_each_lease_sets_is_no_trouble_before_it() -> None:
         "target": target,
         "facts": jetson,
         "device": device,
-        "now": now(governor="schedutil"),
-        "checkup": replace(CHECKUP, clocks_locked=False, sudoers="", prepare_problem=""),
+        "now": now(governor="schedutil", clocks_locked=False),
+        "checkup": replace(CHECKUP, sudoers="", prepare_problem=""),
     }
     assert {finding.level for finding in judge(look(**changes))} == {"ok"}
     assert "each lease sets 15W" in found("power mode", **changes)[0].what
