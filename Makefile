@@ -6,7 +6,7 @@ EDGEBENCH := $(BIN)/edgebench
 STAMP := $(VENV)/.installed
 TEST_WORKERS ?= 2
 
-.PHONY: help demo test test-arm64 check format bench conformance models statistics faults pnnx clean
+.PHONY: help demo test test-arm64 check format bench conformance models statistics faults faults-sample pnnx clean
 
 help:
 	@echo "make demo    create $(VENV), install, run the main job on real input, end with the path of the report"
@@ -17,6 +17,7 @@ help:
 	@echo "make models  networks of all kinds through every runtime (slow; writes docs/models.md)"
 	@echo "make statistics  how often the gate is right, by simulation (minutes; writes docs/statistics.md)"
 	@echo "make faults  over 200 faults against real SSH servers (root; a quarter of an hour; writes docs/faults.md)"
+	@echo "make faults-sample  some of them (root; a minute or two)"
 	@echo "make check   lint and types only"
 	@echo "make format  format the code"
 	@echo "make clean   remove $(VENV) and caches"
@@ -63,6 +64,9 @@ statistics: $(STAMP)
 
 faults: $(STAMP)
 	$(BIN)/python -m tests.faults
+
+faults-sample: $(STAMP)
+	$(BIN)/python -m pytest tests/faults
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

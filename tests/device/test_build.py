@@ -27,7 +27,9 @@ def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def session(stand: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
     monkeypatch.setenv("HOME", str(tmp_path))
-    device = Device(name="here", target="", transport="local", work_dir=str(tmp_path / "work"))
+    device = Device(
+        name="here", target="", transport="local", work_dir=str(tmp_path / "work"), lease="folder"
+    )
     with open_session(device, home=tmp_path / "home", lease=Lease(run="r", purpose="test")) as opened:
         yield opened
 

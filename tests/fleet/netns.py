@@ -444,7 +444,7 @@ class Fleet:
 
     def _take_number(self) -> int:
         for number in NUMBERS:
-            lock = _lock(number)
+            lock = lock_number(number)
             if lock is not None:
                 self._locks.append(lock)
                 return number
@@ -503,7 +503,7 @@ def remove_stale() -> None:
         if folder.owner() == getpass.getuser():
             folders.setdefault(int(folder.name.split("-")[1]), []).append(folder)
     for number, left in folders.items():
-        lock = _lock(number)
+        lock = lock_number(number)
         if lock is None:
             continue
         with lock:
@@ -571,7 +571,7 @@ def _fingerprint(public_key: Path) -> str:
     return _sh("ssh-keygen", "-l", "-E", "sha256", "-f", str(public_key)).split()[1]
 
 
-def _lock(number: int) -> IO[str] | None:
+def lock_number(number: int) -> IO[str] | None:
     """The number's lock, or None where a living fleet holds it; the kernel frees it when its holder dies."""
     folder = Path(tempfile.gettempdir()) / f"{PREFIX}-locks-{os.geteuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)

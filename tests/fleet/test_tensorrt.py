@@ -35,6 +35,7 @@ runtimes:
     build_on: device
     precisions: [fp32, fp16]
     options: {{tensorrt_version: "{version}", compute_capability: "{capability}"}}
+limits: {{max_foreign_cores: 4096}}  # other tests run beside these
 """
 
 

@@ -511,7 +511,8 @@ def test_the_watchdog_ends_what_the_kernel_does_not(
     timeouts = replace_timeouts(dead_link_s=600, transfer_min_s=1, transfer_bytes_per_s=100 * MIB)
     transport = connect(cuttable.record(), timeouts=timeouts)
     error = _cut_while_sending(transport, cuttable, tmp_path)
-    assert "sending big took too long; the connection was closed" in error.message
+    words = "sending big took too long; the connection was closed", "sending big: nothing moved for 1 s"
+    assert any(each in error.message for each in words)  # whichever of the watchdog's limits comes first
 
 
 @pytest.mark.timeout(60)
