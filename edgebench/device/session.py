@@ -468,7 +468,7 @@ class Session:
             return BugError(f"{text} (request {op})", detail=detail)
         hint = _HINTS.get(kind, "the detail holds the end of the device's log").format(self.device.name)
         died = op in _RUNS and kind in ("crashed", "timeout", "failed")
-        again = kind in ("crashed", "corrupt") or (kind == "timeout" and op != "build")
+        again = kind in ("crashed", "corrupt", "ending") or (kind == "timeout" and op != "build")
         if op == "build" and kind == "timeout":
             hint = "EDGEBENCH_BUILD_TIMEOUT_S gives a slow board more time; its log's end is in the detail"
         return (RuntimeDied if died else DeviceError)(text, hint=hint, detail=detail, retryable=again)
@@ -588,6 +588,7 @@ _HINTS = {
     "runtime_missing": "edgebench runtimes shows what is installed and what to type to get the rest",
     "noexec": "give a folder elsewhere as work_dir in the inventory, for example /var/lib/edgebench",
     "out_of_memory": "use a smaller model, fewer threads or a device with more memory",
+    "ending": "something on the device ended it; run again",
     "timeout": "give the launch more time (max_duration_s in the plan's workload) or look at the board",
     "crashed": "the runtime crashed on the device; the detail holds the end of its log",
 }

@@ -84,7 +84,7 @@ class Children:
     def _start(self, argv: Sequence[str], pipe: int) -> "subprocess.Popen[bytes]":
         with self._guard:
             if self._stopping:
-                raise ProbeError("failed", "the session is ending")
+                raise ProbeError("ending", "the session is ending")
             process = subprocess.Popen(
                 argv,
                 stdin=pipe,

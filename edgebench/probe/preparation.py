@@ -123,7 +123,7 @@ class Preparation:
         if _has(knob, value):
             return _plain(change)
         if self._leaving:
-            raise ProbeError("failed", "the session is ending")
+            raise ProbeError("ending", "the session is ending")
         if hasattr(knob, "save"):
             knob.save()
         note = self._read() or {"version": VERSION, "boot": boot(), "changes": []}

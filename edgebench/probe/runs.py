@@ -41,7 +41,7 @@ class RunFolder:
         """While this is open nothing is removed: what is in the folder can get its final name."""
         with self._guard:
             if self._leaving:
-                raise ProbeError("failed", "the session is ending")
+                raise ProbeError("ending", "the session is ending")
             yield
 
     def remove_stale(self) -> None:
