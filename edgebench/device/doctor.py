@@ -35,8 +35,6 @@ BUSY_CORES = 0.1
 BUSY_LOAD = 0.5
 LEASE_S = 1800.0
 SETTLED = "performance"
-THROTTLE_BITS = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}
-SINCE_BOOT = 16
 POWER = "a stronger power supply and a short cable; a reboot clears what is kept since boot"
 ASK = "let the inventory ask for it"
 
@@ -261,10 +259,7 @@ def _governor(look: Look) -> Iterator[Finding]:
 
 
 def _throttle(look: Look) -> Iterator[Finding]:
-    flags = look.now.throttle_flags
-    word = re.search(r"0x([0-9a-f]{1,8})\b", flags or "")
-    bits = int(word[1], 16) if word else 0
-    live, kept = _named(bits), _named(bits >> SINCE_BOOT)
+    flags, live, kept = look.now.throttle_flags, look.now.throttle_now, look.now.throttle_since_boot
     if look.now.throttled:
         what = f"throttled now: {', '.join(live) or flags or 'the board says so'}"
         yield Finding(
@@ -274,14 +269,16 @@ def _throttle(look: Look) -> Iterator[Finding]:
         yield Finding("throttle", "ok", "not throttled now")
     if kept:
         yield Finding("throttle", "warn", f"since boot: {', '.join(kept)}", POWER)
-    events = [f"{name} {count}" for name, count in re.findall(r"\b(oc\w+)=(\d+)", flags or "") if int(count)]
+    counted = {**look.now.over_current, **_alarms(flags or "")}
+    events = [f"{name} {count}" for name, count in counted.items() if count]
     if events:
         hint = "a lower power mode, or a stronger power supply; only new events spoil a launch"
         yield Finding("throttle", "warn", f"over-current events since boot: {', '.join(events)}", hint)
 
 
-def _named(bits: int) -> list[str]:
-    return [name for bit, name in THROTTLE_BITS.items() if bits >> bit & 1]
+def _alarms(flags: str) -> dict[str, int]:
+    """What a Jetson Nano counts in its kernel's log alone."""
+    return {name: int(count) for name, count in re.findall(r"\b(oc\w+)=(\d{1,18})\b", flags)}
 
 
 def _temperature(look: Look) -> Iterator[Finding]:
