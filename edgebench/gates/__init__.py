@@ -155,8 +155,3 @@ def _waived(verdicts: Sequence[Verdict], budgets: Budgets, today: date) -> list[
             told = f"{each.reason}; its waiver ended on {waiver.until} ({waiver.owner}: {waiver.reason})"
             made.append(replace(each, reason=told))
     return made
-
-
-def limits_of(cells: Sequence[Observed], budgets: Budgets) -> dict[str, tuple[Limit, ...]]:
-    """Which limits each cell has, by its label."""
-    return {label(cell.subject): budgets.limits(cell.subject) for cell in cells}

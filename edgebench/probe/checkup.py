@@ -8,7 +8,7 @@ from typing import Dict, List, Optional, Tuple
 from .knobs import sudoers_line
 from .preparation import Preparation
 from .store import free_bytes
-from .tree import Tree
+from .tree import Tree, pids
 from .wire import Json, ProbeError
 
 WATCH_S = 0.5
@@ -54,11 +54,10 @@ def busiest() -> List[Json]:
 
 def _ticks() -> Dict[int, Tuple[int, str]]:
     found = {}
-    names = [name for name in os.listdir("/proc") if name.isdigit()] if os.path.isdir("/proc") else []
-    for name in names[:MAX_PROCESSES]:
-        stat = parse_stat(Tree().text("proc/%s/stat" % name, 4096) or "")
+    for pid in pids()[:MAX_PROCESSES]:
+        stat = parse_stat(Tree().text("proc/%d/stat" % pid, 4096) or "")
         if stat is not None:
-            found[int(name)] = stat
+            found[pid] = stat
     return found
 
 

@@ -179,11 +179,7 @@ def infer(task: Json, output: Output) -> Json:
     result: Json = {}
     runtime = adapter(spec)
     enter = _Phases(output, runtime)
-    enter("import")
-    _import(runtime, spec, result)
-    enter("load")
-    with blamed("model_load"):
-        runtime.load()
+    _load(runtime, spec, result, enter)
     enter("first")
     result["samples"] = [
         _save(runtime, _inputs(runtime, sample), os.path.join(task["folder"], str(number)))
@@ -193,6 +189,15 @@ def infer(task: Json, output: Output) -> Json:
         result["effective"] = runtime.effective()
     enter("done")
     return result
+
+
+def _load(runtime: Adapter, spec: Json, result: Json, enter: Callable[[str], None]) -> None:
+    """Import the runtime and load the model, where neither is timed."""
+    enter("import")
+    _import(runtime, spec, result)
+    enter("load")
+    with blamed("model_load"):
+        runtime.load()
 
 
 def _save(runtime: Adapter, inputs: Any, prefix: str) -> List[Json]:
@@ -223,12 +228,8 @@ def profile(task: Json, output: Output) -> Json:
     runtime.profiling = True
     enter = _Phases(output, runtime)
     result: Json = {"started_unix_s": time.time()}
-    enter("import")
-    _import(runtime, spec, result)
+    _load(runtime, spec, result, enter)
     inputs = _inputs(runtime, spec["samples"][0])
-    enter("load")
-    with blamed("model_load"):
-        runtime.load()
     enter("profile")
     with blamed("inference"):
         result["layers"] = runtime.profile(inputs, task["repeats"])

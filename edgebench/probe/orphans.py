@@ -10,6 +10,7 @@ import time
 from typing import Callable, Iterator, NamedTuple, Optional
 
 from .runs import is_free
+from .tree import pids
 
 KILL_S = 3.0
 TOKEN = re.compile(r"[0-9a-f]{16}\Z")
@@ -71,10 +72,8 @@ def marked() -> Iterator[Marked]:
 
 
 def _from_proc() -> Iterator[Marked]:
-    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
-        if not name.isdigit():
-            continue
-        folder = "/proc/" + name
+    for pid in pids():
+        folder = "/proc/%d" % pid
         try:
             if os.stat(folder).st_uid != os.getuid():
                 continue
@@ -82,7 +81,7 @@ def _from_proc() -> Iterator[Marked]:
                 words = file.read().decode("utf-8", "surrogateescape").split("\0")
         except OSError:  # it ended meanwhile, or is none of ours
             continue
-        found = in_words(int(name), words)
+        found = in_words(pid, words)
         if found is not None:
             yield found
 

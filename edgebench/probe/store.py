@@ -18,6 +18,7 @@ from typing import Callable, List, NamedTuple, Optional, Set, Tuple
 
 from . import check, room
 from .runs import RunFolder
+from .tree import pids
 from .uses import Uses
 from .wheels import Budget, conflicts, unzip
 from .wire import Json, ProbeError
@@ -262,12 +263,12 @@ def end_writers(path: str) -> None:
 
 def _writers(path: str) -> List[int]:
     found = []
-    for name in os.listdir("/proc") if os.path.isdir("/proc") else []:
-        if name.isdigit() and int(name) != os.getpid():
-            folder = "/proc/%s/fd" % name
+    for pid in pids():
+        if pid != os.getpid():
+            folder = "/proc/%d/fd" % pid
             with contextlib.suppress(OSError):  # somebody else's process, or gone
                 if any(os.readlink(os.path.join(folder, each)) == path for each in os.listdir(folder)):
-                    found.append(int(name))
+                    found.append(pid)
     return found
 
 

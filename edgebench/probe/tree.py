@@ -63,6 +63,11 @@ def kilobytes(table: Dict[str, str], key: str) -> Optional[int]:
     return int(number) * 1024 if number.isdecimal() else None
 
 
+def pids() -> List[int]:
+    """Every process of this machine; none where there is no /proc."""
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()] if os.path.isdir("/proc") else []
+
+
 def run_tool(path: str, *arguments: str) -> str:
     """Stdout of a system tool given by its absolute path; "" when it is absent, fails or hangs."""
     if not os.access(path, os.X_OK):

@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -48,6 +48,17 @@ def pattern_matches(pattern: str, text: str) -> bool:
     parts = {"*": ".*", "?": "."}
     stars = re.sub(r"\*+", "*", pattern)
     return re.fullmatch("".join(parts.get(c, re.escape(c)) for c in stars), text, re.DOTALL) is not None
+
+
+def patterns_match(patterns: Iterable[str], text: str) -> bool:
+    """Whether one of OpenSSH's patterns is about the text and none that begins with `!` is."""
+    found = False
+    for pattern in patterns:
+        if pattern_matches(pattern.removeprefix("!"), text):
+            if pattern.startswith("!"):
+                return False
+            found = True
+    return found
 
 
 @dataclass(frozen=True)

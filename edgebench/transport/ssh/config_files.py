@@ -17,8 +17,7 @@ from typing import NamedTuple
 
 from edgebench.errors import UserError, printable
 from edgebench.inventory import is_address
-from edgebench.transport.ssh.base import pattern_matches as matches
-from edgebench.transport.ssh.base import short_path
+from edgebench.transport.ssh.base import patterns_match, short_path
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 16  # of Includes, as OpenSSH has it
@@ -103,7 +102,7 @@ class _Parser:
         active = may_match
         for number, keyword, words in _lines(path, checked=checked):
             if keyword == "host":
-                active = may_match and _host_matches(words, self._asked.host)
+                active = may_match and patterns_match(words, self._asked.host)
             elif keyword == "match":
                 active = may_match and self._match(words)
             elif keyword == "include":
@@ -185,19 +184,8 @@ def _included(words: list[str], base: Path) -> Iterator[Path]:
         yield from map(Path, sorted(glob.glob(path if os.path.isabs(path) else os.path.join(base, path))))
 
 
-def _host_matches(patterns: list[str], host: str) -> bool:
-    """Whether a Host line is about the host: one pattern matches and none that begins with `!` does."""
-    found = False
-    for pattern in patterns:
-        if matches(pattern.removeprefix("!"), host):
-            if pattern.startswith("!"):
-                return False
-            found = True
-    return found
-
-
 def _list_matches(patterns: str, value: str) -> bool:
-    return _host_matches([each.lower() for each in patterns.split(",")], value.lower())
+    return patterns_match(patterns.lower().split(","), value.lower())
 
 
 def hostname_of(host: str, values: Sequence[str] | None) -> str | None:

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from edgebench.errors import UserError
-from edgebench.transport.ssh.base import HostKey, short_path
-from edgebench.transport.ssh.base import pattern_matches as matches
+from edgebench.transport.ssh.base import HostKey, patterns_match, short_path
 
 MAX_BYTES = 16 << 20
 MAX_LINE_BYTES = 1 << 16
@@ -69,13 +68,7 @@ def is_about(patterns: str, name: str) -> bool:
     """Whether the first word of a line is about a name."""
     if patterns.startswith("|"):
         return _hash_is_of(patterns, name)
-    found = False
-    for pattern in patterns.lower().split(","):
-        if matches(pattern.removeprefix("!"), name):
-            if pattern.startswith("!"):
-                return False
-            found = True
-    return found
+    return patterns_match(patterns.lower().split(","), name)
 
 
 def _hash_is_of(hashed: str, name: str) -> bool:
