@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 
-from edgebench.budgets import Budgets, Limit, Subject
+from edgebench.budgets import Budgets, Subject
 from edgebench.comparison import ALPHA, false_discoveries
 from edgebench.gates.base import (
     EXIT_CODES,
