@@ -16,7 +16,7 @@ import msgspec
 
 from edgebench.energy import of_launch
 from edgebench.errors import UserError
-from edgebench.records import Launch, Measurement, Record, prepared, to_json
+from edgebench.records import Accuracy, Launch, Measurement, Record, Role, prepared, to_json
 
 # 1: the first
 SCHEMA = 1
@@ -27,7 +27,11 @@ NAMES = ("model", "variant", "runtime", "precision", "device", "target", "sessio
 
 
 class LaunchEntry(Record, frozen=True):
-    """One fresh process. Times are whole nanoseconds, one a sample; what is not known is left out."""
+    """One fresh process. Times are whole nanoseconds, one a sample; what is not known is left out.
+
+    `pair` joins it to the baseline's launch of the same number; left out: its place among the launches.
+    `baseline_ns`: in a duet the baseline's times, each beside the sample of the same place.
+    """
 
     latency_ns: tuple[int, ...]
     valid: bool = True
@@ -38,6 +42,8 @@ class LaunchEntry(Record, frozen=True):
     energy_mj: float | None = None
     foreign_load: float | None = None
     started_utc: str = ""
+    pair: int | None = None
+    baseline_ns: tuple[int, ...] = ()
 
 
 class MeasurementEntry(Record, frozen=True):
@@ -45,6 +51,9 @@ class MeasurementEntry(Record, frozen=True):
 
     `environment` is what a baseline must share to be comparable: board, kernel, runtime_version, power_mode.
     `looks`: the numbers of launches at which was looked; none: as many launches as planned beforehand.
+    `role`: a baseline that was measured beside the candidate of the same names, or a duet of the two.
+    `alpha` is what all looks together may err by. `accuracy_report`: the accuracy with its
+    interval and what the model lost against the one it was made of.
     """
 
     model: str
@@ -65,6 +74,9 @@ class MeasurementEntry(Record, frozen=True):
     parity_snr_db: float | None = None
     accuracy: float | None = None
     environment: dict[str, str] = {}
+    role: Role = "candidate"
+    alpha: float = 0.05
+    accuracy_report: Accuracy | None = None
 
 
 class MeasurementFile(Record, frozen=True):
@@ -125,6 +137,8 @@ def _problems(file: MeasurementFile) -> Iterator[str]:
             text = getattr(each, name)
             if not text or len(text) > 300 or not text.isprintable():
                 yield f"{where}.{name} must be a printable text of 1 to 300 characters"
+        if not 0 < each.alpha <= 0.5:
+            yield f"{where}.alpha is {each.alpha}"
         if not 1 <= each.batch <= 1 << 20:
             yield f"{where}.batch is {each.batch}"
         for number, launch in enumerate(each.launches):
@@ -132,10 +146,12 @@ def _problems(file: MeasurementFile) -> Iterator[str]:
 
 
 def _launch_problems(launch: LaunchEntry, where: str) -> Iterator[str]:
-    if launch.latency_ns:
-        for extreme in (min(launch.latency_ns), max(launch.latency_ns)):
+    for name, times in (("latency_ns", launch.latency_ns), ("baseline_ns", launch.baseline_ns)):
+        for extreme in (min(times), max(times)) if times else ():
             if not 0 < extreme <= LONGEST_NS:
-                yield f"{where}.latency_ns holds {extreme}: not between 1 ns and a day"
+                yield f"{where}.{name} holds {extreme}: not between 1 ns and a day"
+    if launch.baseline_ns and len(launch.baseline_ns) != len(launch.latency_ns):
+        yield f"{where}.baseline_ns has {len(launch.baseline_ns)} times beside {len(launch.latency_ns)}"
     for name in ("load_ns", "first_inference_ns", "peak_bytes"):
         value = getattr(launch, name)
         if value is not None and not 0 <= value < 1 << 63:
@@ -174,6 +190,11 @@ def entry(measurement: Measurement, groups: tuple[str, ...] = ()) -> Measurement
         artifact_digest=measurement.artifact.digest,
         artifact_bytes=measurement.artifact.size_bytes,
         parity_snr_db=worst if worst is not None and math.isfinite(worst) else None,
+        accuracy=None if measurement.accuracy is None else measurement.accuracy.value,
+        accuracy_report=measurement.accuracy,
+        role=measurement.role,
+        looks=measurement.looks,
+        alpha=measurement.alpha,
         environment={name: value for name, value in environment.items() if value},
     )
 
@@ -191,6 +212,8 @@ def _launch_entry(launch: Launch, *, emulated: bool | None) -> LaunchEntry:
         energy_mj=None if energy is None else energy.net_mj,
         foreign_load=launch.foreign_load,
         started_utc=launch.started_utc,
+        pair=launch.pair,
+        baseline_ns=launch.baseline_ns,
     )
 
 

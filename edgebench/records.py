@@ -451,6 +451,8 @@ class Launch(Record, frozen=True):
     mean number of cores kept busy by other processes during the samples, None where unknown.
     An invalid launch is kept and shown, never averaged in. `track` is what was seen of the board meanwhile;
     `notes` tell what happened to it that does not make the launch invalid.
+    `pair` joins it to the launch of a baseline that was taken beside it (ABBA). In a duet both ran in this
+    one process, turn by turn: `baseline_ns` are the baseline's times, each beside the sample of its place.
     """
 
     number: int
@@ -472,6 +474,8 @@ class Launch(Record, frozen=True):
     invalid_reason: str = ""
     track: Track | None = None
     notes: tuple[str, ...] = ()
+    pair: int | None = None
+    baseline_ns: tuple[int, ...] = ()
 
 
 class Job(Record, frozen=True):
@@ -566,10 +570,43 @@ class Engine(Record, frozen=True):
     first_inference_ns: int | None = None
 
 
+class Accuracy(Record, frozen=True):
+    """How well an artifact does on a labelled data set of `n` samples, with 95 % intervals; shares, not %.
+
+    `metric` is top1, or the dotted name of a user's own. `reference` is the value of the model as it was
+    given, before compression and conversion, on the same samples, and `drop` how much lower `value` is, with
+    the interval of the paired difference; `only_reference` and `only_candidate` count the samples that one of
+    the two alone gets right, and `p_value` is McNemar's exact one. `where` it was computed: "controller" or a
+    device. `dataset` is the digest of inputs and labels.
+    """
+
+    metric: str
+    n: int
+    value: float
+    low: float
+    high: float
+    dataset: str
+    where: str = "controller"
+    top5: float | None = None
+    reference: float | None = None
+    drop: float | None = None
+    drop_low: float | None = None
+    drop_high: float | None = None
+    only_reference: int | None = None
+    only_candidate: int | None = None
+    p_value: float | None = None
+
+
+Role = Literal["candidate", "baseline", "duet"]
+
+
 class Measurement(Record, frozen=True):
     """All launches of one artifact on one device, with what was proven and known before.
 
     `engine` is what the device built of the artifact, None where it runs as it is.
+    `role`: what a run was asked to measure is the candidate. A gate measures a baseline beside it (`beside`
+    is the candidate's id), or both in one process (duet; `baseline_digest` is the other artifact). `looks`
+    are the numbers of pairs at which was looked, and `alpha` what all looks together may err by.
     """
 
     id: str
@@ -585,6 +622,12 @@ class Measurement(Record, frozen=True):
     pushed_bytes: int = 0
     engine: Engine | None = None
     prepared: tuple[Prepared, ...] = ()
+    role: Role = "candidate"
+    beside: str = ""
+    baseline_digest: str = ""
+    looks: tuple[int, ...] = ()
+    alpha: float = 0.05
+    accuracy: Accuracy | None = None
 
 
 class Failure(Record, frozen=True):
@@ -618,6 +661,63 @@ class HealthCheck(Record, frozen=True):
     low_ns: float | None = None
     high_ns: float | None = None
     foreign_load: float | None = None
+
+
+class Release(Record, frozen=True):
+    """A name for what a run measured, so that later ones can be compared with it.
+
+    `passed_utc` is when it became fit to be a baseline, "" where it is not: its gate passed, or somebody
+    promoted it (`passed_why` says which).
+    """
+
+    name: str
+    run: str
+    created_utc: str
+    note: str = ""
+    passed_utc: str = ""
+    passed_why: str = ""
+
+
+class Judgement(Record, frozen=True):
+    """What a gate said of a run; `gate` is the whole of it as `gate --json` shows it."""
+
+    run: str
+    judged_utc: str
+    verdict: str
+    exit_code: int
+    baseline: str = ""
+    budgets: str = ""
+    gate: dict[str, Any] = {}
+
+
+class NoiseFloor(Record, frozen=True):
+    """What a device shows where nothing differs: one artifact measured against itself, in pairs (A/A).
+
+    All on natural logarithms. `level` is the mean of ln p50 over all launches, to compare sessions by;
+    `pair_sd` is the standard deviation of the differences in a pair, `launch_sd` that of launches.
+    `least_effect` is the smallest slowdown that 20 pairs find in 80 % of cases, as a ratio minus 1, and
+    `false_alarms` how often the gate's rule calls a difference when the labels are drawn at random.
+    """
+
+    id: str
+    run: str
+    device: str
+    target: str
+    measured_utc: str
+    model: str
+    artifact_digest: str
+    runtime: str
+    runtime_version: str
+    pairs: int
+    level: float
+    launch_sd: float
+    pair_sd: float
+    least_effect: float
+    false_alarms: float
+    board: str | None = None
+    kernel: str | None = None
+    power_mode: str | None = None
+    design: Literal["separate", "duet"] = "separate"
 
 
 class Run(Record, frozen=True):

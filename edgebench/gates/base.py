@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from edgebench.budgets import Kind, Severity, Subject
-from edgebench.records import Record
+from edgebench.records import Accuracy, Record, Role
 
 # 1: the first
 SCHEMA = 1
@@ -30,7 +30,8 @@ WORST_FIRST = (2, 1, 4, 3, 5, 0)  # of several exit codes the first that occurs
 class LaunchFigures(Record, frozen=True):
     """One launch in numbers; None is unknown. `place` is its number in the measurement, from 0.
 
-    `samples_ns` only where a limit asks for single samples (deadlines).
+    `samples_ns` only where a limit asks for single samples (deadlines). `duet_shift`: in a duet the median
+    of ln(candidate / baseline) over neighbouring inferences; `p10_ns` is for the diagnosis of load.
     """
 
     place: int
@@ -46,6 +47,8 @@ class LaunchFigures(Record, frozen=True):
     energy_mj: float | None = None
     foreign_load: float | None = None
     samples_ns: tuple[int, ...] = ()
+    p10_ns: float | None = None
+    duet_shift: float | None = None
 
 
 class Observed(Record, frozen=True):
@@ -69,6 +72,9 @@ class Observed(Record, frozen=True):
     accuracy: float | None = None
     environment: dict[str, str] = {}
     failure: str = ""
+    role: Role = "candidate"
+    alpha: float = 0.05
+    accuracy_report: Accuracy | None = None
 
 
 class SessionNoise(Record, frozen=True):

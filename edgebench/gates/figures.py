@@ -30,6 +30,9 @@ def observed(entry: MeasurementEntry, *, with_samples: bool = False) -> Observed
         parity_snr_db=entry.parity_snr_db,
         accuracy=entry.accuracy,
         environment=entry.environment,
+        role=entry.role,
+        alpha=entry.alpha,
+        accuracy_report=entry.accuracy_report,
     )
 
 
@@ -49,8 +52,9 @@ def subject(entry: MeasurementEntry) -> Subject:
 def _figures(place: int, launch: LaunchEntry, with_samples: bool) -> LaunchFigures:
     ordered = np.sort(np.asarray(launch.latency_ns, dtype=np.int64))
     return LaunchFigures(
-        place=place,
+        place=place if launch.pair is None else launch.pair,
         n=len(ordered),
+        p10_ns=percentile_ns(ordered, 0.1),
         p50_ns=percentile_ns(ordered, 0.5),
         p90_ns=percentile_ns(ordered, 0.9),
         p95_ns=percentile_ns(ordered, 0.95),
@@ -62,4 +66,13 @@ def _figures(place: int, launch: LaunchEntry, with_samples: bool) -> LaunchFigur
         energy_mj=launch.energy_mj,
         foreign_load=launch.foreign_load,
         samples_ns=launch.latency_ns if with_samples else (),
+        duet_shift=_duet_shift(launch),
     )
+
+
+def _duet_shift(launch: LaunchEntry) -> float | None:
+    """The median of ln(candidate / baseline) over neighbouring inferences of a duet; None without one."""
+    if not launch.baseline_ns:
+        return None
+    both = np.asarray((launch.latency_ns, launch.baseline_ns), dtype=np.float64)
+    return float(np.median(np.log(both[0] / both[1])))

@@ -7,7 +7,7 @@ the same time, each process through a `Store` of its own.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -24,9 +24,13 @@ from edgebench.records import (
     Failure,
     HealthCheck,
     Job,
+    Judgement,
     Launch,
     Measurement,
+    NoiseFloor,
     Profile,
+    Release,
+    Role,
     Run,
     decode_exact,
     replace,
@@ -42,11 +46,14 @@ from edgebench.store.rows import (
     health_check_row,
     job_digest,
     job_row,
+    judgement_row,
     launch_record,
     launch_row,
     measurement_row,
+    noise_floor_row,
     plain,
     profile_row,
+    release_row,
     run_row,
 )
 
@@ -166,6 +173,7 @@ class Store:
         unfinished = (base.measurement.c.job_number == base.job.c.number) & (
             base.measurement.c.status == "partial"
         )
+        unfinished &= base.measurement.c.role == "candidate"
         begun = (
             sa.select(base.job.c.number, base.job.c.document, base.measurement.c.id, count.label("launches"))
             .select_from(base.job.outerjoin(base.measurement, unfinished).outerjoin(base.launch))
@@ -194,6 +202,7 @@ class Store:
         refused = sa.select(base.failure.c.job_number).where(base.failure.c.stage == but)
         newest = (
             sa.select(sa.func.max(base.measurement.c.number))
+            .where(base.measurement.c.role == "candidate")
             .group_by(base.measurement.c.job_number)
             .subquery()
         )
@@ -251,7 +260,7 @@ class Store:
             connection.execute(
                 sa.update(measurement).where(measurement.c.number == found.number).values(finished)
             )
-            if status != "partial":
+            if status != "partial" and stored.role == "candidate":
                 _set_state(connection, found.job_number, "measured")
 
     def measurement(self, measurement_id: str) -> Measurement:
@@ -260,10 +269,19 @@ class Store:
             _measurement_row(connection, measurement_id)
             return _measurements(connection, base.measurement.c.id == measurement_id)[0]
 
-    def measurements(self, run_id: str) -> tuple[Measurement, ...]:
-        """All measurements of a run in the order of its jobs, each with its launches as they were added."""
+    def measurements(self, run_id: str, roles: Sequence[Role] = ("candidate",)) -> tuple[Measurement, ...]:
+        """All measurements of a run in the order of its jobs, each with its launches as they were added.
+
+        What a gate measured beside them has other roles.
+        """
         with self._reading() as connection:
-            return _measurements(connection, base.measurement.c.run_number == _run_number(connection, run_id))
+            of_run = base.measurement.c.run_number == _run_number(connection, run_id)
+            return _measurements(connection, of_run & base.measurement.c.role.in_(roles))
+
+    def beside(self, run_id: str, measurement_id: str, role: Role) -> Measurement | None:
+        """The last measurement of that role that was begun beside a candidate, or None."""
+        found = [each for each in self.measurements(run_id, (role,)) if each.beside == measurement_id]
+        return found[-1] if found else None
 
     def measured_before(self, job: Job, limit: int = 3) -> tuple[Measurement, ...]:
         """The last measurements, in any run, of a job whose launches were the same; newest first."""
@@ -272,7 +290,7 @@ class Store:
         newest = (
             sa.select(base.measurement.c.id, base.job.c.document)
             .select_from(base.measurement.join(base.job))
-            .where(same, base.measurement.c.status == "ok")
+            .where(same, base.measurement.c.status == "ok", base.measurement.c.role == "candidate")
             .order_by(base.measurement.c.number.desc())
             .limit(10 * limit)
         )
@@ -350,6 +368,68 @@ class Store:
         with self._reading() as connection:
             found = connection.execute(newest.order_by(check.number.desc()).limit(limit)).scalars().all()
         return tuple(decode_exact(HealthCheck, text, source=f"a health check of {device}") for text in found)
+
+    def add_noise_floor(self, floor: NoiseFloor) -> None:
+        """Store what a device showed where nothing differed."""
+        with self._writing() as connection:
+            connection.execute(sa.insert(base.noise_floor).values(noise_floor_row(floor)))
+
+    def noise_floors(self, device: str | None = None, limit: int = 1000) -> tuple[NoiseFloor, ...]:
+        """The last noise floors of a device, or of all, newest first."""
+        floor = base.noise_floor.c
+        newest = sa.select(floor.document).order_by(floor.number.desc()).limit(limit)
+        if device is not None:
+            newest = newest.where(floor.device == plain(device))
+        with self._reading() as connection:
+            found = connection.execute(newest).scalars().all()
+        return tuple(decode_exact(NoiseFloor, text, source="a noise floor") for text in found)
+
+    # --- releases -------------------------------------------------------------------------------
+
+    def add_judgement(self, judgement: Judgement) -> None:
+        """Store what a gate said of a run."""
+        with self._writing() as connection:
+            number = _run_number(connection, judgement.run)
+            row = judgement_row(judgement) | {"run_number": number}
+            connection.execute(sa.insert(base.judgement).values(row))
+
+    def judgement(self, run_id: str) -> Judgement | None:
+        """What the last gate said of a run, or None."""
+        made = base.judgement.c
+        with self._reading() as connection:
+            number = _run_number(connection, run_id)
+            last = sa.select(made.document).where(made.run_number == number).order_by(made.number.desc())
+            text = connection.execute(last.limit(1)).scalar()
+        return None if text is None else decode_exact(Judgement, text, source=f"a judgement of run {run_id}")
+
+    def add_release(self, release: Release) -> None:
+        """Store a new release; UserError where the name is taken."""
+        with self._writing() as connection:
+            number = _run_number(connection, release.run)
+            same = sa.select(base.release.c.number).where(base.release.c.name == release.name)
+            if connection.execute(same).first() is not None:
+                raise UserError(
+                    f'there is a release "{release.name}" already',
+                    hint="edgebench release list; choose another name",
+                )
+            connection.execute(sa.insert(base.release).values(release_row(release) | {"run_number": number}))
+
+    def change_release(self, release: Release) -> None:
+        """Store a release in the place of the one of its name."""
+        with self._writing() as connection:
+            where = base.release.c.name == release.name
+            if (
+                connection.execute(sa.update(base.release).where(where).values(release_row(release))).rowcount
+                != 1
+            ):
+                raise BugError(f"there is no release {release.name}")
+
+    def releases(self) -> tuple[Release, ...]:
+        """All releases, newest first."""
+        newest = sa.select(base.release.c.document).order_by(base.release.c.number.desc())
+        with self._reading() as connection:
+            found = connection.execute(newest).scalars().all()
+        return tuple(decode_exact(Release, text, source="a release") for text in found)
 
     # --- artifacts ------------------------------------------------------------------------------
 

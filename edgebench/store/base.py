@@ -9,6 +9,7 @@ Revisions (table `edgebench_schema`):
   0002  profiles of measurements
   0003  health checks
   0004  load and first inference may be unknown
+  0005  roles of measurements; releases, judgements, noise floors
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0004"
+REVISION = "0005"
 VERSION_TABLE = "edgebench_schema"
 
 # SQLite counts rows by itself only in a column of exactly this type
@@ -92,6 +93,7 @@ measurement = Table(
     Column("job_number", ForeignKey("job.number"), nullable=False, index=True),
     Column("artifact_digest", ForeignKey("artifact.digest"), nullable=False),
     Column("status", Text, nullable=False),
+    Column("role", Text, nullable=False, server_default="candidate"),
     Column("document", Text, nullable=False),
 )
 
@@ -154,6 +156,38 @@ profile = Table(
     Column("measurement_number", ForeignKey("measurement.number"), nullable=False, index=True),
     Column("layers", Integer, nullable=False),
     Column("total_ns", BigInteger),
+    Column("document", Text, nullable=False),
+)
+
+# a run under a name that stays; passed_utc is "" where it may be no baseline
+release = Table(
+    "release",
+    metadata,
+    Column("number", _NUMBER, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("run_number", ForeignKey("run.number"), nullable=False),
+    Column("passed_utc", Text, nullable=False),
+    Column("document", Text, nullable=False),
+)
+
+# what gates said of a run; the last one counts
+judgement = Table(
+    "judgement",
+    metadata,
+    Column("number", _NUMBER, primary_key=True),
+    Column("run_number", ForeignKey("run.number"), nullable=False, index=True),
+    Column("exit_code", Integer, nullable=False),
+    Column("document", Text, nullable=False),
+)
+
+# what identical artifacts differ by on a device (A/A), of all runs
+noise_floor = Table(
+    "noise_floor",
+    metadata,
+    Column("number", _NUMBER, primary_key=True),
+    Column("device", Text, nullable=False, index=True),
+    Column("runtime", Text, nullable=False),
+    Column("measured_utc", Text, nullable=False),
     Column("document", Text, nullable=False),
 )
 

@@ -17,10 +17,13 @@ from edgebench.records import (
     Failure,
     HealthCheck,
     Job,
+    Judgement,
     Launch,
     Measurement,
+    NoiseFloor,
     Profile,
     Record,
+    Release,
     Run,
     Workload,
     decode_exact,
@@ -147,6 +150,7 @@ def measurement_row(measurement: Measurement) -> Row:
         "id": measurement.id,
         "artifact_digest": measurement.artifact.digest,
         "status": measurement.status,
+        "role": measurement.role,
         "document": encode_exact(replace(measurement, launches=())),
     }
 
@@ -163,6 +167,26 @@ def health_check_row(check: HealthCheck) -> Row:
         "checked_utc": check.checked_utc,
         "passed": check.passed,
         "document": encode_exact(check),
+    }
+
+
+def release_row(release: Release) -> Row:
+    """The row of a release."""
+    return {"name": release.name, "passed_utc": release.passed_utc, "document": encode_exact(release)}
+
+
+def judgement_row(judgement: Judgement) -> Row:
+    """The row of a judgement."""
+    return {"exit_code": judgement.exit_code, "document": encode_exact(judgement)}
+
+
+def noise_floor_row(floor: NoiseFloor) -> Row:
+    """The row of a noise floor."""
+    return {
+        "device": plain(floor.device),
+        "runtime": plain(floor.runtime),
+        "measured_utc": floor.measured_utc,
+        "document": encode_exact(floor),
     }
 
 
@@ -189,18 +213,19 @@ def launch_row(launch: Launch) -> Row:
     return row | {
         "temperature_c": launch.after.temperature_c,
         "throttled": launch.after.throttled,
-        "document": encode_exact(replace(launch, samples_ns=(), warmup_ns=())),
+        "document": encode_exact(replace(launch, samples_ns=(), warmup_ns=(), baseline_ns=())),
     }
 
 
 def blob_rows(launch: Launch) -> list[Row]:
-    """The rows of a launch's samples and warm-up samples."""
+    """The rows of a launch's samples and warm-up samples, and of the baseline's in a duet."""
     kinds = {"samples": launch.samples_ns, "warmup": launch.warmup_ns}
+    kinds |= {"baseline": launch.baseline_ns} if launch.baseline_ns else {}
     return [{"kind": kind, **msgspec.structs.asdict(pack(values))} for kind, values in kinds.items()]
 
 
 def launch_record(document: str, samples: Mapping[str, Blob], *, source: str) -> Launch:
-    """The launch of a document and its two blobs; InfrastructureError naming `source` when one is damaged."""
+    """The launch of a document and its blobs; InfrastructureError naming `source` when one is damaged."""
     missing = {"samples", "warmup"} - set(samples)
     if missing:
         raise _changed(source, f"no {', '.join(sorted(missing))} are there")
@@ -208,6 +233,7 @@ def launch_record(document: str, samples: Mapping[str, Blob], *, source: str) ->
         decode_exact(Launch, document, source=source),
         samples_ns=unpack(samples["samples"], source=source),
         warmup_ns=unpack(samples["warmup"], source=source),
+        baseline_ns=unpack(samples["baseline"], source=source) if "baseline" in samples else (),
     )
 
 

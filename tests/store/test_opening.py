@@ -20,7 +20,7 @@ from alembic.script import ScriptDirectory
 from edgebench.errors import InfrastructureError, UserError
 from edgebench.store import Store, base, migrations, sqlite_url
 from edgebench.store.opening import place
-from tests.store.records import RUN, job, launch, measurement, run
+from tests.store.records import RUN, job, launch, measurement, run, take_gates_away
 
 
 def engine_of(url: str) -> sa.Engine:
@@ -272,6 +272,7 @@ def test_launches_of_the_first_tables_keep_their_figures(url: str) -> None:
         stored = store.measurement("m1")
     engine = engine_of(url)
     with engine.begin() as connection:
+        take_gates_away(connection)
         for name in ("load_ns", "first_inference_ns"):
             connection.exec_driver_sql(f"ALTER TABLE launch ADD COLUMN old_{name} BIGINT NOT NULL DEFAULT 0")
             connection.exec_driver_sql(f"UPDATE launch SET old_{name} = {name}")

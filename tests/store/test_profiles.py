@@ -11,7 +11,7 @@ from edgebench.errors import BugError
 from edgebench.records import LayerTime, Profile, replace
 from edgebench.store import Store, base
 from edgebench.store.opening import place
-from tests.store.records import RUN, measurement, run
+from tests.store.records import RUN, measurement, run, take_gates_away
 
 TEXTS = st.text(max_size=12) | st.sampled_from(["\0", "\ud800", "é'\"\\", "x" * 300])
 TIMES = st.integers(0, 2**62 // 8)
@@ -106,6 +106,7 @@ def test_a_database_from_before_profiles_gets_their_table(url: str) -> None:
         begun(store, "m1")
     engine = sa.create_engine(place(url).url)
     with engine.begin() as connection:
+        take_gates_away(connection)
         for name in ("profile", "health_check"):
             connection.exec_driver_sql(f"DROP TABLE {name}")
         connection.exec_driver_sql(f"UPDATE {base.VERSION_TABLE} SET version_num = '0001'")
