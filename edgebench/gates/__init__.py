@@ -35,9 +35,13 @@ def gate(
     *,
     today: date,
     noise: Mapping[str, SessionNoise] | None = None,
+    duets: Sequence[Observed] = (),
 ) -> Gate:
-    """The verdict on every limit of every cell. `noise`: what is known of devices by name."""
-    known = _by_subject(baseline)
+    """The verdict on every limit of every cell. `noise`: what is known of devices by name.
+
+    `duets`: candidates and baselines of the same names that ran in one process.
+    """
+    known, together = _by_subject(baseline), _by_subject(duets)
     verdicts: list[Verdict] = []
     unlimited: list[str] = []
     matched: set[str] = set()
@@ -46,7 +50,8 @@ def gate(
         matched |= {each.name for each in budgets.matching(cell.subject)}
         if not limits:
             unlimited.append(label(cell.subject))
-        against = Baseline(_partner(cell, known), (noise or {}).get(cell.subject.device))
+        duet = next(iter(together.get(_key(cell.subject), ())[-1:]), None)
+        against = Baseline(_partner(cell, known), (noise or {}).get(cell.subject.device), duet)
         verdicts += [judge(limit, cell, against) for limit in limits]
     judged = _waived(_corrected(verdicts), budgets, today)
     return Gate(

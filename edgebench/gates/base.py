@@ -92,7 +92,9 @@ class Verdict(Record, frozen=True):
 
     `observed`, `baseline`, `limit` and, for absolute limits, the interval are in the metric's unit (ns,
     bytes, 1/s, dB, mJ, shares); for `regress` the interval is that of `ratio`, candidate by baseline.
-    `least_effect` is the smallest change that would have been found in 80 % of cases, as a ratio minus 1.
+    `least_effect` is the smallest change that would have been found in 80 % of cases, as a ratio minus 1, and
+    `least_effect_at_last` the one that 20 launches would find. `foreign_load` (cores) and `p50_over_p10` are
+    medians over the launches.
     """
 
     subject: Subject
@@ -117,6 +119,10 @@ class Verdict(Record, frozen=True):
     look: int = 0
     looks: int = 1
     least_effect: float | None = None
+    least_effect_at_last: float | None = None
+    design: Literal["separate", "duet"] = "separate"
+    foreign_load: float | None = None
+    p50_over_p10: float | None = None
     hodges_lehmann: float | None = None
     waived: str = ""
 

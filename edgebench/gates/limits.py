@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any, NamedTuple
 
 from edgebench import comparison
 from edgebench.budgets import METRICS, Limit, show
-from edgebench.comparison import ALPHA, LEAST_LAUNCHES, Estimate
+from edgebench.comparison import ALPHA, LEAST_LAUNCHES
+from edgebench.gates import duets
 from edgebench.gates.base import LaunchFigures, Observed, SessionNoise, Verdict, Word
+from edgebench.gates.looks import Bounds, Test, answer, interval, look, told
+from edgebench.records import replace
 from edgebench.units import significant
 
 # below so many samples a launch, no 95 % upper bound of that quantile exists: q^n > 0.05
@@ -24,6 +28,7 @@ MIXED_UNITS = 50.0  # a ratio beyond this is no change of a model, but of what w
 # An assumption on the safe side: only a change that no session explains is a failure, and nothing passes.
 ASSUMED_SESSION_SD = 0.10
 ASSUMED_FREEDOM = 4
+SAME_ARTIFACT = "the artifact is the baseline's, byte for byte: there is nothing to compare"
 MIN_HINT = f"measure at least {LEAST_LAUNCHES} launches: edgebench run --launches {LEAST_LAUNCHES}"
 
 FIGURES: Mapping[str, Callable[[LaunchFigures, Observed], float | None]] = {
@@ -39,21 +44,11 @@ FIGURES: Mapping[str, Callable[[LaunchFigures, Observed], float | None]] = {
 
 
 class Baseline(NamedTuple):
-    """What a cell is compared with, and what is known of the noise between sessions on its device."""
+    """What a cell is compared with, what is known of the noise between sessions on its device, and a duet."""
 
     cell: Observed | None
     noise: SessionNoise | None = None
-
-
-class _Test(NamedTuple):
-    """What was found at a look: on logarithms, "more" being worse."""
-
-    estimate: Estimate
-    crosscheck: float
-    bound: float
-    alpha: float
-    look: int
-    looks: int
+    duet: Observed | None = None
 
 
 def judge(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
@@ -77,7 +72,10 @@ def judge(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
         return _memory(limit, cell, baseline)
     if limit.metric == "deadline_misses":
         return _deadlines(limit, cell)
-    return _absolute(limit, cell) if limit.kind != "regress" else _relative(limit, cell, baseline)
+    if limit.kind != "regress":
+        return replace(_absolute(limit, cell), **_company(cell))
+    found = replace(_relative(limit, cell, baseline), **_company(cell))
+    return _with_duet(found, limit, cell, baseline)
 
 
 # --- exact figures --------------------------------------------------------------------------------
@@ -103,6 +101,8 @@ def _memory(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
     if value is None:
         return _unknown(limit, cell)
     few = min(len(each.launches) for each in (cell, baseline.cell) if each is not None and each.launches)
+    if limit.kind == "regress" and identical(cell, baseline.cell):
+        return _verdict(limit, cell, "pass", SAME_ARTIFACT, observed=value, launches=len(cell.launches))
     if limit.kind == "regress":
         before = None if baseline.cell is None else _largest(baseline.cell)
         if before is None:
@@ -149,10 +149,11 @@ def _absolute(limit: Limit, cell: Observed) -> Verdict:
     sign = -1.0 if limit.kind == "min" else 1.0
     logs = [sign * math.log(value) for value in values]
     bound = sign * math.log(limit.value)
-    test = _look(logs, bound, cell.looks, comparison.one_sample, comparison.hodges_lehmann_of_pairs)
-    low, high = _interval(test.estimate)
+    bounds = Bounds(bound, cell.alpha)
+    test = look(logs, bounds, cell.looks, comparison.one_sample, comparison.hodges_lehmann_of_pairs)
+    low, high = interval(test.estimate)
     ends = sorted((math.exp(sign * low), math.exp(sign * high)))
-    word, why = _word(test)
+    word, why = answer(test)
     observed = math.exp(sign * test.estimate.shift)
     return _verdict(
         limit,
@@ -163,13 +164,15 @@ def _absolute(limit: Limit, cell: Observed) -> Verdict:
         observed=observed,
         ci_low=ends[0],
         ci_high=ends[1],
-        **_of(test),
+        **told(test),
     )
 
 
 def _relative(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
     values = _values(limit, cell)
     typical = math.exp(_mean_log(values)) if values else None
+    if identical(cell, baseline.cell):
+        return _verdict(limit, cell, "pass", SAME_ARTIFACT, observed=typical, launches=len(cell.launches))
     if baseline.cell is None or baseline.cell.failure or not baseline.cell.launches:
         return _no_baseline(limit, cell, typical)
     problem = differences(cell, baseline.cell)
@@ -188,12 +191,12 @@ def _relative(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
     return _relative_verdict(limit, cell, baseline, test, sign)
 
 
-def _relative_verdict(limit: Limit, cell: Observed, baseline: Baseline, test: _Test, sign: float) -> Verdict:
+def _relative_verdict(limit: Limit, cell: Observed, baseline: Baseline, test: Test, sign: float) -> Verdict:
     side_by_side = baseline.cell is not None and baseline.cell.session == cell.session
-    low, high = _interval(test.estimate)
+    low, high = interval(test.estimate)
     ends = sorted((math.exp(sign * low), math.exp(sign * high)))
     ratio = math.exp(sign * test.estimate.shift)
-    word, why = _word(test)
+    word, why = answer(test)
     if not (1 / MIXED_UNITS < ratio < MIXED_UNITS):
         word, why = (
             "invalid",
@@ -215,11 +218,11 @@ def _relative_verdict(limit: Limit, cell: Observed, baseline: Baseline, test: _T
         ratio=ratio,
         ci_low=ends[0],
         ci_high=ends[1],
-        **_of(test),
+        **told(test),
     )
 
 
-def _compare(limit: Limit, cell: Observed, baseline: Baseline, sign: float, bound: float) -> _Test | None:
+def _compare(limit: Limit, cell: Observed, baseline: Baseline, sign: float, bound: float) -> Test | None:
     """Pairs where both were measured side by side, else Welch with the noise between sessions."""
     other = baseline.cell
     if other is None:
@@ -228,7 +231,8 @@ def _compare(limit: Limit, cell: Observed, baseline: Baseline, sign: float, boun
         pairs = [sign * value for value in _differences(limit, cell, other)]
         if len(pairs) < LEAST_LAUNCHES:
             return None
-        return _look(pairs, bound, cell.looks, comparison.by_pairs, comparison.hodges_lehmann_of_pairs)
+        bounds = Bounds(bound, cell.alpha)
+        return look(pairs, bounds, cell.looks, comparison.by_pairs, comparison.hodges_lehmann_of_pairs)
     before = [sign * math.log(value) for value in _values(limit, other) or ()]
     now = [sign * math.log(value) for value in _values(limit, cell) or ()]
     found = comparison.welch(before, now)
@@ -236,45 +240,47 @@ def _compare(limit: Limit, cell: Observed, baseline: Baseline, sign: float, boun
         return None
     noise = baseline.noise or SessionNoise(variance=2 * ASSUMED_SESSION_SD**2, freedom=ASSUMED_FREEDOM)
     estimate = found.with_variance(noise.variance, noise.freedom)
-    return _Test(
-        estimate, comparison.hodges_lehmann(before, now), bound, ALPHA, min(len(before), len(now)), 1
-    )
+    crosscheck = comparison.hodges_lehmann(before, now)
+    return Test(estimate, crosscheck, bound, ALPHA, min(len(before), len(now)), 1, bound)
 
 
-def _look(
-    values: Sequence[float],
-    bound: float,
-    looks: Sequence[int],
-    rule: Callable[[Sequence[float]], Estimate | None],
-    crosscheck: Callable[[Sequence[float]], float],
-) -> _Test:
-    """What the first look that decides has found; the last one where none does.
+# --- duets ----------------------------------------------------------------------------------------
 
-    Without planned looks there is one, at the end, which may use all of alpha.
-    """
-    planned = tuple(look for look in looks if look <= len(values)) or (len(values),)
-    alpha = comparison.alpha_of_look(looks)
-    test: _Test | None = None
-    for look in planned:
-        part = values[:look]
-        estimate = rule(part)
-        if estimate is None:
-            continue
-        test = _Test(estimate, crosscheck(part), bound, alpha, look, max(1, len(looks)))
-        if _word(test)[0] != "inconclusive":
-            break
+
+def _with_duet(verdict: Verdict, limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
+    """What the duet says where separate launches do not decide; a failure of those stands."""
+    duet = baseline.duet
+    if duet is None or not duets.applies(limit) or verdict.word not in ("inconclusive", "missing"):
+        return verdict
+    test = duets.test_of(limit, duet)
     if test is None:
-        raise ValueError("a look needs two values")
-    return test
+        return verdict
+    ends = [math.exp(end) for end in interval(test.estimate)]
+    word, why = duets.verdict_of(test, duet, cell)
+    ratio = math.exp(test.estimate.shift)
+    found = _verdict(
+        limit,
+        cell,
+        word,
+        f"duet: {_sentence(limit, change(ratio), ends, test, word, why)}",
+        next=_next(word, test, limit),
+        observed=_typical(limit, cell),
+        baseline=verdict.baseline,
+        ratio=ratio,
+        ci_low=ends[0],
+        ci_high=ends[1],
+        **told(test),
+    )
+    return replace(found, design="duet", **_company(duet))
 
 
-def _word(test: _Test) -> tuple[Word, str]:
-    """The answer, and why it is not the obvious one."""
-    word = comparison.decide(test.estimate, test.bound, test.alpha)
-    other_side = (test.crosscheck - test.bound) * (test.estimate.shift - test.bound) < 0
-    if word != "inconclusive" and other_side:
-        return "inconclusive", "the median of the pairs lies on the other side of the limit than their mean"
-    return word, ""
+def _company(cell: Observed) -> dict[str, Any]:
+    """What is known of other work on the device meanwhile."""
+    known = [launch.foreign_load for launch in cell.launches if launch.foreign_load is not None]
+    return {
+        "foreign_load": median(known) if known else None,
+        "p50_over_p10": duets.p50_over_p10(cell),
+    }
 
 
 def _deadlines(limit: Limit, cell: Observed) -> Verdict:
@@ -314,6 +320,13 @@ def _deadlines(limit: Limit, cell: Observed) -> Verdict:
 
 
 # --- comparable -----------------------------------------------------------------------------------
+
+
+def identical(cell: Observed, baseline: Observed | None) -> bool:
+    """Whether a run was to measure both side by side and they are one artifact: then there was nothing to."""
+    if baseline is None or baseline.role != "baseline" or baseline.launches:
+        return False
+    return cell.artifact_digest != "" and cell.artifact_digest == baseline.artifact_digest
 
 
 def differences(cell: Observed, baseline: Observed | None) -> str:
@@ -383,30 +396,13 @@ def _mean_log(values: Sequence[float] | None) -> float:
     return math.fsum(math.log(value) for value in values or (1.0,)) / len(values or (1.0,))
 
 
-def _interval(estimate: Estimate) -> tuple[float, float]:
-    return estimate.lower(ALPHA / 2), estimate.upper(ALPHA / 2)
-
-
 def change(ratio: float) -> str:
     """A ratio as a change: "+5.1 %"."""
     percent = 100 * (ratio - 1)
     return f"{'+' if percent >= 0 else '-'}{significant(abs(percent), 2)} %"
 
 
-def _of(test: _Test) -> dict[str, Any]:
-    p_value = test.estimate.p_above(test.bound)
-    return {
-        "p_value": p_value,
-        "rule": test.estimate.rule,
-        "launches": test.estimate.n,
-        "look": test.look,
-        "looks": test.looks,
-        "least_effect": math.expm1(min(50.0, comparison.least_effect(test.estimate, test.bound, test.alpha))),
-        "hodges_lehmann": test.crosscheck,
-    }
-
-
-def _sentence(limit: Limit, found: str, ends: Sequence[float], test: _Test, word: Word, why: str) -> str:
+def _sentence(limit: Limit, found: str, ends: Sequence[float], test: Test, word: Word, why: str) -> str:
     if limit.kind == "regress":
         shown = [change(each) for each in ends]
         sign = "-" if METRICS[limit.metric].more_is_better else "+"
@@ -423,7 +419,7 @@ def _sentence(limit: Limit, found: str, ends: Sequence[float], test: _Test, word
     return text
 
 
-def _next(word: Word, test: _Test, limit: Limit) -> str:
+def _next(word: Word, test: Test, limit: Limit) -> str:
     if word in ("pass", "fail"):
         return ""
     if word == "invalid":

@@ -1,0 +1,89 @@
+"""A duet of candidate and baseline -> the verdict on a `regress` limit of p50. Pure.
+
+Both ran in one process, turn by turn, so that other load hits neighbours alike. The unit is the launch: the
+median of ln(candidate / baseline) over its neighbouring inferences. What a duet cannot see, and how that is
+told (measured on a shared machine of two cores, 12 to 17 launches in each condition):
+
+- each inference finds the other model's data in the caches, which shrinks a change by up to 15 %: it passes
+  within 0.85 of the tolerance only;
+- sustained load dilutes a change, since waiting is common to both: under load nothing passes;
+- with a thread pool for each model the idle one's workers take cores from the other: where the quickest
+  inferences are slower than those of separate launches, it says nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+from edgebench import comparison
+from edgebench.budgets import Limit
+from edgebench.comparison import LEAST_LAUNCHES
+from edgebench.gates.base import Observed, Word
+from edgebench.gates.looks import Bounds, Test, answer, look
+
+METRIC = "latency.p50"  # the only figure that a duet tells
+SHRINKS_TO = 0.85
+MOST_FOREIGN_CORES = 0.5
+MOST_P50_OVER_P10 = 1.3
+MOST_SLOWER_P10 = 1.05
+
+
+def applies(limit: Limit) -> bool:
+    """Whether a duet can tell anything of a limit."""
+    return limit.metric == METRIC and limit.kind == "regress"
+
+
+def test_of(limit: Limit, duet: Observed) -> Test | None:
+    """What the launches of a duet have found; None where they are too few."""
+    shifts = [launch.duet_shift for launch in duet.launches if launch.duet_shift is not None]
+    if len(shifts) < LEAST_LAUNCHES:
+        return None
+    inner = math.log1p(SHRINKS_TO * limit.value)
+    bounds = Bounds(math.log1p(limit.value), duet.alpha, inner)
+    return look(shifts, bounds, duet.looks, comparison.by_pairs, comparison.hodges_lehmann_of_pairs)
+
+
+def verdict_of(test: Test, duet: Observed, separate: Observed) -> tuple[Word, str]:
+    """The answer of a duet, and why it is not the obvious one."""
+    slower = slowed_by_company(duet, separate)
+    if slower is not None:
+        told = f"{100 * (slower - 1):.0f} % slower with two models in a process"
+        return "inconclusive", f"the runtime is {told}: a duet tells nothing"
+    word, why = answer(test)
+    load = loaded(duet) if word == "pass" else ""
+    if load:
+        return "inconclusive", f"it would pass, but {load}: waiting hides part of a change"
+    return word, why
+
+
+def loaded(cell: Observed) -> str:
+    """What shows that the device was at other work, or ""."""
+    foreign = _median([launch.foreign_load for launch in cell.launches])
+    if foreign is not None and foreign > MOST_FOREIGN_CORES:
+        return f"other processes kept {foreign:.1f} cores busy"
+    ratio = p50_over_p10(cell)
+    return f"p50 is {ratio:.1f} times p10" if ratio is not None and ratio > MOST_P50_OVER_P10 else ""
+
+
+def p50_over_p10(cell: Observed) -> float | None:
+    """How far half of the inferences lie above the undisturbed ones, as a ratio; the launches' median."""
+    return _median(
+        [launch.p50_ns / launch.p10_ns for launch in cell.launches if launch.p50_ns and launch.p10_ns]
+    )
+
+
+def slowed_by_company(duet: Observed, separate: Observed) -> float | None:
+    """How much slower the quickest inferences are than alone, as a ratio; None where they are not."""
+    together = [launch.p10_ns for launch in duet.launches if launch.p10_ns]
+    alone = [launch.p10_ns for launch in separate.launches if launch.p10_ns]
+    if not together or not alone:
+        return None
+    ratio = min(together) / min(alone)
+    return ratio if ratio > MOST_SLOWER_P10 else None
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
