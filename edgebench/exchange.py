@@ -16,7 +16,7 @@ import msgspec
 
 from edgebench.energy import of_launch
 from edgebench.errors import UserError
-from edgebench.records import Accuracy, Launch, Measurement, Record, Role, prepared, to_json
+from edgebench.records import Accuracy, Launch, Measurement, Record, Role, Tensor, prepared, to_json
 
 # 1: the first
 SCHEMA = 1
@@ -189,6 +189,7 @@ def entry(measurement: Measurement, groups: tuple[str, ...] = ()) -> Measurement
         status=measurement.status,
         artifact_digest=measurement.artifact.digest,
         artifact_bytes=measurement.artifact.size_bytes,
+        inputs=", ".join(_shown(each) for each in measurement.artifact.inputs),
         parity_snr_db=worst if worst is not None and math.isfinite(worst) else None,
         accuracy=None if measurement.accuracy is None else measurement.accuracy.value,
         accuracy_report=measurement.accuracy,
@@ -197,6 +198,11 @@ def entry(measurement: Measurement, groups: tuple[str, ...] = ()) -> Measurement
         alpha=measurement.alpha,
         environment={name: value for name, value in environment.items() if value},
     )
+
+
+def _shown(tensor: Tensor) -> str:
+    """An input in words: "x float32 1x3x224x224"."""
+    return f"{tensor.name} {tensor.dtype} {'x'.join(map(str, tensor.shape)) or 'scalar'}"
 
 
 def _launch_entry(launch: Launch, *, emulated: bool | None) -> LaunchEntry:

@@ -187,6 +187,13 @@ def interval_95(values: Sequence[float]) -> tuple[float, float] | None:
         return None
 
 
+def half_width(launches: Sequence[Launch]) -> float | None:
+    """How far the 95 % interval of p50 reaches to each side, as a share of it; None below two launches."""
+    usable = [summarise(launch).p50_ns for launch in launches if not unusable_reason(launch)]
+    ends = interval_95(_known(usable))
+    return None if ends is None else math.sqrt(ends[1] / ends[0]) - 1
+
+
 @lru_cache(maxsize=256)
 def student_t(probability: float, freedom: float) -> float:
     """The quantile of Student's t, for 0.5 <= probability < 1 and any positive degrees of freedom."""

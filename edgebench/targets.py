@@ -107,6 +107,7 @@ _WORKLOAD_RANGES: tuple[tuple[str, float, float], ...] = (
     ("max_duration_s", 0.001, 86400),
     ("cooldown_s", 0, 86400),
     ("max_invalid", 0, 1000),
+    ("precision", 0, 1),
 )
 
 

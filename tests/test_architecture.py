@@ -68,6 +68,7 @@ ENTRIES = {
     "edgebench.pipeline": "the door to preparing and measuring",
     "edgebench.gates": "puts figures, limits and what many cells ask for together",
     "edgebench.pipeline.profiling": "the nodes of layers, found by names or by matching values",
+    "edgebench.pipeline.deciding": "pairs and duets are made of measuring's launches",
     "edgebench.pipeline.measuring": "a profile's layers get their nodes before it is stored",
     "edgebench.fleet.start": "turns plans and interrupted runs into what the engine takes",
     "edgebench.fleet.engine": "sends one visit to every device",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from edgebench.device.leases import Patience as BusyPatience
 from edgebench.device.session import Lease, Session
 from edgebench.errors import BugError, DeviceBusy, DeviceError, EdgebenchError, Interrupted, RuntimeDied
-from edgebench.pipeline import Announce, Cell, Prepared, Step, open_device, title
+from edgebench.pipeline import Announce, Cell, Prepared, Rival, Ruling, Step, open_device, title
 from edgebench.records import Device, Facts, Failure, Job, Target
 from edgebench.store import Store
 
@@ -19,17 +19,19 @@ Opener = Callable[[Device, Target, Path, Lease, BusyPatience], tuple[Session, Fa
 
 
 class Assignment(NamedTuple):
-    """One job with what it is prepared from."""
+    """One job with what it is prepared from, and what its baseline is, where a file is the baseline."""
 
     job: Job
     cell: Cell
+    baseline: Cell | None = None
 
 
 class Ready(NamedTuple):
-    """One job with what it measures."""
+    """One job with what it measures, and what a gate compares it with."""
 
     job: Job
     prepared: Prepared
+    rival: Rival | None = None
 
 
 class Retries(NamedTuple):
@@ -71,7 +73,7 @@ class Options(NamedTuple):
 
     `fail_fast`: nothing is scheduled any more after the first failure. `health`: whether devices are checked
     by a known tiny model before their first job; None: those that are not this computer. `profile`: the times
-    of layers are taken, too.
+    of layers are taken, too. `ruling`: launches go on until budgets are decided.
     """
 
     max_devices: int = 16
@@ -79,6 +81,7 @@ class Options(NamedTuple):
     fail_fast: bool = False
     health: bool | None = None
     profile: bool = False
+    ruling: Ruling | None = None
     retries: Retries = Retries()
     opener: Opener = open_device
 

@@ -14,8 +14,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from edgebench.errors import EdgebenchError, Interrupted
 from edgebench.fleet.base import Assignment, Book, Options, Ready, bug
 from edgebench.fleet.visit import Place, Visit
-from edgebench.pipeline import Cell, Prepared, Step, Workbench, health_cell, prepare
-from edgebench.records import Device, Target
+from edgebench.pipeline import Cell, Prepared, Step, Workbench, health_cell, prepare, title
+from edgebench.records import Artifact, Device, Job, Measurement, Target
 from edgebench.store import Store
 
 CLEAN_UP_S = 15.0
@@ -37,11 +37,18 @@ class Engine:
         return self._book.halted
 
     def execute(
-        self, assignments: Sequence[Assignment], devices: Mapping[str, Device], targets: Mapping[str, Target]
+        self,
+        assignments: Sequence[Assignment],
+        devices: Mapping[str, Device],
+        targets: Mapping[str, Target],
+        rivals: Mapping[Job, Measurement] | None = None,
     ) -> None:
-        """Run everything; Interrupted after the devices are cleaned when the user stops it."""
+        """Run everything; Interrupted after the devices are cleaned when the user stops it.
+
+        `rivals`: what earlier runs measured of the jobs, to be measured again beside them.
+        """
         made: dict[Cell, Prepared | EdgebenchError] = {}  # a failure is remembered too: it would fail again
-        ready = self._prepare_all(assignments, made)
+        ready = self._with_rivals(self._prepare_all(assignments, made), rivals or {})
         self.measure(ready, devices, targets, self._prepare_health(ready, devices, targets, made))
 
     def measure(
@@ -86,9 +93,33 @@ class Engine:
             result = self._made(assignment.cell, made)
             if isinstance(result, EdgebenchError):
                 self._book.fail(assignment.job, "prepare", result)
+                continue
+            rival = None if assignment.baseline is None else self._made(assignment.baseline, made)
+            if isinstance(rival, EdgebenchError):
+                self._book.fail(assignment.job, "prepare", _of_the_baseline(rival))
             else:
-                ready.append(Ready(assignment.job, result))
+                ready.append(Ready(assignment.job, result, rival))
         return [] if self._book.halted else ready
+
+    def _with_rivals(self, ready: Sequence[Ready], rivals: Mapping[Job, Measurement]) -> list[Ready]:
+        """The same, each with what it is compared with, as far as that artifact is still here."""
+        made = []
+        for each in ready:
+            rival = rivals.get(each.job)
+            if rival is not None and not self._has(rival.artifact):
+                note = f"the baseline of {title(each.job)} is no longer among the artifacts here"
+                self._bench.announce(Step("note", each.job.device, f"{note}: it cannot be measured again"))
+                rival = None
+            made.append(each if rival is None else each._replace(rival=rival))
+        return made
+
+    def _has(self, artifact: Artifact) -> bool:
+        """Whether an artifact is in the store, whole."""
+        try:
+            self._bench.artifacts.get(artifact.digest)
+        except EdgebenchError:
+            return False
+        return True
 
     def _prepare_health(
         self,
@@ -182,3 +213,9 @@ class Engine:
     def _check_stop(self) -> None:
         if self._book.stopped:
             raise self._book.interrupted()
+
+
+def _of_the_baseline(error: EdgebenchError) -> EdgebenchError:
+    """The same error, said of the baseline."""
+    error.message = f"the baseline: {error.message}"
+    return error

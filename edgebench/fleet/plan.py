@@ -66,6 +66,7 @@ class WorkloadChanges(Record, frozen=True):
     max_duration_s: float | None = None
     cooldown_s: float | None = None
     max_invalid: int | None = None
+    precision: float | None = None
 
 
 class Plan(Record, frozen=True):

@@ -12,10 +12,11 @@ import edgebench
 from edgebench.convert.onnxruntime import format_options
 from edgebench.errors import EXIT_ERROR, UserError
 from edgebench.fleet.base import Assignment
+from edgebench.fleet.gating import KEY, GatePlan, gate_of
 from edgebench.fleet.plan import Expansion, Plan, PlannedJob, PlannedModel
 from edgebench.inventory import Inventory
 from edgebench.pipeline import BUILT_ON_DEVICE, Cell
-from edgebench.records import REFUSED, Failure, Job, Run, Target, from_json, to_json
+from edgebench.records import REFUSED, Failure, Job, Run, Target, from_json, replace, to_json
 from edgebench.store import Store, new_run_id
 
 
@@ -26,7 +27,13 @@ class Started(NamedTuple):
     assignments: tuple[Assignment, ...]
 
 
-def start(plan: Plan, expansion: Expansion, targets: Mapping[str, Target], store: Store) -> Started:
+def start(
+    plan: Plan,
+    expansion: Expansion,
+    targets: Mapping[str, Target],
+    store: Store,
+    gate: GatePlan | None = None,
+) -> Started:
     """A new run: stored with all its jobs; those that a target refuses are failures at once."""
     now = datetime.now(UTC)
     refused = [each.job for each in expansion.refused]
@@ -38,6 +45,7 @@ def start(plan: Plan, expansion: Expansion, targets: Mapping[str, Target], store
             "plan": to_json(plan),
             "planned": [to_json(each) for each in expansion.jobs],
             "jobs": [to_json(job) for job in (*(each.job for each in expansion.jobs), *refused)],
+            **({} if gate is None else {KEY: to_json(gate)}),
         },
         edgebench_version=edgebench.__version__,
         controller=platform.node() or "unknown",
@@ -46,7 +54,7 @@ def start(plan: Plan, expansion: Expansion, targets: Mapping[str, Target], store
     store.plan_jobs(run.id, [each.job for each in expansion.jobs] + refused)
     for each in expansion.refused:
         store.add_failure(_refusal(run, each.job, each.reason, each.hint))
-    return Started(run, tuple(assignment(each, targets) for each in expansion.jobs))
+    return Started(run, tuple(assignment(each, targets, gate) for each in expansion.jobs))
 
 
 def resume(
@@ -87,10 +95,13 @@ def left(
     todo = [each for each in planned if each.job in still_open]
     for device in sorted({each.job.device for each in todo}):
         inventory.device(device)
-    return Started(run, tuple(assignment(each, targets) for each in todo))
+    gate = gate_of(run)
+    return Started(run, tuple(assignment(each, targets, gate) for each in todo))
 
 
-def assignment(planned: PlannedJob, targets: Mapping[str, Target]) -> Assignment:
+def assignment(
+    planned: PlannedJob, targets: Mapping[str, Target], gate: GatePlan | None = None
+) -> Assignment:
     """The job with what it is prepared from, for its target's processor."""
     job, source = planned.job, planned.model
     target = targets[job.target]
@@ -110,7 +121,8 @@ def assignment(planned: PlannedJob, targets: Mapping[str, Target]) -> Assignment
         calibration=source.calibration,
         options=_options(source, job, targets[job.target]),
     )
-    return Assignment(job, cell)
+    baseline = None if gate is None else gate.baseline_model
+    return Assignment(job, cell, replace(cell, model_path=baseline) if baseline else None)
 
 
 def _options(source: PlannedModel, job: Job, target: Target) -> tuple[tuple[str, str], ...]:

@@ -24,7 +24,18 @@ from edgebench.errors import (
 )
 from edgebench.fleet.base import Book, Options, Ready, bug
 from edgebench.health import judged
-from edgebench.pipeline import Prepared, Site, Step, Workbench, examine, measure, not_passed, tally, title
+from edgebench.pipeline import (
+    Prepared,
+    Site,
+    Step,
+    Workbench,
+    decide,
+    examine,
+    measure,
+    not_passed,
+    tally,
+    title,
+)
 from edgebench.records import Device, Facts, HealthCheck, Job, Target
 from edgebench.units import format_duration
 
@@ -159,7 +170,11 @@ class Visit:
     def _attempt(self, ready: Ready) -> None:
         site = self.place.site or self._open()
         self._stage = "measure"
-        measurement = measure(ready.job, ready.prepared, site, self._bench)
+        ruling, bench = self._options.ruling, self._bench
+        if ruling is None:
+            measurement = measure(ready.job, ready.prepared, site, bench)
+        else:
+            measurement = decide(ready.job, ready.prepared, ready.rival, site, bench, ruling)
         self._lost_jobs = 0
         if tally(measurement).valid == 0 and self.place.health is not None:
             self._look_again(self.place.health, site)

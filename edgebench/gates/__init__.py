@@ -141,6 +141,7 @@ def _with_q(verdict: Verdict, q: float, cells: int) -> Verdict:
     return replace(
         verdict,
         word="inconclusive",
+        cause="many-cells",
         q_value=q,
         reason=reason,
         next="measure this cell again with more launches",

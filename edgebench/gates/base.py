@@ -15,6 +15,20 @@ Word = Literal["pass", "fail", "inconclusive", "invalid", "error", "missing", "n
 
 Overall = Literal[Word, "nothing"]
 
+Cause = Literal[
+    "",
+    "low-power",
+    "sign-disagreement",
+    "few-launches",
+    "few-samples",
+    "load-dilution",
+    "duet-refused",
+    "no-history",
+    "many-cells",
+    "too-fine",
+]
+MORE_HELPS: tuple[Cause, ...] = ("low-power", "sign-disagreement", "few-launches")
+
 EXIT_CODES: Mapping[Word, int] = {
     "pass": 0,
     "fail": 1,
@@ -92,9 +106,9 @@ class Verdict(Record, frozen=True):
 
     `observed`, `baseline`, `limit` and, for absolute limits, the interval are in the metric's unit (ns,
     bytes, 1/s, dB, mJ, shares); for `regress` the interval is that of `ratio`, candidate by baseline.
-    `least_effect` is the smallest change that would have been found in 80 % of cases, as a ratio minus 1, and
-    `least_effect_at_last` the one that 20 launches would find. `foreign_load` (cores) and `p50_over_p10` are
-    medians over the launches.
+    `least_effect` is the smallest change that would have been found in 80 % of cases, as a ratio minus 1,
+    `least_effect_at_last` the one that 20 launches would find; `cause` says why a verdict is inconclusive.
+    `foreign_load` (cores) and `p50_over_p10` are medians over the launches.
     """
 
     subject: Subject
@@ -125,6 +139,12 @@ class Verdict(Record, frozen=True):
     p50_over_p10: float | None = None
     hodges_lehmann: float | None = None
     waived: str = ""
+    cause: Cause = ""
+
+    @property
+    def more_helps(self) -> bool:
+        """Whether more launches may decide it."""
+        return self.word == "inconclusive" and self.cause in MORE_HELPS
 
     @property
     def blocks(self) -> bool:

@@ -20,8 +20,8 @@ from statistics import median
 from edgebench import comparison
 from edgebench.budgets import Limit
 from edgebench.comparison import LEAST_LAUNCHES
-from edgebench.gates.base import Observed, Word
-from edgebench.gates.looks import Bounds, Test, answer, look
+from edgebench.gates.base import Observed
+from edgebench.gates.looks import Answer, Bounds, Test, answer, look
 
 METRIC = "latency.p50"  # the only figure that a duet tells
 SHRINKS_TO = 0.85
@@ -30,9 +30,9 @@ MOST_P50_OVER_P10 = 1.3
 MOST_SLOWER_P10 = 1.05
 
 
-def applies(limit: Limit) -> bool:
-    """Whether a duet can tell anything of a limit."""
-    return limit.metric == METRIC and limit.kind == "regress"
+def tells(metric: str, kind: str) -> bool:
+    """Whether a duet tells anything of such a limit."""
+    return metric == METRIC and kind == "regress"
 
 
 def test_of(limit: Limit, duet: Observed) -> Test | None:
@@ -45,26 +45,38 @@ def test_of(limit: Limit, duet: Observed) -> Test | None:
     return look(shifts, bounds, duet.looks, comparison.by_pairs, comparison.hodges_lehmann_of_pairs)
 
 
-def verdict_of(test: Test, duet: Observed, separate: Observed) -> tuple[Word, str]:
-    """The answer of a duet, and why it is not the obvious one."""
+def answer_of(test: Test, duet: Observed, separate: Observed) -> Answer:
+    """The answer of a duet."""
     slower = slowed_by_company(duet, separate)
     if slower is not None:
         told = f"{100 * (slower - 1):.0f} % slower with two models in a process"
-        return "inconclusive", f"the runtime is {told}: a duet tells nothing"
-    word, why = answer(test)
-    load = loaded(duet) if word == "pass" else ""
-    if load:
-        return "inconclusive", f"it would pass, but {load}: waiting hides part of a change"
-    return word, why
+        return Answer("inconclusive", f"the runtime is {told}: a duet tells nothing", "duet-refused")
+    return capped(answer(test), loaded(duet))
+
+
+def capped(found: Answer, load: str) -> Answer:
+    """The same answer; a pass is none where load of others (in words, or "") diluted what there was."""
+    if not load or found.word != "pass":
+        return found
+    why = f"it would pass, but {load}: waiting hides part of a change"
+    return Answer("inconclusive", why, "load-dilution")
 
 
 def loaded(cell: Observed) -> str:
     """What shows that the device was at other work, or ""."""
-    foreign = _median([launch.foreign_load for launch in cell.launches])
-    if foreign is not None and foreign > MOST_FOREIGN_CORES:
-        return f"other processes kept {foreign:.1f} cores busy"
+    busy = busy_others(cell)
+    if busy:
+        return busy
     ratio = p50_over_p10(cell)
     return f"p50 is {ratio:.1f} times p10" if ratio is not None and ratio > MOST_P50_OVER_P10 else ""
+
+
+def busy_others(cell: Observed) -> str:
+    """How much other processes used of the device, where that is a lot; else ""."""
+    foreign = _median([launch.foreign_load for launch in cell.launches])
+    if foreign is None or foreign <= MOST_FOREIGN_CORES:
+        return ""
+    return f"other processes kept {foreign:.1f} cores busy"
 
 
 def p50_over_p10(cell: Observed) -> float | None:

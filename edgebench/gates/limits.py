@@ -16,7 +16,7 @@ from edgebench.budgets import METRICS, Limit, show
 from edgebench.comparison import ALPHA, LEAST_LAUNCHES
 from edgebench.gates import duets
 from edgebench.gates.base import LaunchFigures, Observed, SessionNoise, Verdict, Word
-from edgebench.gates.looks import Bounds, Test, answer, interval, look, told
+from edgebench.gates.looks import Answer, Bounds, Test, answer, interval, least_effect, look, told
 from edgebench.records import replace
 from edgebench.units import significant
 
@@ -117,7 +117,14 @@ def _memory(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
     if few < LEAST_MEMORY_LAUNCHES and found.word == "pass":
         reason = f"the largest of {few} launches says little; {LEAST_MEMORY_LAUNCHES} are the least"
         return _verdict(
-            limit, cell, "inconclusive", reason, next=MIN_HINT, observed=value, baseline=found.baseline
+            limit,
+            cell,
+            "inconclusive",
+            reason,
+            next=MIN_HINT,
+            cause="few-launches",
+            observed=value,
+            baseline=found.baseline,
         )
     return found
 
@@ -153,14 +160,15 @@ def _absolute(limit: Limit, cell: Observed) -> Verdict:
     test = look(logs, bounds, cell.looks, comparison.one_sample, comparison.hodges_lehmann_of_pairs)
     low, high = interval(test.estimate)
     ends = sorted((math.exp(sign * low), math.exp(sign * high)))
-    word, why = answer(test)
+    found = answer(test)
     observed = math.exp(sign * test.estimate.shift)
     return _verdict(
         limit,
         cell,
-        word,
-        _sentence(limit, f"{show(limit.metric, observed)}", ends, test, word, why),
-        next=_next(word, test, limit),
+        found.word,
+        _sentence(limit, f"{show(limit.metric, observed)}", ends, test, found),
+        next=_next(found, test, limit),
+        cause=found.cause,
         observed=observed,
         ci_low=ends[0],
         ci_high=ends[1],
@@ -173,11 +181,11 @@ def _relative(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
     typical = math.exp(_mean_log(values)) if values else None
     if identical(cell, baseline.cell):
         return _verdict(limit, cell, "pass", SAME_ARTIFACT, observed=typical, launches=len(cell.launches))
-    if baseline.cell is None or baseline.cell.failure or not baseline.cell.launches:
-        return _no_baseline(limit, cell, typical)
     problem = differences(cell, baseline.cell)
     if problem:
         return _not_comparable(limit, cell, problem, typical)
+    if baseline.cell is None or baseline.cell.failure or not baseline.cell.launches:
+        return _no_baseline(limit, cell, typical)
     before = _values(limit, baseline.cell)
     refused = _too_little(limit, cell, values, [cell, baseline.cell])
     if refused is not None or values is None or before is None:
@@ -187,32 +195,24 @@ def _relative(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
     test = _compare(limit, cell, baseline, sign, bound)
     if test is None:
         reason = f"{_pairs(limit, cell, baseline.cell)} pairs are left; {LEAST_LAUNCHES} are the least"
-        return _verdict(limit, cell, "inconclusive", reason, next=MIN_HINT, observed=typical)
+        return _verdict(
+            limit, cell, "inconclusive", reason, next=MIN_HINT, cause="few-launches", observed=typical
+        )
     return _relative_verdict(limit, cell, baseline, test, sign)
 
 
 def _relative_verdict(limit: Limit, cell: Observed, baseline: Baseline, test: Test, sign: float) -> Verdict:
-    side_by_side = baseline.cell is not None and baseline.cell.session == cell.session
     low, high = interval(test.estimate)
     ends = sorted((math.exp(sign * low), math.exp(sign * high)))
     ratio = math.exp(sign * test.estimate.shift)
-    word, why = answer(test)
-    if not (1 / MIXED_UNITS < ratio < MIXED_UNITS):
-        word, why = (
-            "invalid",
-            f"the two sides differ by {significant(max(ratio, 1 / ratio))} times: mixed units?",
-        )
-    elif word == "pass" and not side_by_side and baseline.noise is None:
-        word, why = (
-            "inconclusive",
-            "the baseline was measured in another session, and this device has no A/A history",
-        )
+    found = _judged_ratio(answer(test), ratio, cell, baseline)
     return _verdict(
         limit,
         cell,
-        word,
-        _sentence(limit, change(ratio), ends, test, word, why),
-        next=_next(word, test, limit),
+        found.word,
+        _sentence(limit, change(ratio), ends, test, found),
+        next=_next(found, test, limit),
+        cause=found.cause,
         observed=_typical(limit, cell),
         baseline=_typical(limit, baseline.cell) if baseline.cell else None,
         ratio=ratio,
@@ -220,6 +220,18 @@ def _relative_verdict(limit: Limit, cell: Observed, baseline: Baseline, test: Te
         ci_high=ends[1],
         **told(test),
     )
+
+
+def _judged_ratio(found: Answer, ratio: float, cell: Observed, baseline: Baseline) -> Answer:
+    """The answer, where the two sides can be compared at all."""
+    side_by_side = baseline.cell is not None and baseline.cell.session == cell.session
+    if not (1 / MIXED_UNITS < ratio < MIXED_UNITS):
+        times = significant(max(ratio, 1 / ratio))
+        return Answer("invalid", f"the two sides differ by {times} times: mixed units?")
+    if found.word == "pass" and not side_by_side and baseline.noise is None:
+        why = "the baseline was measured in another session, and this device has no A/A history"
+        return Answer("inconclusive", why, "no-history")
+    return duets.capped(found, duets.busy_others(cell))
 
 
 def _compare(limit: Limit, cell: Observed, baseline: Baseline, sign: float, bound: float) -> Test | None:
@@ -250,20 +262,25 @@ def _compare(limit: Limit, cell: Observed, baseline: Baseline, sign: float, boun
 def _with_duet(verdict: Verdict, limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
     """What the duet says where separate launches do not decide; a failure of those stands."""
     duet = baseline.duet
-    if duet is None or not duets.applies(limit) or verdict.word not in ("inconclusive", "missing"):
+    if (
+        duet is None
+        or not duets.tells(limit.metric, limit.kind)
+        or verdict.word not in ("inconclusive", "missing")
+    ):
         return verdict
     test = duets.test_of(limit, duet)
     if test is None:
         return verdict
     ends = [math.exp(end) for end in interval(test.estimate)]
-    word, why = duets.verdict_of(test, duet, cell)
+    found = duets.answer_of(test, duet, cell)
     ratio = math.exp(test.estimate.shift)
-    found = _verdict(
+    heard = _verdict(
         limit,
         cell,
-        word,
-        f"duet: {_sentence(limit, change(ratio), ends, test, word, why)}",
-        next=_next(word, test, limit),
+        found.word,
+        f"duet: {_sentence(limit, change(ratio), ends, test, found)}",
+        next=_next(found, test, limit),
+        cause=found.cause,
         observed=_typical(limit, cell),
         baseline=verdict.baseline,
         ratio=ratio,
@@ -271,7 +288,7 @@ def _with_duet(verdict: Verdict, limit: Limit, cell: Observed, baseline: Baselin
         ci_high=ends[1],
         **told(test),
     )
-    return replace(found, design="duet", **_company(duet))
+    return replace(heard, design="duet", **_company(duet))
 
 
 def _company(cell: Observed) -> dict[str, Any]:
@@ -294,7 +311,9 @@ def _deadlines(limit: Limit, cell: Observed) -> Verdict:
     share = math.fsum(shares) / len(shares)
     if found is None or len(shares) < LEAST_LAUNCHES:
         reason = f"{len(shares)} launches; {LEAST_LAUNCHES} are the least"
-        return _verdict(limit, cell, "inconclusive", reason, next=MIN_HINT, observed=share)
+        return _verdict(
+            limit, cell, "inconclusive", reason, next=MIN_HINT, cause="few-launches", observed=share
+        )
     low, high = max(0.0, found.lower(ALPHA)), min(1.0, max(found.upper(ALPHA), 3 / total))
     above, below = (
         (low > limit.value, high <= limit.value)
@@ -315,6 +334,7 @@ def _deadlines(limit: Limit, cell: Observed) -> Verdict:
         ci_high=high,
         rule=found.rule,
         launches=len(shares),
+        cause="low-power" if word == "inconclusive" else "",
         next="" if word != "inconclusive" else "more launches make it sharper: edgebench run --launches 20",
     )
 
@@ -336,7 +356,7 @@ def differences(cell: Observed, baseline: Observed | None) -> str:
     if cell.batch != baseline.batch:
         return f"batch {cell.batch} is not batch {baseline.batch}"
     if cell.inputs and baseline.inputs and cell.inputs != baseline.inputs:
-        return "they were measured with other inputs"
+        return f"the inputs are {cell.inputs}, and were {baseline.inputs}"
     for name in sorted(set(cell.environment) & set(baseline.environment)):
         now, before = cell.environment[name], baseline.environment[name]
         if now != before:
@@ -375,7 +395,9 @@ def _too_little(
     fewest = min(len(side.launches) for side in sides)
     if fewest < LEAST_LAUNCHES:
         reason = f"{fewest} valid launches; {LEAST_LAUNCHES} are the least that say anything"
-        return _verdict(limit, cell, "inconclusive", reason, next=MIN_HINT, observed=observed)
+        return _verdict(
+            limit, cell, "inconclusive", reason, next=MIN_HINT, cause="few-launches", observed=observed
+        )
     least = LEAST_SAMPLES.get(limit.metric, 1)
     samples = min(launch.n for side in sides for launch in side.launches)
     if samples < least:
@@ -383,7 +405,9 @@ def _too_little(
             f"{samples} samples in a launch; below {least} a {limit.metric.split('.')[-1]} has no upper bound"
         )
         hint = f"edgebench run --min-samples {max(662, least)}"
-        return _verdict(limit, cell, "inconclusive", reason, next=hint, observed=observed)
+        return _verdict(
+            limit, cell, "inconclusive", reason, next=hint, cause="few-samples", observed=observed
+        )
     return None
 
 
@@ -402,7 +426,7 @@ def change(ratio: float) -> str:
     return f"{'+' if percent >= 0 else '-'}{significant(abs(percent), 2)} %"
 
 
-def _sentence(limit: Limit, found: str, ends: Sequence[float], test: Test, word: Word, why: str) -> str:
+def _sentence(limit: Limit, shift: str, ends: Sequence[float], test: Test, found: Answer) -> str:
     if limit.kind == "regress":
         shown = [change(each) for each in ends]
         sign = "-" if METRICS[limit.metric].more_is_better else "+"
@@ -410,20 +434,26 @@ def _sentence(limit: Limit, found: str, ends: Sequence[float], test: Test, word:
     else:
         shown = [show(limit.metric, each) for each in ends]
         bound = f"limit {limit.text}"
-    text = f"{found} (95 % interval {shown[0]} to {shown[1]}), {bound}, {test.estimate.n} launches"
-    if why:
-        return f"{text}: {why}"
-    if word == "inconclusive":
-        least = math.expm1(min(50.0, comparison.least_effect(test.estimate, test.bound, test.alpha)))
-        return f"{text}: only a change of {change(1 + least)} or more would have been found in 80 % of cases"
+    text = f"{shift} (95 % interval {shown[0]} to {shown[1]}), {bound}, {test.estimate.n} launches"
+    if found.why:
+        return f"{text}: {found.why}"
+    if found.word == "inconclusive":
+        least = change(1 + least_effect(test))
+        return f"{text}: only a change of {least} or more would have been found in 80 % of cases"
     return text
 
 
-def _next(word: Word, test: Test, limit: Limit) -> str:
-    if word in ("pass", "fail"):
+def _next(found: Answer, test: Test, limit: Limit) -> str:
+    if found.word in ("pass", "fail"):
         return ""
-    if word == "invalid":
+    if found.word == "invalid":
         return "times are whole nanoseconds on both sides"
+    if found.cause == "load-dilution":
+        return "stop the other work on the device (edgebench devices doctor shows it), then measure again"
+    if found.cause == "duet-refused":
+        return "measure separate launches on a quiet device: edgebench run --gate FILE --mode separate"
+    if found.cause == "no-history":
+        return "measure candidate and baseline side by side: edgebench run --gate FILE --baseline NAME"
     wanted = (
         test.bound + math.log(1.03)
         if limit.kind == "regress"

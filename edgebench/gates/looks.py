@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from edgebench import comparison
 from edgebench.comparison import ALPHA, LOOKS, Estimate
-from edgebench.gates.base import Word
+from edgebench.gates.base import Cause, Word
 
 Rule = Callable[[Sequence[float]], Estimate | None]
 
@@ -40,6 +40,14 @@ class Bounds(NamedTuple):
     inner: float | None = None
 
 
+class Answer(NamedTuple):
+    """A word, why it is not the obvious one, and what makes it inconclusive."""
+
+    word: Word
+    why: str = ""
+    cause: Cause = ""
+
+
 def look(
     values: Sequence[float],
     bounds: Bounds,
@@ -61,24 +69,30 @@ def look(
         if estimate is None:
             continue
         test = Test(estimate, crosscheck(part), bounds.bound, alpha, each, max(1, len(looks)), inner)
-        if answer(test)[0] != "inconclusive":
+        if answer(test).word != "inconclusive":
             break
     if test is None:
         raise ValueError("a look needs two values")
     return test
 
 
-def answer(test: Test) -> tuple[Word, str]:
-    """The answer, and why it is not the obvious one."""
-    if comparison.decide(test.estimate, test.bound, test.alpha) == "fail":
-        word: Word = "fail"
-    else:
-        word = comparison.decide(test.estimate, test.inner, test.alpha)
-        word = "inconclusive" if word == "fail" else word
+def answer(test: Test) -> Answer:
+    """What the test comes to: beyond the limit, within it, or neither."""
+    word = _decided(test)
+    if word == "inconclusive":
+        return Answer(word, cause="low-power")
     bound = test.inner if word == "pass" else test.bound
-    if word != "inconclusive" and (test.crosscheck - bound) * (test.estimate.shift - bound) < 0:
-        return "inconclusive", "the median of the pairs lies on the other side of the limit than their mean"
-    return word, ""
+    if (test.crosscheck - bound) * (test.estimate.shift - bound) < 0:
+        why = "the median of the pairs lies on the other side of the limit than their mean"
+        return Answer("inconclusive", why, "sign-disagreement")
+    return Answer(word)
+
+
+def _decided(test: Test) -> comparison.Outcome:
+    if comparison.decide(test.estimate, test.bound, test.alpha) == "fail":
+        return "fail"
+    within = comparison.decide(test.estimate, test.inner, test.alpha) == "pass"
+    return "pass" if within else "inconclusive"
 
 
 def interval(estimate: Estimate) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 prepare   inspect -> canonical form -> compress -> convert -> parity on the controller
 measure   push -> parity on the device -> launches, each stored at once
+decide    the same, candidate and baseline side by side, until every budget is decided
 """
 
 from edgebench.pipeline.base import (
@@ -15,6 +16,7 @@ from edgebench.pipeline.base import (
     silent,
     title,
 )
+from edgebench.pipeline.deciding import Mode, Rival, Ruling, decide
 from edgebench.pipeline.examining import examine, health_cell, not_passed
 from edgebench.pipeline.foreseeing import foreseen
 from edgebench.pipeline.measuring import Site, measure, open_device, tally
@@ -25,10 +27,14 @@ __all__ = [
     "CONTROLLER",
     "Announce",
     "Cell",
+    "Mode",
     "Prepared",
+    "Rival",
+    "Ruling",
     "Site",
     "Step",
     "Workbench",
+    "decide",
     "examine",
     "foreseen",
     "health_cell",

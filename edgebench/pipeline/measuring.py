@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from edgebench.device.leases import IMPATIENT, Patience
-from edgebench.device.session import Lease, Placed, Session, open_session
+from edgebench.device.session import InputSet, Lease, Placed, Session, open_session
 from edgebench.errors import DeviceError, EdgebenchError, Interrupted, printable
 from edgebench.pipeline.base import (
     Prepared,
@@ -27,6 +27,7 @@ from edgebench.pipeline.base import (
 )
 from edgebench.pipeline.profiling import with_nodes
 from edgebench.records import (
+    Artifact,
     Device,
     Engine,
     Facts,
@@ -37,10 +38,10 @@ from edgebench.records import (
     Target,
     replace,
 )
-from edgebench.statistics import unusable_reason
+from edgebench.statistics import half_width, unusable_reason
 from edgebench.store import Store
 from edgebench.targets import mismatches
-from edgebench.units import format_bytes
+from edgebench.units import format_bytes, significant
 from edgebench.validity import is_cool, judged, may_pass, pause_s, was_hot
 
 COOL_POLL_S = 5.0
@@ -50,6 +51,8 @@ LONGEST_COOLING_S = 600.0
 SHOW_EVERY_S = 0.2  # how often a display hears of a long push
 
 PROFILE_REPEATS = 30
+MOST_LAUNCHES = 20  # that an interval is waited for to become as narrow as it was asked for
+RERUN = "run again"
 
 
 class Site(NamedTuple):
@@ -90,24 +93,63 @@ def open_device(
     return session, facts
 
 
+class Loaded(NamedTuple):
+    """What a launch runs: an artifact with its inputs, and where they lie on the device."""
+
+    artifact: Artifact
+    inputs: InputSet
+    placed: Placed
+
+
 def measure(job: Job, prepared: Prepared, site: Site, bench: Workbench) -> Measurement:
     """The measurement of one job, every launch stored as it comes; continues one that was interrupted."""
-    placed = push(job, prepared, site, bench)
-    placed, engine = build_on(site.session, prepared.artifact, placed, title(job), bench)
-    report, effective = check_on_device(job, prepared, placed, site, bench)
-    measurement = begin(job, prepared, placed, report, site, told_engine(engine, effective))
+    measurement, loaded = proven(job, prepared, site, bench)
     while wants_launch(measurement, site.target):
         rest(measurement, site, bench)
-        launch = launch_once(measurement, prepared, placed, site, bench)
-        site.store.add_launch(measurement.id, launch)
-        measurement = replace(measurement, launches=(*measurement.launches, launch))
+        launch = launch_once(measurement, loaded, site, bench)
+        measurement = stored(measurement, launch, site)
         tell_launched(measurement, site, bench)
     if site.profile:
-        measurement = profiled(job, prepared, placed, site, bench, measurement)
+        measurement = profiled(job, prepared, loaded.placed, site, bench, measurement)
     return finish(measurement, site)
 
 
-def push(job: Job, prepared: Prepared, site: Site, bench: Workbench) -> Placed:
+def proven(
+    job: Job, prepared: Prepared, site: Site, bench: Workbench, **marks: Any
+) -> tuple[Measurement, Loaded]:
+    """A measurement that may begin: on the device, built, and computing the right outputs there.
+
+    `marks` are further fields of the measurement, such as its role.
+    """
+    placed = push(job, prepared.artifact, prepared.inputs, site, bench)
+    placed, engine = build_on(site.session, prepared.artifact, placed, title(job), bench)
+    report, effective = check_on_device(job, prepared, placed, site, bench)
+    measurement = Measurement(
+        id=secrets.token_hex(8),
+        run=site.run,
+        job=job,
+        artifact=prepared.artifact,
+        facts=site.facts,
+        controller_parity=prepared.parity,
+        device_parity=report,
+        launches=(),
+        status="partial",
+        warnings=(*prepared.parity.warnings, *site.session.notes),
+        pushed_bytes=placed.moved_bytes,
+        engine=told_engine(engine, effective),
+        prepared=site.session.prepared,
+        **marks,
+    )
+    return begin(measurement, site), Loaded(prepared.artifact, prepared.inputs, placed)
+
+
+def stored(measurement: Measurement, launch: Launch, site: Site) -> Measurement:
+    """The measurement with one more launch, which is in the store."""
+    site.store.add_launch(measurement.id, launch)
+    return replace(measurement, launches=(*measurement.launches, launch))
+
+
+def push(job: Job, artifact: Artifact, inputs: InputSet, site: Site, bench: Workbench) -> Placed:
     """Artifact, inputs and runtime on the device; only what it lacks travels."""
     bench.announce(Step("push", job.device, title(job)))
     shown_s = time.monotonic()
@@ -119,8 +161,8 @@ def push(job: Job, prepared: Prepared, site: Site, bench: Workbench) -> Placed:
             note = f"{format_bytes(moved)} of {format_bytes(total)}"
             bench.announce(Step("push", job.device, title(job), note=note))
 
-    folder = bench.artifacts.path(prepared.artifact.digest)
-    placed = site.session.place(prepared.artifact, folder, prepared.inputs, site.facts, progress)
+    folder = bench.artifacts.path(artifact.digest)
+    placed = site.session.place(artifact, folder, inputs, site.facts, progress)
     if placed.removed:
         bench.announce(Step("made room", job.device, _what_went(placed)))
     return placed
@@ -165,41 +207,29 @@ def told_engine(engine: Engine | None, effective: Mapping[str, str]) -> Engine |
     )
 
 
-def begin(
-    job: Job,
-    prepared: Prepared,
-    placed: Placed,
-    report: ParityReport,
-    site: Site,
-    engine: Engine | None = None,
-) -> Measurement:
-    """A new measurement in the store, or the one that an interrupted session began with this artifact."""
-    begun = site.begun.get(job)
-    if begun is not None:
-        known = site.store.measurement(begun)
-        if known.artifact.digest == prepared.artifact.digest:
-            return known
-    measurement = Measurement(
-        id=secrets.token_hex(8),
-        run=site.run,
-        job=job,
-        artifact=prepared.artifact,
-        facts=site.facts,
-        controller_parity=prepared.parity,
-        device_parity=report,
-        launches=(),
-        status="partial",
-        warnings=(*prepared.parity.warnings, *site.session.notes),
-        pushed_bytes=placed.moved_bytes,
-        engine=engine,
-        prepared=site.session.prepared,
-    )
+def begin(measurement: Measurement, site: Site) -> Measurement:
+    """The measurement, in the store; or the one that an interrupted session began with this artifact."""
+    known = _begun(measurement, site)
+    if known is not None and known.artifact.digest == measurement.artifact.digest:
+        return known
     site.store.begin_measurement(measurement)
     return measurement
 
 
+def _begun(measurement: Measurement, site: Site) -> Measurement | None:
+    """What an interrupted session began of the same kind, unfinished."""
+    if measurement.role != "candidate":
+        found = site.store.beside(site.run, measurement.beside, measurement.role)
+        return found if found is not None and found.status == "partial" else None
+    begun = site.begun.get(measurement.job)
+    return None if begun is None else site.store.measurement(begun)
+
+
 class Tally(NamedTuple):
-    """How a measurement's launches stand; `total` is how many it comes to if the rest is valid."""
+    """How a measurement's launches stand; `total` is how many it comes to if the rest is valid.
+
+    Those that were run again for the load of others are not among the invalid ones.
+    """
 
     valid: int
     invalid: int
@@ -208,15 +238,37 @@ class Tally(NamedTuple):
 
 def tally(measurement: Measurement) -> Tally:
     """The launches of a measurement, counted."""
-    invalid = sum(bool(unusable_reason(each)) for each in measurement.launches)
-    valid = len(measurement.launches) - invalid
-    return Tally(valid, invalid, invalid + max(valid, measurement.job.workload.launches))
+    spoilt = [each for each in measurement.launches if unusable_reason(each)]
+    valid = len(measurement.launches) - len(spoilt)
+    invalid = sum(not was_rerun(each) for each in spoilt)
+    return Tally(valid, invalid, len(spoilt) + max(valid, measurement.job.workload.launches))
+
+
+def was_rerun(launch: Launch) -> bool:
+    """Whether a launch was run again because others used the device."""
+    return launch.invalid_reason.endswith(RERUN)
 
 
 def wants_launch(measurement: Measurement, target: Target) -> bool:
     """Whether one more launch is due: a planned one, or the repeat of an invalid one while there are any."""
     workload, counted = measurement.job.workload, tally(measurement)
-    if counted.valid >= workload.launches or counted.invalid > workload.max_invalid:
+    if counted.valid >= workload.launches and not is_wide(measurement):
+        return False
+    return may_repeat(measurement, target)
+
+
+def is_wide(measurement: Measurement) -> bool:
+    """Whether the interval of p50 is wider than asked for, and further launches may make it narrower."""
+    workload = measurement.job.workload
+    if not workload.precision or tally(measurement).valid >= max(MOST_LAUNCHES, workload.launches):
+        return False
+    width = half_width(measurement.launches)
+    return width is None or width > workload.precision
+
+
+def may_repeat(measurement: Measurement, target: Target) -> bool:
+    """Whether a further launch may come out valid, after those that did not."""
+    if tally(measurement).invalid > measurement.job.workload.max_invalid:
         return False
     return all(may_pass(each, target.limits) for each in measurement.launches if unusable_reason(each))
 
@@ -226,7 +278,7 @@ def rest(measurement: Measurement, site: Site, bench: Workbench) -> None:
     if not measurement.launches:
         return
     job, last = measurement.job, measurement.launches[-1]
-    spoilt = bool(unusable_reason(last))
+    spoilt = bool(unusable_reason(last)) and not was_rerun(last)
     seconds = job.workload.cooldown_s
     if spoilt:
         seconds = pause_s(seconds, tally(measurement).invalid)
@@ -253,18 +305,18 @@ def _cool_down(measurement: Measurement, site: Site, bench: Workbench) -> None:
         waited_s += COOL_POLL_S
 
 
-def launch_once(
-    measurement: Measurement, prepared: Prepared, placed: Placed, site: Site, bench: Workbench
-) -> Launch:
+def launch_once(measurement: Measurement, loaded: Loaded, site: Site, bench: Workbench) -> Launch:
     """One launch, judged by the state of the board."""
     number = len(measurement.launches) + 1
-
-    def phase(name: str) -> None:
-        bench.announce(_step("launch", measurement, number, name))
-
-    workload = measurement.job.workload
-    launch = site.session.launch(prepared.artifact, placed, prepared.inputs, workload, number, phase)
+    workload, phase = measurement.job.workload, phases(measurement, bench)
+    launch = site.session.launch(loaded.artifact, loaded.placed, loaded.inputs, workload, number, phase)
     return judged(launch, site.target.limits)
+
+
+def phases(measurement: Measurement, bench: Workbench) -> Callable[[str], None]:
+    """What announces the phases of the next launch."""
+    number = len(measurement.launches) + 1
+    return lambda name: bench.announce(_step("launch", measurement, number, name))
 
 
 def tell_launched(measurement: Measurement, site: Site, bench: Workbench) -> None:
@@ -274,7 +326,9 @@ def tell_launched(measurement: Measurement, site: Site, bench: Workbench) -> Non
     reason = unusable_reason(measurement.launches[-1])
     if not reason:
         return
-    if wants_launch(measurement, site.target):
+    if was_rerun(measurement.launches[-1]):
+        bench.announce(_step("repeat", measurement, number, reason))
+    elif wants_launch(measurement, site.target):
         most = measurement.job.workload.max_invalid
         bench.announce(
             _step("repeat", measurement, number, f"{reason}; repeat {counted.invalid} of at most {most}")
@@ -325,5 +379,17 @@ def finish(measurement: Measurement, site: Site) -> Measurement:
     warnings = (*measurement.warnings, *(printable(each) for each in told))
     if status == "invalid":
         warnings += (f"{counted.valid} of {planned} launches are valid, {counted.invalid} were invalid",)
+    warnings += tuple(_too_wide(measurement))
     site.store.finish_measurement(measurement.id, status, warnings)
     return replace(measurement, status=status, warnings=warnings)
+
+
+def _too_wide(measurement: Measurement) -> Iterator[str]:
+    """What is said of an interval that did not become as narrow as it was asked for."""
+    wanted, width = measurement.job.workload.precision, half_width(measurement.launches)
+    if wanted and (width is None or width > wanted):
+        shown = "unknown" if width is None else f"±{significant(100 * width, 2)} %"
+        yield (
+            f"the 95 % interval of p50 is {shown} after {tally(measurement).valid} launches; "
+            f"±{significant(100 * wanted, 2)} % was asked for"
+        )

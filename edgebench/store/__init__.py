@@ -467,7 +467,7 @@ _CELL = ("device", "model", "variant", "runtime", "precision")
 
 def _launch_alike(one: Job, other: Job) -> bool:
     """Whether one launch of each takes the same time, as far as that was asked for."""
-    workloads = [replace(job.workload, launches=1, max_invalid=0) for job in (one, other)]
+    workloads = [replace(job.workload, launches=1, max_invalid=0, precision=0.0) for job in (one, other)]
     return workloads[0] == workloads[1]
 
 

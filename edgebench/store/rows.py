@@ -39,7 +39,7 @@ Row = dict[str, Any]
 _ZSTD_LEVEL = 3
 _MAX_INTEGER = 2**63 - 1
 # fields that came to Workload after jobs had been stored, with the value that they stand for where absent
-_LATER_WORKLOAD = {"max_invalid": Workload().max_invalid}
+_LATER_WORKLOAD = {"max_invalid": Workload().max_invalid, "precision": Workload().precision}
 _DTYPES: dict[str, np.dtype[Any]] = {"uint32": np.dtype("<u4"), "int64": np.dtype("<i8")}
 
 
