@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgebench.errors import printable
+from edgebench.records import Launch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +24,7 @@ MAX_KEYS = 4096
 MAX_DEPTH = 16
 MAX_WHOLE = 2**63 - 1  # the largest that every database takes
 MAX_REAL = 1e18
+MAX_SAMPLE_NS = 86400 * 10**9  # a workload lasts a day at most
 NEVER_NEGATIVE = re.compile(r"(_ns|_bytes|_khz|_pages|_load|_1m|cores|bits)$")
 
 
@@ -61,6 +63,16 @@ def _number(value: int | float, name: str) -> int | float:
     if value < 0 and NEVER_NEGATIVE.search(name):
         raise NonsenseError(f"{name} is {value}")
     return value
+
+
+def wrong_pairs(launch: Launch) -> str:
+    """What is wrong with the pairs of a duet; "" where each sample has the baseline's beside it."""
+    ours, theirs = launch.samples_ns, launch.baseline_ns
+    if not ours or len(ours) != len(theirs):
+        return f"{len(ours)} samples beside {len(theirs)} of the baseline"
+    if not all(0 < each <= MAX_SAMPLE_NS for each in (*ours, *theirs)):
+        return "times that no inference takes"
+    return ""
 
 
 def own_path(value: object, work: str) -> str:

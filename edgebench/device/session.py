@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from edgebench.device.answers import NonsenseError, harmless, own_path, read_array
+from edgebench.device.answers import NonsenseError, harmless, own_path, read_array, wrong_pairs
 from edgebench.device.bootstrap import install_probe
 from edgebench.device.bundle import probe_archive, resolve
 from edgebench.device.heart import LOCAL_SILENCE_S, SILENCE_S, Heart
@@ -29,6 +29,7 @@ from edgebench.errors import (
     DeviceError,
     EdgebenchError,
     ModelError,
+    NoDuet,
     RuntimeDied,
     printable,
 )
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 
 HELLO_TIMEOUT_S = 30.0
 RENEW_S = 300.0  # a lease outlasts the next request by this at least
+OF_AN_ARTIFACT = ("artifact", "entry", "blobs", "options", "outputs", "engine")  # in a spec
 MAX_OUTPUT_BYTES = 512 << 20
 MAX_LAYERS, MAX_LAYER_NS = 200_000, 10**13  # together they fit into 63 bits
 LAUNCH_SLACK_S = 120.0  # import and load on a slow board, beside the timed part
@@ -328,8 +330,39 @@ class Session:
         phase: Callable[[str], None],
     ) -> Launch:
         """One launch: a fresh process on the device, its raw numbers checked for shape and sense."""
-        spec = self._spec(artifact, placed, inputs, workload)
-        result = self._request("launch", timeout_s=_limit_s(spec), phase=phase, spec=spec)
+        return self._launched("launch", self._spec(artifact, placed, inputs, workload), number, phase)
+
+    def duet(
+        self,
+        candidate: Artifact,
+        placed: Placed,
+        baseline: Artifact,
+        beside: Placed,
+        inputs: InputSet,
+        workload: Workload,
+        number: int,
+        phase: Callable[[str], None],
+        *,
+        baseline_first: bool,
+    ) -> Launch:
+        """One launch of both in one process on the device, turn by turn: the candidate's launch.
+
+        `baseline_ns` are the baseline's times, each beside the sample of its place. Who is loaded first has
+        the first turn; it alternates from launch to launch. NoDuet where the runtime cannot do that.
+        """
+        if candidate.runtime != baseline.runtime:
+            raise NoDuet(f"a duet needs one runtime, not {candidate.runtime} beside {baseline.runtime}")
+        spec = self._spec(candidate, placed, inputs, workload)
+        other = self._spec(baseline, beside, inputs, workload)
+        spec["beside"] = {key: other[key] for key in OF_AN_ARTIFACT}
+        spec["baseline_first"] = baseline_first
+        launch = self._launched("duet", spec, number, phase)
+        if wrong := wrong_pairs(launch):
+            raise self._nonsense("duet", wrong)
+        return launch
+
+    def _launched(self, op: str, spec: dict[str, Any], number: int, phase: Callable[[str], None]) -> Launch:
+        result = self._request(op, timeout_s=_limit_s(spec), phase=phase, spec=spec)
         started = result.pop("started_unix_s", None)
         result |= {"number": number, "session": self.id, "started_utc": _utc(started)}
         return self._typed(Launch, result)
@@ -461,6 +494,8 @@ class Session:
             return ModelError(text, hint=_CORRECT, detail=detail)
         if kind == "corrupt" and op == "commit":
             return DamagedUpload(text, hint=_HINTS[kind], detail=detail, retryable=True)
+        if kind == "no_duet":
+            return NoDuet(text, hint="measure it in separate launches")
         if kind == "not_allowed":
             grant = f"grant it there (sudo visudo -f /etc/sudoers.d/edgebench) with this line: {detail}"
             return DeviceError(text, hint=grant)
@@ -577,7 +612,7 @@ def _cleaned(lines: tuple[str, ...] | None) -> tuple[str, ...]:
 _CORRECT = (
     "correct what the runtime names in the model, or try another runtime; its own words are in the detail"
 )
-_RUNS = ("build", "infer", "launch", "profile")  # what a runtime's process is started for
+_RUNS = ("build", "infer", "launch", "duet", "profile")  # what a runtime's process is started for
 _HINTS = {
     "no_space": "free space on the device, or: edgebench devices clean {} "
     "(work_quota in the inventory says how much edgebench may take there)",
