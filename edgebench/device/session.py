@@ -16,7 +16,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from edgebench.device.answers import NonsenseError, harmless, own_path, read_array, wrong_pairs
+from edgebench.device.answers import (
+    Built,
+    Checkup,
+    Hello,
+    NonsenseError,
+    Output,
+    Undone,
+    fields_of,
+    harmless,
+    own_path,
+    read_array,
+    wrong_pairs,
+)
 from edgebench.device.bootstrap import install_probe
 from edgebench.device.bundle import probe_archive, resolve
 from edgebench.device.heart import LOCAL_SILENCE_S, SILENCE_S, Heart
@@ -64,7 +76,6 @@ MAX_LAYERS, MAX_LAYER_NS = 200_000, 10**13  # together they fit into 63 bits
 LAUNCH_SLACK_S = 120.0  # import and load on a slow board, beside the timed part
 TRIES_WITH_ENGINE = 2  # trtexec cannot be told a longest time: a second try has fewer samples
 MAX_PROGRESS_S = 1e7
-MAX_LINES, MAX_LINE_CHARACTERS = 100, 2000  # of what a device tells of a build
 
 T = TypeVar("T")
 
@@ -127,7 +138,7 @@ class Session:
         self._wire = Wire(self._heart, device.name)
         try:
             hello = self._wire.receive_hello(timeout_s=HELLO_TIMEOUT_S)
-            self._hello = self._typed(_Hello, _of(_Hello, hello))
+            self._hello = self._typed(Hello, fields_of(Hello, hello))
         except BaseException:
             self.abort()
             raise
@@ -206,7 +217,7 @@ class Session:
 
     def _note_restored(self, result: dict[str, Any], *, only_failed: bool = False) -> None:
         """Keep what the probe told of undone preparations."""
-        for each in self._typed(tuple[_Undone, ...], result.get("restored", [])):
+        for each in self._typed(tuple[Undone, ...], result.get("restored", [])):
             if each.state == "failed":
                 self.notes += (f"{each.what} could not be restored: {printable(each.text)}",)
             elif not only_failed:
@@ -317,7 +328,7 @@ class Session:
 
         limit_s = _limit_s(spec)
         result = self._request("build", timeout_s=limit_s, phase=begun, progress=progress, spec=spec)
-        told = self._typed(_Built, {name: result.get(name) for name in _Built.__struct_fields__})
+        told = self._typed(Built, {name: result.get(name) for name in Built.__struct_fields__})
         return replace(placed, engine=told.engine), told.record()
 
     def launch(
@@ -421,7 +432,7 @@ class Session:
         """The arrays of one sample, by output name: those of the artifact, from below the work folder."""
         import tempfile
 
-        told = self._typed(list[_Output], outputs)
+        told = self._typed(list[Output], outputs)
         wanted = [output.name for output in artifact.outputs]
         if sorted(output.name for output in told) != sorted(wanted):
             raise self._nonsense("infer", f"other outputs than {', '.join(wanted)}")
@@ -519,94 +530,6 @@ class Session:
             f"{self.device.name}: the probe's answer ({what}) makes no sense: {printable(why)[:300]}",
             hint=f"edgebench devices clean {self.device.name}, then run again",
         )
-
-
-class _Hello(Record, frozen=True):
-    """What a session needs of the probe's first message."""
-
-    work: str
-
-
-def _of(kind: type[Record], message: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a message that a record has."""
-    return {name: message[name] for name in kind.__struct_fields__ if name in message}
-
-
-class Busy(Record, frozen=True):
-    """A process of the device and how many cores it keeps busy."""
-
-    pid: int
-    name: str
-    cores: float
-
-
-class Checkup(Record, frozen=True):
-    """What a doctor wants to know of a device beside its facts and conditions. None is unknown.
-
-    `leftovers` are folders of dead sessions, `prepared` what such a session did not undo. `prepare_problem`
-    and `sudoers` (the line that grants what is missing) are None where the inventory asks for no preparation.
-    """
-
-    unix_s: float
-    busiest: tuple[Busy, ...]
-    free_bytes: int
-    used_bytes: int
-    leftovers: tuple[str, ...]
-    prepared: tuple[Prepared, ...]
-    prepare_problem: str | None = None
-    sudoers: str | None = None
-
-
-class _Undone(Record, frozen=True):
-    what: str
-    state: str
-    text: str
-
-
-class _Output(Record, frozen=True):
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    path: str
-    size_bytes: int
-
-
-class _Built(Record, frozen=True):
-    """The answer to `build`, as far as it is kept."""
-
-    engine: str
-    sha256: str
-    size_bytes: int
-    cached: bool
-    build_s: float | None = None
-    tensorrt: str | None = None
-    trtexec: str | None = None
-    flags: tuple[str, ...] | None = None
-    gpu: str | None = None
-    peak_bytes: int | None = None
-    build_peak_gpu_mib: float | None = None
-    warnings: tuple[str, ...] | None = None
-
-    def record(self) -> Engine:
-        """The record that a measurement keeps."""
-        return Engine(
-            sha256=self.sha256,
-            size_bytes=self.size_bytes,
-            cached=self.cached,
-            build_s=self.build_s,
-            version=printable(self.tensorrt or ""),
-            program=printable(self.trtexec or ""),
-            flags=_cleaned(self.flags),
-            gpu=None if self.gpu is None else printable(self.gpu),
-            build_peak_bytes=self.peak_bytes,
-            build_peak_gpu_mib=self.build_peak_gpu_mib,
-            warnings=_cleaned(self.warnings),
-        )
-
-
-def _cleaned(lines: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Lines that a device sent, as far as they are worth keeping."""
-    return tuple(printable(each)[:MAX_LINE_CHARACTERS] for each in (lines or ())[:MAX_LINES])
 
 
 _CORRECT = (

@@ -28,6 +28,9 @@ class Bench(NamedTuple):
 
     def place(self, runtime: str, model: str) -> tuple[Prepared, Placed]:
         """A network as an artifact that lies on the device."""
+        tools = self.workbench.home / "tools"
+        if runtime == "ncnn" and not tools.exists():
+            tools.symlink_to(pnnx_home() / "tools")
         made = prepare(Cell(model_path=model, runtime=runtime, precision="fp32"), self.workbench)
         folder = self.workbench.artifacts.path(made.artifact.digest)
         return made, self.session.place(made.artifact, folder, made.inputs, self.session.facts())
@@ -53,7 +56,6 @@ class Bench(NamedTuple):
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A leased session on this computer."""
     home = tmp_path_factory.mktemp("home")
-    (home / "tools").symlink_to(pnnx_home() / "tools")
     device = Device(name="here", target="", transport="local", work_dir=str(home / "work"), lease="folder")
     workbench = Workbench(home, limits=Limits(time_s=120.0, memory_bytes=8 << 30))
     with open_session(device, home=home, lease=Lease(run="r", purpose="test")) as session:
