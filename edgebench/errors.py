@@ -8,7 +8,8 @@
     │   └── ParityError                                       ... what was converted computes something else
     ├── DeviceError           owner device          exit 4    unreachable, full, crashed, too hot
     │   ├── DeviceBusy                              exit 75   somebody else holds the lease
-    │   └── RuntimeDied                                       a runtime crashed or hung over an artifact there
+    │   ├── RuntimeDied                                       a runtime crashed or hung over an artifact there
+    │   └── NoDuet                                            a runtime there cannot time two models in turns
     ├── InfrastructureError   owner infrastructure  exit 4    a tool, a registry, the controller's disk
     ├── Interrupted           owner user            exit 130 or 143
     └── BugError              owner bug             exit 70   edgebench is wrong
@@ -117,6 +118,10 @@ class DeviceBusy(DeviceError):
 
 class RuntimeDied(DeviceError):
     """A runtime's process crashed, or was not done in time; the session on the device goes on."""
+
+
+class NoDuet(DeviceError):
+    """The runtime cannot load two models into one process and share its threads: separate launches can."""
 
 
 class InfrastructureError(EdgebenchError):

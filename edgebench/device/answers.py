@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgebench.errors import printable
+from edgebench.records import Engine, Launch, Prepared, Record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +24,9 @@ MAX_KEYS = 4096
 MAX_DEPTH = 16
 MAX_WHOLE = 2**63 - 1  # the largest that every database takes
 MAX_REAL = 1e18
+MAX_SAMPLE_NS = 86400 * 10**9  # a workload lasts a day at most
 NEVER_NEGATIVE = re.compile(r"(_ns|_bytes|_khz|_pages|_load|_1m|cores|bits)$")
+MAX_LINES, MAX_LINE_CHARACTERS = 100, 2000  # of what a device tells of a build
 
 
 class NonsenseError(ValueError):
@@ -63,6 +66,16 @@ def _number(value: int | float, name: str) -> int | float:
     return value
 
 
+def wrong_pairs(launch: Launch) -> str:
+    """What is wrong with the pairs of a duet; "" where each sample has the baseline's beside it."""
+    ours, theirs = launch.samples_ns, launch.baseline_ns
+    if not ours or len(ours) != len(theirs):
+        return f"{len(ours)} samples beside {len(theirs)} of the baseline"
+    if not all(0 < each <= MAX_SAMPLE_NS for each in (*ours, *theirs)):
+        return "times that no inference takes"
+    return ""
+
+
 def own_path(value: object, work: str) -> str:
     """The path of a file that the probe made below its work folder; NonsenseError for any other text."""
     text = value if isinstance(value, str) else ""
@@ -98,3 +111,98 @@ def read_array(path: Path, size_bytes: int) -> np.ndarray:
     except (ValueError, OSError, EOFError, MemoryError, OverflowError, TypeError) as error:
         raise NonsenseError(f"an output file that is no array ({printable(str(error))[:200]})") from error
     return array
+
+
+# --- the answers that are records of their own ---
+
+
+class Hello(Record, frozen=True):
+    """What a session needs of the probe's first message."""
+
+    work: str
+
+
+def fields_of(kind: type[Record], message: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a message that a record has."""
+    return {name: message[name] for name in kind.__struct_fields__ if name in message}
+
+
+class Busy(Record, frozen=True):
+    """A process of the device and how many cores it keeps busy."""
+
+    pid: int
+    name: str
+    cores: float
+
+
+class Checkup(Record, frozen=True):
+    """What a doctor wants to know of a device beside its facts and conditions. None is unknown.
+
+    `leftovers` are folders of dead sessions, `prepared` what such a session did not undo. `prepare_problem`
+    and `sudoers` (the line that grants what is missing) are None where the inventory asks for no preparation.
+    """
+
+    unix_s: float
+    busiest: tuple[Busy, ...]
+    free_bytes: int
+    used_bytes: int
+    leftovers: tuple[str, ...]
+    prepared: tuple[Prepared, ...]
+    prepare_problem: str | None = None
+    sudoers: str | None = None
+
+
+class Undone(Record, frozen=True):
+    """What became of one change that a preparation had made."""
+
+    what: str
+    state: str
+    text: str
+
+
+class Output(Record, frozen=True):
+    """Where one output of a sample lies on the device."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    path: str
+    size_bytes: int
+
+
+class Built(Record, frozen=True):
+    """The answer to `build`, as far as it is kept."""
+
+    engine: str
+    sha256: str
+    size_bytes: int
+    cached: bool
+    build_s: float | None = None
+    tensorrt: str | None = None
+    trtexec: str | None = None
+    flags: tuple[str, ...] | None = None
+    gpu: str | None = None
+    peak_bytes: int | None = None
+    build_peak_gpu_mib: float | None = None
+    warnings: tuple[str, ...] | None = None
+
+    def record(self) -> Engine:
+        """The record that a measurement keeps."""
+        return Engine(
+            sha256=self.sha256,
+            size_bytes=self.size_bytes,
+            cached=self.cached,
+            build_s=self.build_s,
+            version=printable(self.tensorrt or ""),
+            program=printable(self.trtexec or ""),
+            flags=_cleaned(self.flags),
+            gpu=None if self.gpu is None else printable(self.gpu),
+            build_peak_bytes=self.peak_bytes,
+            build_peak_gpu_mib=self.build_peak_gpu_mib,
+            warnings=_cleaned(self.warnings),
+        )
+
+
+def _cleaned(lines: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Lines that a device sent, as far as they are worth keeping."""
+    return tuple(printable(each)[:MAX_LINE_CHARACTERS] for each in (lines or ())[:MAX_LINES])

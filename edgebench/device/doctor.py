@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from edgebench.device.answers import Checkup
 from edgebench.device.bundle import WHEELS, resolve
-from edgebench.device.session import Checkup, Lease, Session, open_session
+from edgebench.device.session import Lease, Session, open_session
 from edgebench.errors import DeviceBusy, EdgebenchError
 from edgebench.records import Conditions, Device, Facts, Target
 from edgebench.targets import mismatches

@@ -16,7 +16,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from edgebench.device.answers import NonsenseError, harmless, own_path, read_array
+from edgebench.device.answers import (
+    Built,
+    Checkup,
+    Hello,
+    NonsenseError,
+    Output,
+    Undone,
+    fields_of,
+    harmless,
+    own_path,
+    read_array,
+    wrong_pairs,
+)
 from edgebench.device.bootstrap import install_probe
 from edgebench.device.bundle import probe_archive, resolve
 from edgebench.device.heart import LOCAL_SILENCE_S, SILENCE_S, Heart
@@ -29,6 +41,7 @@ from edgebench.errors import (
     DeviceError,
     EdgebenchError,
     ModelError,
+    NoDuet,
     RuntimeDied,
     printable,
 )
@@ -57,12 +70,12 @@ if TYPE_CHECKING:
 
 HELLO_TIMEOUT_S = 30.0
 RENEW_S = 300.0  # a lease outlasts the next request by this at least
+OF_AN_ARTIFACT = ("artifact", "entry", "blobs", "options", "outputs", "engine")  # in a spec
 MAX_OUTPUT_BYTES = 512 << 20
 MAX_LAYERS, MAX_LAYER_NS = 200_000, 10**13  # together they fit into 63 bits
 LAUNCH_SLACK_S = 120.0  # import and load on a slow board, beside the timed part
 TRIES_WITH_ENGINE = 2  # trtexec cannot be told a longest time: a second try has fewer samples
 MAX_PROGRESS_S = 1e7
-MAX_LINES, MAX_LINE_CHARACTERS = 100, 2000  # of what a device tells of a build
 
 T = TypeVar("T")
 
@@ -125,7 +138,7 @@ class Session:
         self._wire = Wire(self._heart, device.name)
         try:
             hello = self._wire.receive_hello(timeout_s=HELLO_TIMEOUT_S)
-            self._hello = self._typed(_Hello, _of(_Hello, hello))
+            self._hello = self._typed(Hello, fields_of(Hello, hello))
         except BaseException:
             self.abort()
             raise
@@ -204,7 +217,7 @@ class Session:
 
     def _note_restored(self, result: dict[str, Any], *, only_failed: bool = False) -> None:
         """Keep what the probe told of undone preparations."""
-        for each in self._typed(tuple[_Undone, ...], result.get("restored", [])):
+        for each in self._typed(tuple[Undone, ...], result.get("restored", [])):
             if each.state == "failed":
                 self.notes += (f"{each.what} could not be restored: {printable(each.text)}",)
             elif not only_failed:
@@ -315,7 +328,7 @@ class Session:
 
         limit_s = _limit_s(spec)
         result = self._request("build", timeout_s=limit_s, phase=begun, progress=progress, spec=spec)
-        told = self._typed(_Built, {name: result.get(name) for name in _Built.__struct_fields__})
+        told = self._typed(Built, {name: result.get(name) for name in Built.__struct_fields__})
         return replace(placed, engine=told.engine), told.record()
 
     def launch(
@@ -328,8 +341,39 @@ class Session:
         phase: Callable[[str], None],
     ) -> Launch:
         """One launch: a fresh process on the device, its raw numbers checked for shape and sense."""
-        spec = self._spec(artifact, placed, inputs, workload)
-        result = self._request("launch", timeout_s=_limit_s(spec), phase=phase, spec=spec)
+        return self._launched("launch", self._spec(artifact, placed, inputs, workload), number, phase)
+
+    def duet(
+        self,
+        candidate: Artifact,
+        placed: Placed,
+        baseline: Artifact,
+        beside: Placed,
+        inputs: InputSet,
+        workload: Workload,
+        number: int,
+        phase: Callable[[str], None],
+        *,
+        baseline_first: bool,
+    ) -> Launch:
+        """One launch of both in one process on the device, turn by turn: the candidate's launch.
+
+        `baseline_ns` are the baseline's times, each beside the sample of its place. Who is loaded first has
+        the first turn; it alternates from launch to launch. NoDuet where the runtime cannot do that.
+        """
+        if candidate.runtime != baseline.runtime:
+            raise NoDuet(f"a duet needs one runtime, not {candidate.runtime} beside {baseline.runtime}")
+        spec = self._spec(candidate, placed, inputs, workload)
+        other = self._spec(baseline, beside, inputs, workload)
+        spec["beside"] = {key: other[key] for key in OF_AN_ARTIFACT}
+        spec["baseline_first"] = baseline_first
+        launch = self._launched("duet", spec, number, phase)
+        if wrong := wrong_pairs(launch):
+            raise self._nonsense("duet", wrong)
+        return launch
+
+    def _launched(self, op: str, spec: dict[str, Any], number: int, phase: Callable[[str], None]) -> Launch:
+        result = self._request(op, timeout_s=_limit_s(spec), phase=phase, spec=spec)
         started = result.pop("started_unix_s", None)
         result |= {"number": number, "session": self.id, "started_utc": _utc(started)}
         return self._typed(Launch, result)
@@ -388,7 +432,7 @@ class Session:
         """The arrays of one sample, by output name: those of the artifact, from below the work folder."""
         import tempfile
 
-        told = self._typed(list[_Output], outputs)
+        told = self._typed(list[Output], outputs)
         wanted = [output.name for output in artifact.outputs]
         if sorted(output.name for output in told) != sorted(wanted):
             raise self._nonsense("infer", f"other outputs than {', '.join(wanted)}")
@@ -461,6 +505,8 @@ class Session:
             return ModelError(text, hint=_CORRECT, detail=detail)
         if kind == "corrupt" and op == "commit":
             return DamagedUpload(text, hint=_HINTS[kind], detail=detail, retryable=True)
+        if kind == "no_duet":
+            return NoDuet(text, hint="measure it in separate launches")
         if kind == "not_allowed":
             grant = f"grant it there (sudo visudo -f /etc/sudoers.d/edgebench) with this line: {detail}"
             return DeviceError(text, hint=grant)
@@ -486,98 +532,10 @@ class Session:
         )
 
 
-class _Hello(Record, frozen=True):
-    """What a session needs of the probe's first message."""
-
-    work: str
-
-
-def _of(kind: type[Record], message: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a message that a record has."""
-    return {name: message[name] for name in kind.__struct_fields__ if name in message}
-
-
-class Busy(Record, frozen=True):
-    """A process of the device and how many cores it keeps busy."""
-
-    pid: int
-    name: str
-    cores: float
-
-
-class Checkup(Record, frozen=True):
-    """What a doctor wants to know of a device beside its facts and conditions. None is unknown.
-
-    `leftovers` are folders of dead sessions, `prepared` what such a session did not undo. `prepare_problem`
-    and `sudoers` (the line that grants what is missing) are None where the inventory asks for no preparation.
-    """
-
-    unix_s: float
-    busiest: tuple[Busy, ...]
-    free_bytes: int
-    used_bytes: int
-    leftovers: tuple[str, ...]
-    prepared: tuple[Prepared, ...]
-    prepare_problem: str | None = None
-    sudoers: str | None = None
-
-
-class _Undone(Record, frozen=True):
-    what: str
-    state: str
-    text: str
-
-
-class _Output(Record, frozen=True):
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    path: str
-    size_bytes: int
-
-
-class _Built(Record, frozen=True):
-    """The answer to `build`, as far as it is kept."""
-
-    engine: str
-    sha256: str
-    size_bytes: int
-    cached: bool
-    build_s: float | None = None
-    tensorrt: str | None = None
-    trtexec: str | None = None
-    flags: tuple[str, ...] | None = None
-    gpu: str | None = None
-    peak_bytes: int | None = None
-    build_peak_gpu_mib: float | None = None
-    warnings: tuple[str, ...] | None = None
-
-    def record(self) -> Engine:
-        """The record that a measurement keeps."""
-        return Engine(
-            sha256=self.sha256,
-            size_bytes=self.size_bytes,
-            cached=self.cached,
-            build_s=self.build_s,
-            version=printable(self.tensorrt or ""),
-            program=printable(self.trtexec or ""),
-            flags=_cleaned(self.flags),
-            gpu=None if self.gpu is None else printable(self.gpu),
-            build_peak_bytes=self.peak_bytes,
-            build_peak_gpu_mib=self.build_peak_gpu_mib,
-            warnings=_cleaned(self.warnings),
-        )
-
-
-def _cleaned(lines: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Lines that a device sent, as far as they are worth keeping."""
-    return tuple(printable(each)[:MAX_LINE_CHARACTERS] for each in (lines or ())[:MAX_LINES])
-
-
 _CORRECT = (
     "correct what the runtime names in the model, or try another runtime; its own words are in the detail"
 )
-_RUNS = ("build", "infer", "launch", "profile")  # what a runtime's process is started for
+_RUNS = ("build", "infer", "launch", "duet", "profile")  # what a runtime's process is started for
 _HINTS = {
     "no_space": "free space on the device, or: edgebench devices clean {} "
     "(work_quota in the inventory says how much edgebench may take there)",

@@ -55,6 +55,14 @@ def whole(fields: Any, key: str, low: int, high: int, default: Any = _REQUIRED) 
     return value
 
 
+def flag(fields: Any, key: str) -> bool:
+    """True or false."""
+    value = _get(fields, key, _REQUIRED)
+    if not isinstance(value, bool):
+        raise bad('"%s" must be true or false' % key)
+    return value
+
+
 def number(fields: Any, key: str, low: float, high: float, default: Any = _REQUIRED) -> Any:
     """A number between `low` and `high`, as a float."""
     value = _get(fields, key, default)

@@ -52,6 +52,7 @@ OPS = {
     "unpack": "op_unpack",
     "build": "op_build",
     "launch": "op_launch",
+    "duet": "op_duet",
     "infer": "op_infer",
     "profile": "op_profile",
     "clean": "op_clean",
@@ -66,6 +67,7 @@ LEASED = (
     "unpack",
     "build",
     "launch",
+    "duet",
     "profile",
     "clean",
 )
@@ -260,7 +262,16 @@ class Session:
     def op_launch(self, request: Json, number: int) -> Json:
         """The raw numbers of one launch."""
         task, timeout_s = self._task("launch", request)
-        with self._forgetting(task), self._watch.over() as watch:
+        with self._forgetting(task):
+            return self._watched(task, timeout_s, number)
+
+    def op_duet(self, request: Json, number: int) -> Json:
+        """The raw numbers of one launch of two models, turn by turn."""
+        task, timeout_s = self._task("duet", request, specs.for_duet)
+        return self._watched(task, timeout_s, number)
+
+    def _watched(self, task: Json, timeout_s: float, number: int) -> Json:
+        with self._watch.over() as watch:
             result = self._ask(task, timeout_s, watch.phases(self._phases(number)))
             return filled(result, watch.end())
 
@@ -290,12 +301,13 @@ class Session:
                 self._engines.forget(task["spec"]["engine"])
             raise
 
-    def _task(self, name: str, request: Json) -> Tuple[Json, float]:
+    def _task(
+        self, name: str, request: Json, checked: Callable[[Json, str], Json] = specs.checked
+    ) -> Tuple[Json, float]:
         fields = check.table(request, "spec")
         self._uses.note(*specs.units(fields, self._work))
-        return {"task": name, "spec": specs.checked(fields, self._work)}, check.number(
-            fields, "timeout_s", 0.1, 86400
-        )
+        task = {"task": name, "spec": checked(fields, self._work)}
+        return task, check.number(fields, "timeout_s", 0.1, 86400)
 
     def _ask(self, task: Json, timeout_s: float, on_phase: Callable[[str], None]) -> Json:
         return self._children.ask([sys.executable, self._program, "launch"], task, timeout_s, on_phase)

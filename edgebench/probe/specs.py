@@ -12,6 +12,7 @@ MAX_OUTPUTS = 1024
 MAX_SAMPLES = 1000
 MAX_REPEATS = 1000
 VERSIONS_TIMEOUT_S = 120.0
+OF_AN_ARTIFACT = ("artifact", "entry", "blobs", "options", "outputs", "engine")
 NO_WORKLOAD = {"threads": 0}
 
 
@@ -29,6 +30,18 @@ def checked(fields: Any, work: str) -> Json:
         "workload": _workload(check.table(fields, "workload")),
         "engine": _engine(fields, work),
     }
+
+
+def for_duet(fields: Any, work: str) -> Json:
+    """The spec of a launch of two: `beside` is the baseline's whole spec."""
+    spec, told = checked(fields, work), check.table(fields, "beside")
+    try:
+        spec["beside"] = checked(dict(fields, **{key: told.get(key) for key in OF_AN_ARTIFACT}), work)
+    except ProbeError as error:
+        error.message = "the baseline: %s" % error.message
+        raise
+    spec["baseline_first"] = check.flag(fields, "baseline_first")
+    return spec
 
 
 def for_build(fields: Any, work: str) -> Json:
@@ -92,7 +105,9 @@ def units(fields: Any, work: str) -> List[str]:
     """The keys of the units of the work folder that a spec uses; its paths are not checked here."""
     samples = check.items(fields, "samples", MAX_SAMPLES)
     inputs = [each for sample in samples if isinstance(sample, list) for each in sample]
+    beside = check.table(fields, "beside", {})
     paths = [fields.get("artifact"), fields.get("bundle"), fields.get("engine")]
+    paths += [beside.get("artifact"), beside.get("engine")]
     paths += [each.get("path") for each in inputs if isinstance(each, dict)]
     found = set()
     for path in paths:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgebench.device.answers import Busy, Checkup
 from edgebench.device.doctor import LEVELS, Finding, Look, judge
-from edgebench.device.session import Busy, Checkup
 from edgebench.records import Conditions, Device, Expectations, Facts, Limits, Preparation, Target, replace
 from edgebench.targets import find
 

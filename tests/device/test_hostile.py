@@ -63,11 +63,18 @@ ASKED: dict[str, Callable[[Session], object]] = {
     "clean": Session.clean,
     "infer": lambda session: session.infer(ARTIFACT, PLACED, INPUTS),
     "launch": lambda session: launch(session),
+    "duet": lambda session: duet(session),
 }
 
 
 def launch(session: Session) -> Launch:
     return session.launch(ARTIFACT, PLACED, INPUTS, Workload(), 1, lambda _phase: None)
+
+
+def duet(session: Session) -> Launch:
+    return session.duet(
+        ARTIFACT, PLACED, ARTIFACT, PLACED, INPUTS, Workload(), 1, lambda _phase: None, baseline_first=False
+    )
 
 
 @pytest.fixture
@@ -295,6 +302,26 @@ def _strangers(_request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _silence(_request: dict[str, Any]) -> list[bytes]:
     return []
+
+
+@pytest.mark.parametrize(
+    ("samples", "baseline", "said"),
+    [
+        ([5, 6], [5], "2 samples beside 1"),
+        ([5, 6], [], "2 samples beside 0"),
+        ([], [], "0 samples beside 0"),
+        ([5, 6], [5, 0], "no inference takes"),
+        ([0, 6], [5, 5], "no inference takes"),
+        ([5, 6], [5, 10**15], "no inference takes"),
+        ([5, 6], [5, -1], "-1"),
+        ([5, 6], [5, 1.5], "float"),
+        ([5, 6], [5] * (MAX_ITEMS + 1), "entries"),
+        ([5, 6], "56", "array"),
+    ],
+)
+def test_pairs_that_are_none(samples: list[int], baseline: object, said: str, tmp_path: Path) -> None:
+    answer = result({**LAUNCH, "samples_ns": samples, "baseline_ns": baseline})
+    assert said in refused(Hostile(answer), duet, tmp_path).message
 
 
 @pytest.mark.timeout(60)  # without a deadline it would take for ever

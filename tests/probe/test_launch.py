@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgebench.probe import child, clock, foreign, launch, memory
+from edgebench.probe import child, clock, foreign, launch, memory, timing
 from edgebench.probe.runtimes.base import RUNTIMES
 from edgebench.probe.runtimes.replay import RecordedClock
 from edgebench.records import MEASURED, Launch
@@ -404,7 +404,7 @@ def test_ncnn(probe: Probe) -> None:
 @given(st.lists(st.integers(1, 10**9), min_size=20, max_size=60))
 def test_settled_compares_the_last_two_medians(times: list[int]) -> None:
     last, previous = np.median(times[-10:]), np.median(times[-20:-10])
-    assert launch.settled(array("q", times)) == (abs(last - previous) < 0.01 * previous)
+    assert timing.settled(array("q", times)) == (abs(last - previous) < 0.01 * previous)
 
 
 @settings(deadline=None)
@@ -421,7 +421,7 @@ def test_samples_obey_the_workload(times: list[int], least: int, soft_s: float, 
         recorded.now_ns += times[next(position) % len(times)]
 
     workload = {"min_samples": least, "min_duration_s": soft_s, "max_duration_s": hard_s}
-    samples = launch.take_samples(run, recorded, workload)
+    samples = timing.take_samples(run, recorded, workload)
     total = sum(samples)
     assert len(samples) >= 1
     assert total >= hard_s * 1e9 or (len(samples) >= least and total >= soft_s * 1e9)

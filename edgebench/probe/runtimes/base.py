@@ -42,6 +42,16 @@ class Adapter:
         """Load the artifact's model."""
         raise NotImplementedError
 
+    def share_with(self, _other: Any) -> None:
+        """Before `load` of both: this model and the other will run turn by turn in this process.
+
+        They get one pool of threads, and whatever else a process has once. ProbeError `no_duet` where that
+        cannot be.
+        """
+        raise ProbeError(
+            "no_duet", "a duet needs both models in one process, which %s cannot do" % self.spec["runtime"]
+        )
+
     def read_sample(self, files: Any) -> Any:
         """The inputs of one sample out of its `.npy` files."""
         return load_arrays(files)

@@ -46,6 +46,9 @@ class CoreMl(Adapter):
         self._np = np
         return str(coremltools.__version__)
 
+    def share_with(self, _other: Any) -> None:
+        """Nothing to do: Core ML's threads are the system's, and no model has workers of its own."""
+
     def load(self) -> None:
         """Load the compiled package; the first process of a session compiles it."""
         self._compiled = self._compile(self.entry("package"))

@@ -37,6 +37,9 @@ class Ncnn(Adapter):
         self._np = np
         return str(ncnn.__version__)
 
+    def share_with(self, _other: Any) -> None:
+        """Nothing to do: OpenMP's threads are the process's, and both nets ask for the same number."""
+
     def load(self) -> None:
         """Load the two files; options come first, because loading already converts weights."""
         self._net = self._ncnn.Net()

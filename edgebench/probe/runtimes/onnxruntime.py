@@ -24,6 +24,8 @@ class OnnxRuntime(Adapter):
 
     known_options = {"graph_optimization": ("all", "off"), "format": ("onnx", "optimized", "ort")}
 
+    _shares_threads = False
+
     def import_runtime(self) -> str:
         """Import onnxruntime; its version."""
         import numpy as np  # noqa: F401 - onnxruntime's own import hides why numpy does not load
@@ -33,6 +35,21 @@ class OnnxRuntime(Adapter):
         onnxruntime.set_default_logger_severity(ERRORS_ONLY)
         return str(onnxruntime.__version__)
 
+    def share_with(self, other: Any) -> None:
+        """One pool of threads for both sessions, made before the first of them."""
+        try:
+            resize, options = self._ort.set_global_thread_pool_sizes, self._ort.SessionOptions()
+            options.use_per_session_threads = False
+        except AttributeError:
+            raise ProbeError(
+                "no_duet",
+                "a duet needs an onnxruntime whose sessions can share one pool of threads "
+                "(set_global_thread_pool_sizes), and %s cannot" % self._ort.__version__,
+            ) from None
+        resize(self.threads(), 1)
+        for each in (self, other):
+            each._shares_threads = True
+
     def load(self) -> None:
         """Create the session."""
         options = self._ort.SessionOptions()
@@ -41,7 +58,9 @@ class OnnxRuntime(Adapter):
         options.graph_optimization_level = getattr(self._ort.GraphOptimizationLevel, level)
         if self._format() == "ort":
             options.add_session_config_entry("session.load_model_format", "ORT")
-        if self.threads():
+        if self._shares_threads:
+            options.use_per_session_threads = False  # the number of threads is the pool's
+        elif self.threads():
             options.intra_op_num_threads = self.threads()
             options.inter_op_num_threads = 1
         if self.profiling:
@@ -112,7 +131,8 @@ class OnnxRuntime(Adapter):
 
     def effective(self) -> Dict[str, str]:
         """Provider, threads and graph optimization."""
-        threads = self._session.get_session_options().intra_op_num_threads
+        own = self._session.get_session_options().intra_op_num_threads
+        threads = self.threads() if self._shares_threads else own
         return {
             "provider": self._session.get_providers()[0],
             "threads": str(threads) if threads else "auto",

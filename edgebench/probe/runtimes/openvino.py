@@ -13,6 +13,8 @@ class OpenVino(Adapter):
 
     known_options = {"inference_precision": ("f32", "bf16", "f16")}
 
+    _core: Any = None
+
     def import_runtime(self) -> str:
         """Import openvino; its version."""
         import numpy as np  # noqa: F401 - so that a missing numpy is named
@@ -20,6 +22,10 @@ class OpenVino(Adapter):
 
         self._ov = openvino
         return str(openvino.__version__).split("-")[0]
+
+    def share_with(self, other: Any) -> None:
+        """One Core for both; OpenVINO's threads are the process's in any case."""
+        self._core = other._core = self._ov.Core()
 
     def load(self) -> None:
         """Read and compile the model."""
@@ -31,7 +37,7 @@ class OpenVino(Adapter):
             settings["INFERENCE_NUM_THREADS"] = self.threads()
         if self.profiling:
             settings["PERF_COUNT"] = True
-        core = self._ov.Core()
+        core = self._core or self._ov.Core()
         self._compiled = core.compile_model(core.read_model(self.entry("model")), "CPU", settings)
         self._inputs = _by_name(self._compiled.inputs)
         self._outputs = _by_name(self._compiled.outputs)

@@ -63,6 +63,11 @@ class Replay(Adapter):
         self.clock.now_ns += int(self._record.get("import_ns", 0))
         return str(self._record.get("version", VERSION))
 
+    def share_with(self, other: Any) -> None:
+        """One clock for both recordings: the time of one passes for the other."""
+        self.clock.now_ns += other.clock.now_ns
+        other.clock = self.clock
+
     def load(self) -> None:
         """Let the recorded load time pass."""
         self.clock.now_ns += int(self._record["load_ns"])
