@@ -600,6 +600,7 @@ class Accuracy(Record, frozen=True):
 
 
 Role = Literal["candidate", "baseline", "duet"]
+ROLES: tuple[Role, ...] = ("candidate", "baseline", "duet")
 
 
 class Measurement(Record, frozen=True):

@@ -92,7 +92,18 @@ ENTRIES = {
 
 # What every sibling may import, by package: `base`, or where two words say more than one.
 BASES = {
-    "edgebench.cli": {"folders", "foretell", "output", "progress", "prompts", "setup", "showing", "sources"},
+    "edgebench.cli": {
+        "folders",
+        "foretell",
+        "gating",
+        "output",
+        "progress",
+        "prompts",
+        "setup",
+        "showing",
+        "sources",
+        "verdicts",
+    },
     "edgebench.report": {"base", "gate_words", "layers"},
     "edgebench.gates": {"base", "looks", "duets", "limits"},
     "edgebench.convert.ncnn": {"base", "param"},

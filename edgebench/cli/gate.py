@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 import msgspec
 
 from edgebench import budgets as budget_files
-from edgebench.cli.output import emit_json, json_option, note, print_table, warn
+from edgebench.cli.output import emit_json, json_option
 from edgebench.cli.showing import write_whole
 from edgebench.cli.sources import cells, check_not_empty
+from edgebench.cli.verdicts import document, print_gate
 from edgebench.documents import read_text
 from edgebench.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK
-from edgebench.gates import Gate, Verdict, label, needs_samples
+from edgebench.gates import Gate, needs_samples
 from edgebench.gates import gate as judge
-from edgebench.records import to_json
 from edgebench.report import job_summary, openmetrics
 from edgebench.report import junit as junit_xml
-from edgebench.report.gate_words import counts, ordered
 
 
 @click.command()
@@ -73,7 +71,7 @@ def gate(
     if as_json:
         emit_json(document(judged))
     else:
-        _print(judged)
+        print_gate(judged)
     return _exit_code(judged, inconclusive)
 
 
@@ -103,45 +101,3 @@ def _exit_code(judged: Gate, inconclusive: str) -> int:
     if judged.exit_code == EXIT_INCONCLUSIVE and inconclusive != "keep":
         return EXIT_GATE_FAILED if inconclusive == "fail" else EXIT_OK
     return judged.exit_code
-
-
-def document(judged: Gate) -> dict[str, Any]:
-    """What `--json` shows: flat cells with a stable set of keys."""
-    return {
-        "schema": judged.schema,
-        "verdict": judged.verdict,
-        "exit_code": judged.exit_code,
-        "cells": [_cell(each) for each in judged.cells],
-        "unmatched_budgets": list(judged.unmatched),
-        "cells_without_budget": list(judged.unlimited),
-    }
-
-
-def _cell(verdict: Verdict) -> dict[str, Any]:
-    plain = to_json(verdict)
-    subject = plain.pop("subject")
-    subject.pop("groups")
-    return {**subject, "verdict": plain.pop("word"), **plain}
-
-
-def _print(judged: Gate) -> None:
-    worst_first = ordered(judged.cells)
-    print_table(["verdict", "cell", "metric", "why"], [_row(each) for each in worst_first])
-    for each in _next_steps(worst_first):
-        note(f"  next: {each}")
-    for name in judged.unmatched:
-        warn(f"the budget {name} matches no cell")
-    for name in judged.unlimited:
-        warn(f"no budget limits {name}")
-    click.echo(f"gate: {judged.verdict} ({counts(judged)})")
-
-
-def _row(verdict: Verdict) -> tuple[str, ...]:
-    shown = f"{verdict.word} (waived)" if verdict.waived else verdict.word
-    quality = "" if verdict.severity == "block" else f" ({verdict.severity})"
-    why = f"{verdict.reason}; waived {verdict.waived}" if verdict.waived else verdict.reason
-    return f"{shown}{quality}", label(verdict.subject), f"{verdict.metric} {verdict.kind}", why
-
-
-def _next_steps(verdicts: Sequence[Verdict]) -> list[str]:
-    return list(dict.fromkeys(each.next for each in verdicts if each.next))[:5]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import click
 
 from edgebench import model
+from edgebench.cli import gating, verdicts
 from edgebench.cli.foretell import foretell
 from edgebench.cli.output import emit_json, json_option, note, warn
 from edgebench.cli.progress import Progress
@@ -30,6 +31,7 @@ from edgebench.cli.setup import (
     workbench,
 )
 from edgebench.cli.showing import build_report, render
+from edgebench.comparison import LOOKS
 from edgebench.documents import read_text
 from edgebench.errors import (
     EXIT_BUG,
@@ -47,14 +49,17 @@ from edgebench.fleet import plan as plans
 from edgebench.fleet import start as starts
 from edgebench.fleet.base import Options
 from edgebench.fleet.engine import Engine
+from edgebench.fleet.gating import gate_of, rivals
 from edgebench.fleet.plan import Expansion, Plan, PlannedModel, WorkloadChanges
+from edgebench.gates import Gate
 from edgebench.inventory import Inventory, select
+from edgebench.pipeline import Mode
 from edgebench.records import REFUSED, Target, replace
 from edgebench.report.base import Report
 from edgebench.report.document import document
 from edgebench.settings import Settings
 from edgebench.store import Store
-from edgebench.units import parse_time_ns
+from edgebench.units import parse_percent, parse_time_ns
 
 
 class Wish(NamedTuple):
@@ -88,7 +93,14 @@ class Outcome(NamedTuple):
 @click.command()
 @click.argument("models", metavar="[MODEL]...", nargs=-1, type=click.Path())
 @click.option("--to", "runtimes", metavar="RUNTIME[,...]", help="Default: all that a device's target offers.")
-@click.option("--precision", metavar="P[,...]", help="fp32, fp16, int8, int8-dynamic, as-is (the default).")
+@click.option(
+    "--precision",
+    "precisions",
+    metavar="P[,...]|PERCENT",
+    multiple=True,
+    help="fp32, fp16, int8, int8-dynamic, as-is (the default). "
+    "A percentage, such as 1%: launches until the 95 % interval of p50 is no wider than that to each side.",
+)
 @click.option(
     "--on", "selector", metavar="SELECTOR", help="all, NAME, group:G, tag:K=V, target:T; default: all."
 )
@@ -126,13 +138,32 @@ class Outcome(NamedTuple):
     default=None,
     help="Check a device by a known tiny model first; default: all but this computer.",
 )
+@click.option(
+    "--gate",
+    "gate_file",
+    type=click.Path(),
+    metavar="FILE",
+    help="Launch candidate and baseline side by side until these budgets are decided (docs/gates.md).",
+)
+@click.option(
+    "--baseline",
+    metavar="RUN|FILE.onnx",
+    help="With --gate: what `regress` limits compare with; default: the budgets file's.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["auto", "separate", "duet"]),
+    default="auto",
+    show_default=True,
+    help="With --gate: a process for each launch, or both models in one where those are too noisy.",
+)
 @click.option("--profile", is_flag=True, help="Where the time goes, too: layers, in a launch of its own.")
 @click.option("--skip-unsupported", is_flag=True, help="Leave out cells that a target does not offer.")
 @json_option
 def run(
     models: tuple[str, ...],
     runtimes: str | None,
-    precision: str | None,
+    precisions: tuple[str, ...],
     selector: str | None,
     plan_file: str | None,
     resume: str | None,
@@ -156,6 +187,9 @@ def run(
     wait: str | None,
     max_invalid: int | None,
     health_check: bool | None,
+    gate_file: str | None,
+    baseline: str | None,
+    mode: Mode,
     profile: bool,
     skip_unsupported: bool,
     as_json: bool,
@@ -165,6 +199,13 @@ def run(
     wish = Wish(
         _seconds(wait) or 0.0, skip_unsupported, as_json, fail_fast, retry_failed, health_check, dry_run
     )
+    asked = gating.Asked(gate_file, baseline, mode)
+    names, width = _precisions(precisions)
+    if gate_file is not None and (launches is not None or width is not None):
+        given = "--launches" if width is None else "--precision PERCENT"
+        raise UserError(
+            f"--gate says itself how many launches it needs; {given} does too", hint="leave one out"
+        )
     if retry_failed and resume is None:
         raise UserError("--retry-failed needs a run", hint="edgebench run --resume RUN --retry-failed")
     if resume is not None:
@@ -186,6 +227,7 @@ def run(
             min_duration_s=_seconds(min_duration),
             cooldown_s=_seconds(cooldown),
             max_invalid=max_invalid,
+            precision=width,
         )
         planned = _models(models, Given(shapes, constants, inputs, calibration))
         chosen = _without_nms(planned) if cut_nms else planned
@@ -194,12 +236,30 @@ def run(
                 replace(each, ort_format=ort_format, compute_units=compute_units) for each in chosen
             ),
             runtimes=runtimes_of(runtimes),
-            precisions=precisions_of(precision) or (plans.AS_IS,),
+            precisions=names or (plans.AS_IS,),
             on=selector or "all",
             workload=workload,
             profile=profile,
         )
-    return _foretell(plan, settings, wish) if dry_run else new_run(plan, settings, wish).exit_code
+    if gate_file is not None:
+        plan = replace(plan, workload=replace(plan.workload, launches=LOOKS[0]))
+    if dry_run:
+        return _foretell(plan, settings, wish)
+    return new_run(plan, settings, wish, asked).exit_code
+
+
+def _precisions(given: Sequence[str]) -> tuple[tuple[str, ...], float | None]:
+    """The precisions that were named, and the share of p50 that its interval is to keep to; None: none."""
+    names: tuple[str, ...] = ()
+    width: float | None = None
+    for text in given:
+        if text.strip().endswith("%"):
+            width = parse_percent(text.strip())
+            if not 0 < width < 1:
+                raise UserError(f"--precision {text} cannot be meant", hint="for example --precision 1%")
+        else:
+            names += precisions_of(text)
+    return names, width
 
 
 def _refuse_beside(option: str, models: Sequence[str], plan_file: str | None) -> None:
@@ -268,11 +328,14 @@ class Expanded(NamedTuple):
     targets: dict[str, Target]
 
 
-def new_run(plan: Plan, settings: Settings, wish: Wish) -> Outcome:
+NO_GATE = gating.Asked(None, None, "auto")
+
+
+def new_run(plan: Plan, settings: Settings, wish: Wish, asked: gating.Asked = NO_GATE) -> Outcome:
     """Run a plan from its beginning and show the result."""
     expansion, fleet, targets = _expanded(plan, settings, wish)
     with results(settings) as store:
-        started = starts.start(plan, expansion, targets, store)
+        started = starts.start(plan, expansion, targets, store, gating.planned(asked, store))
         return _execute(started, fleet, targets, store, settings, wish)
 
 
@@ -349,7 +412,8 @@ def _execute(
     settings: Settings,
     wish: Wish,
 ) -> Outcome:
-    run_id = started.run.id
+    run_id, gate = started.run.id, gate_of(started.run)
+    ruling = None if gate is None else gating.ruling_of(gate, settings)
     _say_workload(started)
     devices = {device.name: device for device in fleet.devices}
     try:
@@ -359,9 +423,10 @@ def _execute(
         ):
             profile = starts.wants_profile(started.run)
             checked = _health_check(wish, settings)
-            options = Options(settings.jobs, wish.wait_s, wish.fail_fast, checked, profile)
+            options = Options(settings.jobs, wish.wait_s, wish.fail_fast, checked, profile, ruling)
             engine = Engine(run_id, bench, store, options)
-            engine.execute(started.assignments, devices, targets)
+            before = rivals(gate, [each.job for each in started.assignments], store)
+            engine.execute(started.assignments, devices, targets, before)
     except (KeyboardInterrupt, Interrupted):
         store.set_run_status(run_id, "interrupted")
         note(
@@ -374,8 +439,10 @@ def _execute(
         raise
     store.set_run_status(run_id, "interrupted" if engine.halted else "done", engine.halted)
     built = build_report(store, run_id)
-    show(built, as_json=wish.as_json)
-    return Outcome(built, exit_code(built, wish))
+    judged = None if gate is None else gating.judged(started.run, gate, store, settings)
+    show(built, judged, as_json=wish.as_json)
+    code = exit_code(built, wish)
+    return Outcome(built, code if judged is None else gating.worse(code, judged.exit_code))
 
 
 def _health_check(wish: Wish, settings: Settings) -> bool | None:
@@ -397,14 +464,17 @@ def _say_workload(started: starts.Started) -> None:
         )
 
 
-def show(built: Report, *, as_json: bool) -> None:
-    """The result of a run on stdout."""
+def show(built: Report, judged: Gate | None, *, as_json: bool) -> None:
+    """The result of a run on stdout, and the verdict where there was a gate."""
     if as_json:
-        emit_json(document(built))
+        emit_json(document(built) | ({} if judged is None else {"gate": verdicts.document(judged)}))
         return
     import sys
 
     click.echo(render(built, "terminal", colour=sys.stdout.isatty()))
+    if judged is not None:
+        click.echo()
+        verdicts.print_gate(judged)
 
 
 def exit_code(built: Report, wish: Wish) -> int:

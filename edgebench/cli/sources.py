@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from edgebench import exchange
 from edgebench.budgets import Subject
 from edgebench.cli.setup import read_inventory, read_settings, results
 from edgebench.errors import UserError
 from edgebench.gates import Observed, observed
-from edgebench.records import Job, Run
+from edgebench.records import ROLES, Job, Role, Run
 from edgebench.settings import Settings
 from edgebench.store import Store
 
@@ -19,10 +20,12 @@ def cells(name: str, settings: Settings | None = None, *, with_samples: bool = F
     """The cells of a file or run, those that failed with the reason; UserError where neither is there."""
     path = Path(name)
     if path.suffix == ".json" or path.is_file():
-        return [observed(each, with_samples=with_samples) for each in read(path).measurements]
+        found = [observed(each, with_samples=with_samples) for each in read(path).measurements]
+        return list(by_role(found).candidates)
     settings = settings or read_settings()
     with results(settings) as store:
-        return _stored(store, store.run(name), _groups(settings), with_samples)
+        found_here = stored_cells(store, store.run(name), _groups(settings), with_samples=with_samples)
+        return list(found_here.candidates)
 
 
 def read(path: Path) -> exchange.MeasurementFile:
@@ -37,11 +40,12 @@ def read(path: Path) -> exchange.MeasurementFile:
     return exchange.parse(data, str(path))
 
 
-def exported(store: Store, run: Run, groups: dict[str, tuple[str, ...]]) -> exchange.MeasurementFile:
-    """All measurements of a stored run with their samples."""
+def exported(store: Store, run: Run, groups: Mapping[str, tuple[str, ...]]) -> exchange.MeasurementFile:
+    """All measurements of a stored run with their samples, and what was measured beside them."""
     import edgebench
 
-    entries = [exchange.entry(each, groups.get(each.job.device, ())) for each in store.measurements(run.id)]
+    found = store.measurements(run.id, ROLES)
+    entries = [exchange.entry(each, groups.get(each.job.device, ())) for each in found]
     return exchange.MeasurementFile(
         schema=exchange.SCHEMA,
         measurements=tuple(entries),
@@ -51,13 +55,32 @@ def exported(store: Store, run: Run, groups: dict[str, tuple[str, ...]]) -> exch
     )
 
 
-def _stored(store: Store, run: Run, groups: dict[str, tuple[str, ...]], with_samples: bool) -> list[Observed]:
+class Cells(NamedTuple):
+    """What was measured, by role: what is judged, what ran beside it as a baseline, and duets of the two."""
+
+    candidates: tuple[Observed, ...]
+    baselines: tuple[Observed, ...] = ()
+    duets: tuple[Observed, ...] = ()
+
+
+def by_role(found: Iterable[Observed]) -> Cells:
+    """Cells, each in its place."""
+    roles: dict[Role, list[Observed]] = {"candidate": [], "baseline": [], "duet": []}
+    for each in found:
+        roles[each.role].append(each)
+    return Cells(tuple(roles["candidate"]), tuple(roles["baseline"]), tuple(roles["duet"]))
+
+
+def stored_cells(
+    store: Store, run: Run, groups: Mapping[str, tuple[str, ...]], *, with_samples: bool = False
+) -> Cells:
+    """The cells of a stored run, those that failed with the reason."""
     found = [observed(each, with_samples=with_samples) for each in exported(store, run, groups).measurements]
     failed = [_failed(each.job, groups, each.message) for each in store.failures(run.id)]
-    return [*found, *failed]
+    return by_role([*found, *failed])
 
 
-def _failed(job: Job, groups: dict[str, tuple[str, ...]], reason: str) -> Observed:
+def _failed(job: Job, groups: Mapping[str, tuple[str, ...]], reason: str) -> Observed:
     subject = Subject(
         target=job.target,
         device=job.device,
