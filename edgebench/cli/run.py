@@ -203,9 +203,8 @@ def run(
     names, width = _precisions(precisions)
     if gate_file is not None and (launches is not None or width is not None):
         given = "--launches" if width is None else "--precision PERCENT"
-        raise UserError(
-            f"--gate says itself how many launches it needs; {given} does too", hint="leave one out"
-        )
+        message = f"--gate says itself how many launches it needs, and so does {given}"
+        raise UserError(message, hint="leave one of them out")
     if retry_failed and resume is None:
         raise UserError("--retry-failed needs a run", hint="edgebench run --resume RUN --retry-failed")
     if resume is not None:

@@ -236,10 +236,15 @@ class LocalChannel:
         if self.closed:
             return b""
         deadline = Deadline(timeout_s)
-        while not _ready(self._stdout, selectors.EVENT_READ, min(_SLICE_S, deadline.left_s())):
-            if deadline.passed():
-                return None
-        data = self._stdout.read(1 << 16) or b""
+        try:
+            while not _ready(self._stdout, selectors.EVENT_READ, min(_SLICE_S, deadline.left_s())):
+                if deadline.passed():
+                    return None
+            data = self._stdout.read(1 << 16) or b""
+        except ValueError:
+            if not self.closed:
+                raise
+            return b""  # closed by us, in another thread
         if not data:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(OUTPUT_GRACE_S)  # the status follows the end of the output

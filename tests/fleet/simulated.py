@@ -29,7 +29,18 @@ FREE_BYTES = 1 << 36
 STEP_NS = 1_000_000
 
 
-_played: list[dict[str, Any]] = []
+class Timing(NamedTuple):
+    """What one launch of a file takes, and how many cores others kept busy meanwhile."""
+
+    samples_ns: list[int]
+    foreign_load: float | None = None
+    baseline_ns: list[int] | None = None  # in a duet
+
+
+# (file, launch of the device, the other file of a duet) -> timing
+Times = Callable[[Path, int, Path | None], Timing]
+
+_played: list[tuple[dict[str, Any], Times | None]] = []
 
 
 def facts_of_this_computer(home: Path) -> dict[str, Any]:
@@ -41,10 +52,10 @@ def facts_of_this_computer(home: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def played(facts: dict[str, Any]) -> Iterator[None]:
-    """While this is open every ssh device is a simulated one with these facts."""
+def played(facts: dict[str, Any], times: Times | None = None) -> Iterator[None]:
+    """While this is open every ssh device is a simulated one with these facts, and takes these times."""
     real = TRANSPORTS["ssh"]
-    _played.append(facts)
+    _played.append((facts, times))
     TRANSPORTS["ssh"] = "tests.fleet.simulated:SimulatedTransport"
     try:
         yield
@@ -99,9 +110,9 @@ class SimulatedTransport(Transport):
 
     def __init__(self, device: Device, *, credentials: Credentials | None = None) -> None:
         del credentials
-        self._facts = _played[-1]
+        self._facts, times = _played[-1]
         self._files = Files({}, {})
-        self._probe = _Probe(self._facts, self._files)
+        self._probe = _Probe(self._facts, self._files, times)
         self.name = device.name
 
     def connect(self) -> None:
@@ -211,9 +222,10 @@ def _line(message: dict[str, Any]) -> bytes:
 class _Probe:
     """The answers of one device's probe (docs/probe-protocol.md)."""
 
-    def __init__(self, facts: dict[str, Any], files: Files) -> None:
+    def __init__(self, facts: dict[str, Any], files: Files, times: Times | None) -> None:
         self._facts = facts
         self._files = files
+        self._times = times
         self._folders: dict[str, str] = {}
         self._named: dict[str, str] = {}  # paths in folders -> digests
         self._launches = 0
@@ -222,7 +234,7 @@ class _Probe:
     def answer(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The messages that follow a request, without its id."""
         known = {"launch": self._launch, "infer": self._infer, "have": self._have, "commit": self._commit}
-        known |= {"assemble": self._assemble, "unpack": self._assemble}
+        known |= {"assemble": self._assemble, "unpack": self._assemble, "duet": self._launch}
         fixed = {
             "facts": self._facts,
             "conditions": {},
@@ -290,9 +302,20 @@ class _Probe:
     def _source(self, path: str) -> Path:
         return self._files.sources[self._named[path]]
 
+    def _model(self, spec: dict[str, Any]) -> Path:
+        return self._source(f"{spec['artifact']}/{spec['entry']['model']}")
+
     def _launch(self, request: dict[str, Any]) -> dict[str, Any]:
         self._launches += 1
-        count = request["spec"]["workload"]["min_samples"]
+        spec = request["spec"]
+        count = spec["workload"]["min_samples"]
+        timing = Timing([STEP_NS + number % 7 for number in range(count)])
+        if self._times is not None:
+            other = spec.get("beside")
+            timing = self._times(
+                self._model(spec), self._launches, None if other is None else self._model(other)
+            )
+        duet = {} if timing.baseline_ns is None else {"baseline_ns": timing.baseline_ns}
         return {
             "started_unix_s": 1_700_000_000.0 + self._launches,
             "import_ns": STEP_NS,
@@ -300,13 +323,14 @@ class _Probe:
             "first_inference_ns": STEP_NS,
             "warmup_ns": [STEP_NS] * 10,
             "warmup_stable": True,
-            "samples_ns": [STEP_NS + number % 7 for number in range(count)],
+            "samples_ns": timing.samples_ns,
             "memory": {"method": "unknown"},
             "before": {},
             "after": {},
             "runtime_version": "simulated",
             "effective": {},
-            "foreign_load": None,
+            "foreign_load": timing.foreign_load,
+            **duet,
         }
 
 
