@@ -241,10 +241,8 @@ class LocalChannel:
                 if deadline.passed():
                     return None
             data = self._stdout.read(1 << 16) or b""
-        except ValueError:
-            if not self.closed:
-                raise
-            return b""  # closed by us, in another thread
+        except ValueError:  # closed by us, in another thread
+            return b""
         if not data:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(OUTPUT_GRACE_S)  # the status follows the end of the output

@@ -219,7 +219,7 @@ def test_precision_ends_when_the_interval_is_narrow(cli: Cli, facts: dict[str, A
         never = cli.json(*words, "--precision", "0.01%")
     assert wide["measurements"][0]["launches"] == 12
     assert never["measurements"][0]["launches"] == 20
-    assert "±0.01 % was asked for" in str(never["measurements"][0]["warnings"])
+    assert "±0.010 % was asked for" in str(never["measurements"][0]["warnings"])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -352,3 +353,12 @@ def test_a_commands_environment_holds_no_secret(
     monkeypatch.setenv("EDGEBENCH_SSH_PASSPHRASE", "s3cret-phrase")
     monkeypatch.setenv("EDGEBENCH_SSH_PASSWORD", "s3cret-word")
     assert b"s3cret" not in transport.run(["env"], timeout_s=10).stdout
+
+
+def test_a_channel_closed_in_another_thread_is_at_its_end(transport: Transport) -> None:
+    for _ in range(20):
+        channel = transport.open([PYTHON, "-c", "input()"])
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(channel.receive, timeout_s=10)
+            channel.close()
+            assert waiting.result(20) == b""
