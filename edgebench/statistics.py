@@ -33,6 +33,8 @@ P99_RECOMMENDED_SAMPLES = 662
 SPREAD_LIMIT = 0.05  # between the fastest and the slowest launch's p50
 DRIFT_LIMIT = 0.05  # between the medians of a launch's first and last third
 FOREIGN_LOAD_LIMIT = 0.2  # cores kept busy by other processes
+AUTOCORRELATION_LIMIT = 0.5  # between successive launches; five independent ones reach it in 1 of 25 cases
+AUTOCORRELATION_MIN_SPREAD = 0.02  # below that it does not matter
 MODES_LIMIT = 0.05  # two groups of samples nearer than this do not matter
 MODES_MIN_SHARE = 0.1  # a smaller group is outliers
 MODES_EXPLAINED = (
@@ -45,6 +47,7 @@ CautionKind = Literal[
     "foreign-load",
     "drift",
     "spread",
+    "autocorrelation",
     "two-modes",
     "warm-up",
     "few-launches",
@@ -304,6 +307,10 @@ def _cautions(
     spread = _spread(p50s)
     if spread is not None and spread > SPREAD_LIMIT:
         yield Caution(kind="spread", detail=f"launch p50s differ by {_percent(spread)}")
+    alike = _lag_1(p50s)
+    if alike > AUTOCORRELATION_LIMIT and (spread or 0.0) > AUTOCORRELATION_MIN_SPREAD:
+        detail = f"each launch resembles the one before it (correlation {significant(alike, 2)})"
+        yield Caution(kind="autocorrelation", detail=detail)
     unstable = sum(not launch.warmup_stable for launch in launches)
     if unstable:
         yield Caution(kind="warm-up", detail=f"not stable in {_of(unstable, launches)}")
@@ -334,6 +341,16 @@ def _drift(samples_ns: Sequence[int]) -> float:
     first = stdlib.median_low(samples_ns[:third])
     last = stdlib.median_low(samples_ns[-third:])
     return last / first - 1 if first > 0 else 0.0
+
+
+def _lag_1(values: Sequence[int]) -> float:
+    """The correlation of each value with the one before it; 0 below five values."""
+    if len(values) < 5 or min(values) == max(values):
+        return 0.0
+    mean = math.fsum(values) / len(values)
+    off = [value - mean for value in values]
+    together = math.fsum(now * then for now, then in zip(off[1:], off, strict=False))
+    return together / math.fsum(each**2 for each in off)
 
 
 def _mode_gap(samples_ns: Sequence[int]) -> float | None:

@@ -12,7 +12,7 @@ import msgspec
 from edgebench import budgets as budget_files
 from edgebench.cli.output import emit_json, json_option
 from edgebench.cli.showing import write_whole
-from edgebench.cli.sources import cells, check_not_empty
+from edgebench.cli.sources import all_cells, cells, check_not_empty
 from edgebench.cli.verdicts import document, print_gate
 from edgebench.documents import read_text
 from edgebench.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK
@@ -60,11 +60,11 @@ def gate(
     """
     rules = budget_files.parse(read_text(Path(budgets_file)), budgets_file)
     wanted = needs_samples(rules)
-    found = cells(candidate, with_samples=wanted)
-    check_not_empty(found, candidate)
-    before = [] if baseline is None else cells(baseline)
+    found = all_cells(candidate, with_samples=wanted)
+    check_not_empty(found.candidates, candidate)
+    before = found.baselines if baseline is None else cells(baseline)
     today = datetime.now(UTC).date()
-    judged = judge(found, rules, before, today=today)
+    judged = judge(found.candidates, rules, before, today=today, duets=found.duets)
     _write(judged, Files(junit, summary, metrics, output), inconclusive_fails=inconclusive == "fail")
     if annotate:
         click.echo(job_summary.workflow_commands(judged), nl=False)

@@ -46,6 +46,10 @@ VERBS = {
         "edgebench.cli.gate:gate",
         "Judge a run or file by budgets: pass, fail, or why it cannot be said.",
     ),
+    "aa": (
+        "edgebench.cli.aa:aa",
+        "How noisy a board is: one artifact measured against itself.",
+    ),
     "budgets": ("edgebench.cli.budgets:budgets", "Check, explain and suggest limits for releases."),
     "compare": ("edgebench.cli.compare:compare", "How one run or file differs from another, with intervals."),
     "export": ("edgebench.cli.compare:export", "A run's measurements with all samples, as a file."),

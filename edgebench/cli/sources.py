@@ -17,15 +17,18 @@ from edgebench.store import Store
 
 
 def cells(name: str, settings: Settings | None = None, *, with_samples: bool = False) -> list[Observed]:
-    """The cells of a file or run, those that failed with the reason; UserError where neither is there."""
+    """The cells of a file or run that are judged, those that failed with the reason."""
+    return list(all_cells(name, settings, with_samples=with_samples).candidates)
+
+
+def all_cells(name: str, settings: Settings | None = None, *, with_samples: bool = False) -> Cells:
+    """The cells of a file or run by role; UserError where neither is there."""
     path = Path(name)
     if path.suffix == ".json" or path.is_file():
-        found = [observed(each, with_samples=with_samples) for each in read(path).measurements]
-        return list(by_role(found).candidates)
+        return by_role(observed(each, with_samples=with_samples) for each in read(path).measurements)
     settings = settings or read_settings()
     with results(settings) as store:
-        found_here = stored_cells(store, store.run(name), _groups(settings), with_samples=with_samples)
-        return list(found_here.candidates)
+        return stored_cells(store, store.run(name), _groups(settings), with_samples=with_samples)
 
 
 def read(path: Path) -> exchange.MeasurementFile:

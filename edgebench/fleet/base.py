@@ -11,7 +11,7 @@ from typing import NamedTuple
 from edgebench.device.leases import Patience as BusyPatience
 from edgebench.device.session import Lease, Session
 from edgebench.errors import BugError, DeviceBusy, DeviceError, EdgebenchError, Interrupted, RuntimeDied
-from edgebench.pipeline import Announce, Cell, Prepared, Rival, Ruling, Step, open_device, title
+from edgebench.pipeline import Announce, Cell, Prepared, Rival, Ruling, Step, Trial, open_device, title
 from edgebench.records import Device, Facts, Failure, Job, Target
 from edgebench.store import Store
 
@@ -74,6 +74,7 @@ class Options(NamedTuple):
     `fail_fast`: nothing is scheduled any more after the first failure. `health`: whether devices are checked
     by a known tiny model before their first job; None: those that are not this computer. `profile`: the times
     of layers are taken, too. `ruling`: launches go on until budgets are decided.
+    `trial`: each artifact is measured against itself.
     """
 
     max_devices: int = 16
@@ -82,6 +83,7 @@ class Options(NamedTuple):
     health: bool | None = None
     profile: bool = False
     ruling: Ruling | None = None
+    trial: Trial | None = None
     retries: Retries = Retries()
     opener: Opener = open_device
 

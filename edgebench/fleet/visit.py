@@ -29,6 +29,7 @@ from edgebench.pipeline import (
     Site,
     Step,
     Workbench,
+    against_itself,
     decide,
     examine,
     measure,
@@ -36,7 +37,7 @@ from edgebench.pipeline import (
     tally,
     title,
 )
-from edgebench.records import Device, Facts, HealthCheck, Job, Target
+from edgebench.records import Device, Facts, HealthCheck, Job, Measurement, Target
 from edgebench.units import format_duration
 
 OWN_LEASE_S = 60.0  # a dropped session of ours holds the lease until its probe notices the silence
@@ -170,14 +171,19 @@ class Visit:
     def _attempt(self, ready: Ready) -> None:
         site = self.place.site or self._open()
         self._stage = "measure"
-        ruling, bench = self._options.ruling, self._bench
-        if ruling is None:
-            measurement = measure(ready.job, ready.prepared, site, bench)
-        else:
-            measurement = decide(ready.job, ready.prepared, ready.rival, site, bench, ruling)
+        measurement = self._measured(ready, site)
         self._lost_jobs = 0
         if tally(measurement).valid == 0 and self.place.health is not None:
             self._look_again(self.place.health, site)
+
+    def _measured(self, ready: Ready, site: Site) -> Measurement:
+        job, prepared, rival = ready
+        ruling, trial = self._options.ruling, self._options.trial
+        if trial is not None:
+            return against_itself(job, prepared, site, self._bench, trial)
+        if ruling is not None:
+            return decide(job, prepared, rival, site, self._bench, ruling)
+        return measure(job, prepared, site, self._bench)
 
     def _failed(self, job: Job, error: EdgebenchError) -> None:
         """Store the failure; the device is given up when it was not to be opened, or lost job after job."""

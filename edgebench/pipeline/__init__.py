@@ -16,7 +16,7 @@ from edgebench.pipeline.base import (
     silent,
     title,
 )
-from edgebench.pipeline.deciding import Mode, Rival, Ruling, decide
+from edgebench.pipeline.deciding import Mode, Rival, Ruling, Trial, against_itself, decide
 from edgebench.pipeline.examining import examine, health_cell, not_passed
 from edgebench.pipeline.foreseeing import foreseen
 from edgebench.pipeline.measuring import Site, measure, open_device, tally
@@ -33,7 +33,9 @@ __all__ = [
     "Ruling",
     "Site",
     "Step",
+    "Trial",
     "Workbench",
+    "against_itself",
     "decide",
     "examine",
     "foreseen",

@@ -63,6 +63,13 @@ class Ruling(NamedTuple):
     groups: Mapping[str, tuple[str, ...]] = {}
 
 
+class Trial(NamedTuple):
+    """An artifact against itself: so many pairs of launches, or duets."""
+
+    pairs: int
+    mode: Literal["separate", "duet"] = "separate"
+
+
 class Side(NamedTuple):
     """Candidate or baseline: its measurement so far, and what its launches run."""
 
@@ -71,11 +78,15 @@ class Side(NamedTuple):
 
 
 class Duel(NamedTuple):
-    """A candidate, what it is compared with, and the duet of the two, as far as there are any."""
+    """A candidate, what it is compared with, and the duet of the two, as far as there are any.
+
+    `alone`: the baseline is not launched, since it is the same artifact, or one that takes other inputs.
+    """
 
     candidate: Side
     baseline: Side | None = None
     duet: Measurement | None = None
+    alone: bool = False
 
 
 class Both(NamedTuple):
@@ -101,6 +112,22 @@ def decide(
     return _finished(duel, prepared, site, bench)
 
 
+def against_itself(job: Job, prepared: Prepared, site: Site, bench: Workbench, trial: Trial) -> Measurement:
+    """One artifact in pairs with itself (A/A): what differs then is the device's noise."""
+    candidate = Side(*proven(job, prepared, site, bench))
+    if trial.mode == "duet":
+        duel = Duel(candidate, candidate)
+        duet = begin(_like(candidate.measurement, _of_a_duet(duel)), site)
+        duel, _ = _together(
+            duel._replace(duet=duet), Both(candidate.loaded, candidate.loaded), trial.pairs, site, bench
+        )
+        return _finished(duel._replace(baseline=None), prepared, site, bench)
+    marks = {"role": "baseline", "beside": candidate.measurement.id}
+    baseline = Side(begin(_like(candidate.measurement, marks), site), candidate.loaded)
+    duel, _ = _until(Duel(candidate, baseline), trial.pairs, site, bench)
+    return _finished(duel, prepared, site, bench)
+
+
 # --- begin and end --------------------------------------------------------------------------------
 
 
@@ -118,7 +145,7 @@ def _begun(
     marks = {"role": "baseline", "beside": candidate.measurement.id, "looks": LOOKS, "alpha": alpha}
     if rival.artifact.digest == prepared.artifact.digest or rival.artifact.inputs != prepared.artifact.inputs:
         silent = begin(_like(candidate.measurement, {**marks, "artifact": rival.artifact}), site)
-        return Duel(candidate, Side(silent, candidate.loaded))
+        return Duel(candidate, Side(silent, candidate.loaded), alone=True)
     if isinstance(rival, Measurement):
         return Duel(candidate, _known_before(rival, candidate, marks, site, bench))
     return Duel(candidate, Side(*proven(job, rival, site, bench, **marks)))
@@ -209,10 +236,9 @@ def _valid_pairs(side: Side) -> set[int]:
 
 def _sides(duel: Duel) -> tuple[Side, ...]:
     """The sides that are launched: the candidate alone where nothing differs from it."""
-    candidate, baseline = duel.candidate, duel.baseline
-    if baseline is None or baseline.loaded.artifact.digest == candidate.loaded.artifact.digest:
-        return (candidate,)
-    return (baseline, candidate)
+    if duel.baseline is None or duel.alone:
+        return (duel.candidate,)
+    return (duel.baseline, duel.candidate)
 
 
 def _launches(duel: Duel) -> Iterator[Launch]:
@@ -291,19 +317,23 @@ def _sung(duel: Duel, site: Site, bench: Workbench, ruling: Ruling) -> Duel:
     if baseline is None:
         return duel
     both = Both(candidate.loaded, baseline.loaded)
-    marks = {
-        "role": "duet",
-        "beside": candidate.measurement.id,
-        "baseline_digest": baseline.loaded.artifact.digest,
-        "alpha": candidate.measurement.alpha,
-    }
-    duel = duel._replace(duet=begin(_like(candidate.measurement, marks), site))
+    duel = duel._replace(duet=begin(_like(candidate.measurement, _of_a_duet(duel)), site))
     for look in LOOKS:
         duel, complete = _together(duel, both, look, site, bench)
         left = [each for each in _undecided(duel, ruling) if duet_rules.tells(each.metric, each.kind)]
         if not complete or not left:
             break
     return duel
+
+
+def _of_a_duet(duel: Duel) -> dict[str, object]:
+    """What a duet's measurement says of itself."""
+    baseline = duel.baseline or duel.candidate
+    return {
+        "role": "duet",
+        "beside": duel.candidate.measurement.id,
+        "baseline_digest": baseline.loaded.artifact.digest,
+    }
 
 
 def _together(duel: Duel, both: Both, launches: int, site: Site, bench: Workbench) -> tuple[Duel, bool]:

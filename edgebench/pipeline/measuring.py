@@ -338,9 +338,9 @@ def tell_launched(measurement: Measurement, site: Site, bench: Workbench) -> Non
 
 
 def _step(stage: str, measurement: Measurement, number: int, note: str = "") -> Step:
-    return Step(
-        stage, measurement.job.device, title(measurement.job), number, tally(measurement).total, note=note
-    )
+    role = "" if measurement.role == "candidate" else f" ({measurement.role})"
+    what, total = f"{title(measurement.job)}{role}", tally(measurement).total
+    return Step(stage, measurement.job.device, what, number, total, note=note)
 
 
 def profiled(

@@ -232,11 +232,25 @@ CAUTION_TITLES = {
     "drift": "Drift during a launch",
     "two-modes": "Two speeds in one launch",
     "spread": "Launches disagree by more than 5 %",
+    "autocorrelation": "Launches drift",
     "warm-up": "Warm-up did not settle",
     "few-launches": "Too few launches",
     "p99": "p99 needs more samples",
     "parity": "Parity proves little",
     "other": "Also noted",
+}
+
+
+# what to do about it, said once under its title
+CAUTION_ADVICE = {
+    "foreign-load": "stop the other work (edgebench devices doctor shows it), or measure at another hour",
+    "drift": "lock the clocks or cool the board (prepare: in the inventory); measure longer warm-ups",
+    "two-modes": "lock the clocks (prepare: in the inventory) or fix the threads (--threads)",
+    "spread": "measure more launches (--launches 20), or compare side by side (run --gate)",
+    "autocorrelation": "the interval is too narrow: pause between launches (--cooldown), or run --gate",
+    "warm-up": "give it longer (max_warmup_s), and look at the board's clocks and heat",
+    "few-launches": "five launches are the least that say anything (--launches 5)",
+    "p99": "take more samples (--min-samples 662)",
 }
 
 
@@ -266,16 +280,20 @@ def grouped(failures: Iterable[Failure]) -> list[tuple[Failure, Concern]]:
 
 
 def concerns(rows: Iterable[Row]) -> list[tuple[str, list[Concern]]]:
-    """All warnings of all rows: title, then what was said and of which jobs; the gravest title first."""
+    """All warnings of all rows: title with advice, what was said and of which jobs; the gravest first."""
     found: dict[str, dict[str, list[str]]] = {}
     for row in rows:
         for kind, detail in dict.fromkeys(_remarks(row)):
             found.setdefault(kind, {}).setdefault(clean(detail), []).append(label(row.job))
     return [
-        (title, [Concern(detail, tuple(jobs)) for detail, jobs in found[kind].items()])
+        (_advised(kind, title), [Concern(detail, tuple(jobs)) for detail, jobs in found[kind].items()])
         for kind, title in CAUTION_TITLES.items()
         if kind in found
     ]
+
+
+def _advised(kind: str, title: str) -> str:
+    return f"{title}: {CAUTION_ADVICE[kind]}" if kind in CAUTION_ADVICE else title
 
 
 def _remarks(row: Row) -> Iterable[tuple[str, str]]:

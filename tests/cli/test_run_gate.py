@@ -57,8 +57,8 @@ def _origin(file: Path) -> str:
     return "pruned" if file.read_bytes().count(b"pruned") else ""
 
 
-@pytest.fixture(scope="session")
-def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+@pytest.fixture(scope="session", name="facts")
+def simulated_facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return facts_of_this_computer(tmp_path_factory.mktemp("facts"))
 
 

@@ -1,0 +1,80 @@
+"""An artifact measured against itself -> what the device shows where nothing differs. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from random import Random
+
+from edgebench import comparison
+from edgebench.comparison import ALPHA, LOOKS
+from edgebench.gates.base import LaunchFigures, Observed
+from edgebench.gates.looks import Bounds, answer, look
+from edgebench.records import Record
+
+DRAWS = 2000
+SEED = 20261126
+
+
+class Floor(Record, frozen=True):
+    """The noise of one device: logarithms, but for the last two, as in `records.NoiseFloor`."""
+
+    pairs: int
+    level: float
+    launch_sd: float
+    pair_sd: float
+    least_effect: float
+    false_alarms: float
+
+
+def of_pairs(candidate: Observed, baseline: Observed) -> Floor | None:
+    """What separate launches of one artifact differ by; None below two pairs."""
+    before = {launch.place: _log_p50(launch) for launch in baseline.launches}
+    pairs = [
+        (_log_p50(launch), before[launch.place]) for launch in candidate.launches if launch.place in before
+    ]
+    differences = [now - then for now, then in pairs]
+    return _floor(differences, [each for pair in pairs for each in pair])
+
+
+def of_duet(duet: Observed) -> Floor | None:
+    """What the two copies in one process differ by; None below two launches."""
+    shifts = [launch.duet_shift for launch in duet.launches if launch.duet_shift is not None]
+    return _floor(shifts, [_log_p50(launch) for launch in duet.launches])
+
+
+def _floor(differences: Sequence[float], logs: Sequence[float]) -> Floor | None:
+    estimate = comparison.by_pairs(differences)
+    if estimate is None:
+        return None
+    alpha = comparison.alpha_of_look(LOOKS)
+    least = comparison.least_effect_at(estimate, 0.0, LOOKS[-1], alpha)
+    return Floor(
+        pairs=len(differences),
+        level=math.fsum(logs) / len(logs),
+        launch_sd=_deviation(logs),
+        pair_sd=_deviation(differences),
+        least_effect=math.expm1(min(50.0, least)),
+        false_alarms=_false_alarms(differences),
+    )
+
+
+def _false_alarms(differences: Sequence[float]) -> float:
+    """How often the looks call a slowdown when it is drawn which of a pair is the candidate: nominal 5 %."""
+    draw = Random(SEED)  # noqa: S311 - a simulation, the same each time
+    limit = Bounds(0.0, ALPHA)
+    alarms = 0
+    for _ in range(DRAWS):
+        drawn = [each if draw.random() < 0.5 else -each for each in differences]
+        test = look(drawn, limit, LOOKS, comparison.by_pairs, comparison.hodges_lehmann_of_pairs)
+        alarms += answer(test).word == "fail"
+    return alarms / DRAWS
+
+
+def _log_p50(launch: LaunchFigures) -> float:
+    return math.log(launch.p50_ns) if launch.p50_ns else 0.0
+
+
+def _deviation(values: Sequence[float]) -> float:
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((each - mean) ** 2 for each in values) / max(1, len(values) - 1))
