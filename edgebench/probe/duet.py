@@ -26,14 +26,10 @@ def measure_both(task: Json, output: Output) -> Json:
     baseline = _Side("baseline", spec["beside"], "baseline_ns")
     turns = (baseline, candidate) if spec["baseline_first"] else (candidate, baseline)
     if candidate.runtime.program:
-        raise _refusal(spec["runtime"])
+        raise ProbeError(
+            "no_duet", "a duet needs both models in one process, and %s runs one alone" % spec["runtime"]
+        )
     return _Duet(candidate, baseline, turns, output).measure(spec["workload"])
-
-
-def _refusal(runtime: str) -> ProbeError:
-    return ProbeError(
-        "no_duet", "a duet needs both models in one process, and %s is a program that runs one" % runtime
-    )
 
 
 class _Side:
@@ -56,10 +52,9 @@ class _Side:
 
     def load(self) -> None:
         """Load the model; `run` is one inference from then on. Each reads inputs of its own."""
-        with self.blamed("model_load"):
-            self.load_ns = timed(self.runtime.clock, self.runtime.load)
         inputs = read_inputs(self.runtime, self.spec["samples"][0])
         with self.blamed("model_load"):
+            self.load_ns = timed(self.runtime.clock, self.runtime.load)
             self.run: Run = self.runtime.bind(inputs)
 
     def infer(self) -> None:
@@ -77,6 +72,7 @@ class _Duet:
         self._output = output
 
     def measure(self, workload: Json) -> Json:
+        """The result of the launch."""
         ladder = Ladder()
         result: Json = {"started_unix_s": time.time()}
         self._import(result)

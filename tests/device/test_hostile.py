@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from edgebench.device import wire
 from edgebench.device.answers import MAX_ITEMS, NonsenseError, harmless, own_path
 from edgebench.device.session import InputSet, Lease, Placed, Session
-from edgebench.errors import DeviceError, EdgebenchError
+from edgebench.errors import DeviceError, EdgebenchError, NoDuet
 from edgebench.records import Artifact, ArtifactFile, Facts, Launch, Tensor, Workload, encode_exact
 from edgebench.store.rows import blob_rows, launch_row
 from tests.device.hostile import HELLO, WORK, Answer, Hostile, refusal, result
@@ -322,6 +322,14 @@ def _silence(_request: dict[str, Any]) -> list[bytes]:
 def test_pairs_that_are_none(samples: list[int], baseline: object, said: str, tmp_path: Path) -> None:
     answer = result({**LAUNCH, "samples_ns": samples, "baseline_ns": baseline})
     assert said in refused(Hostile(answer), duet, tmp_path).message
+
+
+def test_a_runtime_without_duets_is_told_apart(tmp_path: Path) -> None:
+    answer = refusal({"kind": "no_duet", "message": "a duet needs both models in one process"})
+    error = refused(Hostile(answer), duet, tmp_path)
+    assert isinstance(error, NoDuet)
+    assert not error.retryable
+    assert "separate launches" in error.hint
 
 
 @pytest.mark.timeout(60)  # without a deadline it would take for ever

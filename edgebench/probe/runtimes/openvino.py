@@ -24,7 +24,7 @@ class OpenVino(Adapter):
         return str(openvino.__version__).split("-")[0]
 
     def share_with(self, other: Any) -> None:
-        """One Core for both; OpenVINO's threads are the process's in any case."""
+        """One Core for both. Each model has threads of its own, which sleep while it waits for its turn."""
         self._core = other._core = self._ov.Core()
 
     def load(self) -> None:

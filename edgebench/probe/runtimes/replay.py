@@ -3,7 +3,7 @@
 The artifact's file is one JSON object: `import_ns`, `load_ns`, `first_ns` (ns), `warmup_ns`, `samples_ns`
 (lists, used again from the start when they end), `outputs` ({ONNX name: .npy file of the artifact}, or a
 list of such, one a sample), `version` and `effective`; `layers` and `profiled` for a profile. Its clock moves
-by these times and by nothing else.
+by these times and by nothing else; two recordings that play in turns have one clock.
 """
 
 import json
