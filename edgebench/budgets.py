@@ -7,7 +7,7 @@ one in the file. Limits merge by metric and kind: a stronger budget changes what
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
@@ -102,13 +102,20 @@ class DefaultsEntry(Record, frozen=True):
     severity: Severity = "block"
 
 
+class BaselineEntry(Record, frozen=True):
+    """Keys under `baseline`: a release's name or latest-passed, and whether it is measured again beside."""
+
+    release: str
+    mode: Literal["interleaved", "stored"] = "interleaved"
+
+
 class BudgetsFile(Record, frozen=True):
     """The whole file. `baseline`: a release's name, or latest-passed."""
 
     version: int
     budgets: tuple[BudgetEntry, ...]
     defaults: DefaultsEntry = DefaultsEntry()
-    baseline: str | None = None
+    baseline: str | BaselineEntry | None = None
 
 
 # --- what comes out ------------------------------------------------------------------------------
@@ -176,6 +183,7 @@ class Budgets(NamedTuple):
     source: str
     budgets: tuple[Budget, ...]
     baseline: str | None = None
+    baseline_is_stored: bool = False
 
     def matching(self, subject: Subject) -> tuple[Budget, ...]:
         """The budgets that match a cell, the strongest last."""
@@ -184,16 +192,21 @@ class Budgets(NamedTuple):
 
     def limits(self, subject: Subject) -> tuple[Limit, ...]:
         """The limits of one cell in the order of METRICS: of each metric and kind the strongest budget's."""
-        found: dict[tuple[str, str], Limit] = {}
-        for budget in self.matching(subject):
-            found |= {(limit.metric, limit.kind): limit for limit in budget.limits}
-        order = list(METRICS)
-        return tuple(sorted(found.values(), key=lambda limit: (order.index(limit.metric), limit.kind)))
+        return merged(self.matching(subject))
 
     def waiver(self, subject: Subject) -> Waiver | None:
         """The strongest waiver of one cell, expired or not."""
         waivers = [each.waiver for each in self.matching(subject) if each.waiver is not None]
         return waivers[-1] if waivers else None
+
+
+def merged(matching: Sequence[Budget]) -> tuple[Limit, ...]:
+    """The limits of budgets that match one cell, the strongest last, in the order of METRICS."""
+    found: dict[tuple[str, str], Limit] = {}
+    for budget in matching:
+        found |= {(limit.metric, limit.kind): limit for limit in budget.limits}
+    order = list(METRICS)
+    return tuple(sorted(found.values(), key=lambda limit: (order.index(limit.metric), limit.kind)))
 
 
 def matches(match: MatchEntry, subject: Subject) -> bool:
@@ -231,7 +244,14 @@ def parse(text: str, source: str) -> Budgets:
             )
         )
     _check_contradictions(document, made)
-    return Budgets(source, tuple(made), file.baseline)
+    baseline = file.baseline
+    if isinstance(baseline, str):
+        baseline = BaselineEntry(release=baseline)
+    if baseline is None:
+        return Budgets(source, tuple(made))
+    if not baseline.release.strip():
+        raise document.error(("baseline",), "baseline is empty", hint="name a release, or latest-passed")
+    return Budgets(source, tuple(made), baseline.release, baseline.mode == "stored")
 
 
 def show(metric: str, value: float) -> str:

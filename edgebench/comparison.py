@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 from edgebench.errors import BugError
@@ -199,6 +200,7 @@ def false_discoveries(p_values: Sequence[float]) -> list[float]:
 # --- Student's t ----------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=4096)
 def quantile(probability: float, freedom: float) -> float:
     """The quantile of Student's t; of the normal distribution for infinite degrees of freedom."""
     from scipy import special

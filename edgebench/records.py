@@ -682,7 +682,7 @@ class Release(Record, frozen=True):
 
 
 class Judgement(Record, frozen=True):
-    """What a gate said of a run; `gate` is the whole of it as `gate --json` shows it."""
+    """What a gate said of a run; `counts`: how many verdicts of each word."""
 
     run: str
     judged_utc: str
@@ -690,7 +690,7 @@ class Judgement(Record, frozen=True):
     exit_code: int
     baseline: str = ""
     budgets: str = ""
-    gate: dict[str, Any] = {}
+    counts: dict[str, int] = {}
 
 
 class NoiseFloor(Record, frozen=True):

@@ -35,6 +35,7 @@ FLOORS = {
     "validity": 1,
     "health": 1,
     "profiles": 1,
+    "releases": 1,
     "exchange": 2,  # a file of measurements tells energy
     "inventory": 2,
     "gates": 3,
@@ -96,6 +97,7 @@ BASES = {
         "folders",
         "foretell",
         "gating",
+        "judging",
         "output",
         "progress",
         "prompts",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,21 +9,22 @@ import click
 import msgspec
 
 from edgebench import budgets as budget_files
+from edgebench.cli.judging import answered, keep, question
 from edgebench.cli.output import emit_json, json_option
+from edgebench.cli.setup import read_settings
 from edgebench.cli.showing import write_whole
-from edgebench.cli.sources import all_cells, cells, check_not_empty
+from edgebench.cli.sources import check_not_empty, opened
 from edgebench.cli.verdicts import document, print_gate
 from edgebench.documents import read_text
 from edgebench.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK
-from edgebench.gates import Gate, needs_samples
-from edgebench.gates import gate as judge
+from edgebench.gates import Gate
 from edgebench.report import job_summary, openmetrics
 from edgebench.report import junit as junit_xml
 
 
 @click.command()
-@click.argument("candidate", metavar="RUN|FILE.json")
-@click.option("--baseline", metavar="RUN|FILE.json", help="What `regress` limits compare with.")
+@click.argument("candidate", metavar="RUN|RELEASE|FILE.json")
+@click.option("--baseline", metavar="RUN|RELEASE|FILE.json", help="What `regress` limits compare with.")
 @click.option(
     "--budgets", "budgets_file", type=click.Path(), default="budgets.yaml", show_default=True, metavar="FILE"
 )
@@ -40,6 +40,12 @@ from edgebench.report import junit as junit_xml
     show_default=True,
     help="What an inconclusive cell is for the exit code: 3, 1 or 0.",
 )
+@click.option(
+    "--keep/--no-keep",
+    "keep_it",
+    default=True,
+    help="Note the verdict with the stored run, so that its release knows.",
+)
 @json_option
 def gate(
     candidate: str,
@@ -51,6 +57,7 @@ def gate(
     output: str | None,
     annotate: bool,
     inconclusive: str,
+    keep_it: bool,
     as_json: bool,
 ) -> int:
     """Judge every cell of CANDIDATE by the budgets: pass, fail, or why it cannot be said.
@@ -59,12 +66,12 @@ def gate(
     has no valid measurement, 5 nothing was judged, 2 a mistake in what was typed or in the budgets.
     """
     rules = budget_files.parse(read_text(Path(budgets_file)), budgets_file)
-    wanted = needs_samples(rules)
-    found = all_cells(candidate, with_samples=wanted)
-    check_not_empty(found.candidates, candidate)
-    before = found.baselines if baseline is None else cells(baseline)
-    today = datetime.now(UTC).date()
-    judged = judge(found.candidates, rules, before, today=today, duets=found.duets)
+    with opened(read_settings()) as sources:
+        asked = question(candidate, baseline, rules, sources)
+        check_not_empty(asked.candidate.devices(), candidate)
+        judged = answered(asked, sources.store)
+        if keep_it:
+            keep(judged, asked, sources.store)
     _write(judged, Files(junit, summary, metrics, output), inconclusive_fails=inconclusive == "fail")
     if annotate:
         click.echo(job_summary.workflow_commands(judged), nl=False)

@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 from edgebench import budgets as budget_files
 from edgebench import model
-from edgebench.cli.setup import read_inventory
-from edgebench.cli.sources import stored_cells
-from edgebench.cli.verdicts import document
+from edgebench.cli.judging import answered, keep, question
+from edgebench.cli.output import warn
+from edgebench.cli.sources import Sources, groups_of
 from edgebench.documents import read_text
 from edgebench.errors import UserError
-from edgebench.fleet.gating import GatePlan, ruling
-from edgebench.gates import Gate, needs_samples
-from edgebench.gates import gate as judge
+from edgebench.fleet.gating import GatePlan, gate_of, ruling
+from edgebench.gates import Gate
 from edgebench.pipeline import Mode, Ruling
-from edgebench.records import Judgement, Run
+from edgebench.records import Run, replace
+from edgebench.releases import LATEST_PASSED
 from edgebench.settings import Settings
 from edgebench.store import Store
 
@@ -41,42 +41,52 @@ def planned(asked: Asked, store: Store) -> GatePlan | None:
         return None
     text = read_text(Path(asked.budgets_file))
     rules = budget_files.parse(text, asked.budgets_file)
-    name = asked.baseline or rules.baseline or ""
-    if name.endswith(".onnx"):
-        model.inspect(Path(name))
-        return GatePlan(
-            budgets=text, source=asked.budgets_file, mode=asked.mode, baseline=name, baseline_model=name
-        )
-    run = "" if not name else store.run(name).id
-    return GatePlan(budgets=text, source=asked.budgets_file, mode=asked.mode, baseline=name, baseline_run=run)
+    plan = GatePlan(
+        budgets=text,
+        source=asked.budgets_file,
+        mode=asked.mode,
+        baseline=asked.baseline or rules.baseline or "",
+        stored=rules.baseline_is_stored,
+    )
+    if plan.baseline.endswith(".onnx"):
+        model.inspect(Path(plan.baseline))
+        return replace(plan, baseline_model=plan.baseline)
+    return replace(plan, baseline_run=_baseline_run(plan.baseline, store))
+
+
+def _baseline_run(name: str, store: Store) -> str:
+    """The id of the run of a baseline, "" without one: the first release has nothing to be compared with."""
+    if not name:
+        return ""
+    try:
+        return store.run(name).id
+    except UserError as error:
+        if name != LATEST_PASSED:
+            raise
+        warn(error.message)
+        return ""
 
 
 def ruling_of(plan: GatePlan, settings: Settings) -> Ruling:
     """How the run decides."""
-    groups = {device.name: device.groups for device in read_inventory(settings).devices}
-    return ruling(plan, groups, datetime.now(UTC).date())
+    return ruling(plan, groups_of(settings), datetime.now(UTC).date())
 
 
-def judged(run: Run, plan: GatePlan, store: Store, settings: Settings) -> Gate:
+def judged(run: Run, store: Store, settings: Settings, ruling: Ruling) -> Gate:
     """The verdict on a run from what is stored, which is stored too."""
-    rules = ruling_of(plan, settings)
-    found = stored_cells(store, run, rules.groups, with_samples=needs_samples(rules.budgets))
-    before = found.baselines
-    if not before and plan.baseline_run:
-        before = stored_cells(store, store.run(plan.baseline_run), rules.groups).candidates
-    made = judge(found.candidates, rules.budgets, before, today=rules.today, duets=found.duets)
-    store.add_judgement(
-        Judgement(
-            run=run.id,
-            judged_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-            verdict=made.verdict,
-            exit_code=made.exit_code,
-            baseline=plan.baseline,
-            budgets=plan.source,
-            gate=document(made),
-        )
-    )
+    sources = Sources(store, groups_of(settings))
+    asked = question(run.id, _baseline_to_read(run, store), ruling.budgets, sources)
+    made = answered(asked, store)
+    keep(made, asked, store)
     return made
+
+
+def _baseline_to_read(run: Run, store: Store) -> str | None:
+    """The baseline's run where nothing was measured beside this one; None: what was."""
+    plan = gate_of(run)
+    if plan is None or not plan.baseline_run or store.has_role(run.id, "baseline"):
+        return None
+    return plan.baseline_run
 
 
 def worse(one: int, other: int) -> int:

@@ -46,6 +46,7 @@ VERBS = {
         "edgebench.cli.gate:gate",
         "Judge a run or file by budgets: pass, fail, or why it cannot be said.",
     ),
+    "release": ("edgebench.cli.release:release", "Give a run a name, and say which may be a baseline."),
     "aa": (
         "edgebench.cli.aa:aa",
         "How noisy a board is: one artifact measured against itself.",

@@ -438,7 +438,7 @@ def _execute(
         raise
     store.set_run_status(run_id, "interrupted" if engine.halted else "done", engine.halted)
     built = build_report(store, run_id)
-    judged = None if gate is None else gating.judged(started.run, gate, store, settings)
+    judged = None if ruling is None else gating.judged(started.run, store, settings, ruling)
     show(built, judged, as_json=wish.as_json)
     code = exit_code(built, wish)
     return Outcome(built, code if judged is None else gating.worse(code, judged.exit_code))

@@ -1,34 +1,170 @@
-"""What `gate` and `compare` take: a file of measurements or the name of a stored run."""
+"""What `gate` and `compare` take: a file of measurements, or a stored run by its id or its release's name.
+
+A source gives its cells device by device, so that a large run is never in memory as a whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+import msgspec
 
 from edgebench import exchange
 from edgebench.budgets import Subject
 from edgebench.cli.setup import read_inventory, read_settings, results
 from edgebench.errors import UserError
 from edgebench.gates import Observed, observed
-from edgebench.records import ROLES, Job, Role, Run
+from edgebench.gates.figures import VERSION
+from edgebench.records import ROLES, Job, Role, Run, prepared, replace
 from edgebench.settings import Settings
-from edgebench.store import Store
+from edgebench.store import KeptFigures, Store
+
+Groups = Mapping[str, tuple[str, ...]]
 
 
-def cells(name: str, settings: Settings | None = None, *, with_samples: bool = False) -> list[Observed]:
-    """The cells of a file or run that are judged, those that failed with the reason."""
-    return list(all_cells(name, settings, with_samples=with_samples).candidates)
+class Cells(NamedTuple):
+    """What was measured, by role: what is judged, what ran beside it as a baseline, and duets of the two."""
+
+    candidates: tuple[Observed, ...]
+    baselines: tuple[Observed, ...] = ()
+    duets: tuple[Observed, ...] = ()
 
 
-def all_cells(name: str, settings: Settings | None = None, *, with_samples: bool = False) -> Cells:
-    """The cells of a file or run by role; UserError where neither is there."""
-    path = Path(name)
-    if path.suffix == ".json" or path.is_file():
-        return by_role(observed(each, with_samples=with_samples) for each in read(path).measurements)
-    settings = settings or read_settings()
+class Source(Protocol):
+    """Cells by device. `run` is None of a file."""
+
+    @property
+    def name(self) -> str:
+        """What was typed."""
+
+    @property
+    def run(self) -> Run | None:
+        """The stored run."""
+
+    def devices(self) -> Sequence[str]:
+        """The devices that there are cells of."""
+
+    def of(self, device: str) -> Cells:
+        """The cells of one device."""
+
+
+class File(NamedTuple):
+    """The measurements of a file."""
+
+    name: str
+    cells: Mapping[str, Cells]
+    run: Run | None = None
+
+    def devices(self) -> Sequence[str]:
+        """The devices that there are cells of."""
+        return tuple(self.cells)
+
+    def of(self, device: str) -> Cells:
+        """The cells of one device."""
+        return self.cells.get(device, Cells(()))
+
+
+class Stored:
+    """A stored run, read when it is asked for; what failed or was never measured is told with the reason."""
+
+    def __init__(
+        self, name: str, store: Store, run: Run, groups: Groups, *, with_samples: bool = False
+    ) -> None:
+        self.name = name
+        self.run: Run | None = run
+        self._id = run.id
+        self._store = store
+        self._groups = groups
+        self._with_samples = with_samples
+        self._absent: dict[str, list[Observed]] | None = None
+
+    def devices(self) -> Sequence[str]:
+        """The devices of the run's jobs."""
+        return self._store.devices(self._id)
+
+    def of(self, device: str) -> Cells:
+        """The cells of one device."""
+        kept = self._store.figures(self._id, device, VERSION)
+        found = [self._observed(each, device) for each in _last_of_each_job(kept)]
+        return by_role([*found, *self._not_measured().get(device, ())])
+
+    def _observed(self, kept: KeptFigures, device: str) -> Observed:
+        groups = self._groups.get(device, ())
+        if kept.document is None or self._with_samples:
+            entry = exchange.entry(self._store.measurement(kept.measurement_id), groups)
+            return observed(entry, with_samples=self._with_samples)
+        cell = msgspec.json.decode(kept.document, type=prepared(Observed))
+        return replace(cell, subject=replace(cell.subject, groups=groups)) if groups else cell
+
+    def _not_measured(self) -> dict[str, list[Observed]]:
+        """By device: jobs that failed, and those that the run never came to."""
+        if self._absent is None:
+            self._absent = {}
+            failed = [(each.job, each.message) for each in self._store.failures(self._id)]
+            left = [
+                (each.job, "the run ended before it")
+                for each in self._store.open_jobs(self._id)
+                if each.measurement_id is None
+            ]
+            for job, reason in (*failed, *left):
+                self._absent.setdefault(job.device, []).append(_failed(job, self._groups, reason))
+        return self._absent
+
+
+def _last_of_each_job(kept: Sequence[KeptFigures]) -> list[KeptFigures]:
+    """A job that was measured again counts by what was measured last."""
+    return list({(each.job_number, each.role): each for each in kept}.values())
+
+
+@contextlib.contextmanager
+def opened(settings: Settings) -> Iterator[Sources]:
+    """The sources that there are while this is open."""
     with results(settings) as store:
-        return stored_cells(store, store.run(name), _groups(settings), with_samples=with_samples)
+        yield Sources(store, groups_of(settings))
+
+
+class Sources(NamedTuple):
+    """Where cells are found by name: files, and what is stored."""
+
+    store: Store
+    groups: Groups
+
+    def named(self, name: str, *, with_samples: bool = False) -> Source:
+        """The file or run of a name; UserError where neither is there."""
+        path = Path(name)
+        if path.suffix == ".json" or path.is_file():
+            return file_source(path, with_samples=with_samples)
+        return Stored(name, self.store, self.store.run(name), self.groups, with_samples=with_samples)
+
+
+def file_source(path: Path, *, with_samples: bool = False) -> File:
+    """The cells of a file."""
+    found: dict[str, list[Observed]] = {}
+    for entry in read(path).measurements:
+        found.setdefault(entry.device, []).append(observed(entry, with_samples=with_samples))
+    return File(str(path), {device: by_role(cells) for device, cells in found.items()})
+
+
+def by_role(found: Iterable[Observed]) -> Cells:
+    """Cells, each in its place."""
+    roles: dict[Role, list[Observed]] = {"candidate": [], "baseline": [], "duet": []}
+    for each in found:
+        roles[each.role].append(each)
+    return Cells(tuple(roles["candidate"]), tuple(roles["baseline"]), tuple(roles["duet"]))
+
+
+def cells(name: str, settings: Settings | None = None) -> list[Observed]:
+    """The cells of a file or run that are judged, those that failed with the reason."""
+    path = Path(name)
+    if path.suffix == ".json":  # needs neither settings nor a store
+        source: Source = file_source(path)
+        return [cell for device in source.devices() for cell in source.of(device).candidates]
+    with opened(settings or read_settings()) as sources:
+        source = sources.named(name)
+        return [cell for device in source.devices() for cell in source.of(device).candidates]
 
 
 def read(path: Path) -> exchange.MeasurementFile:
@@ -43,7 +179,7 @@ def read(path: Path) -> exchange.MeasurementFile:
     return exchange.parse(data, str(path))
 
 
-def exported(store: Store, run: Run, groups: Mapping[str, tuple[str, ...]]) -> exchange.MeasurementFile:
+def exported(store: Store, run: Run, groups: Groups) -> exchange.MeasurementFile:
     """All measurements of a stored run with their samples, and what was measured beside them."""
     import edgebench
 
@@ -58,32 +194,7 @@ def exported(store: Store, run: Run, groups: Mapping[str, tuple[str, ...]]) -> e
     )
 
 
-class Cells(NamedTuple):
-    """What was measured, by role: what is judged, what ran beside it as a baseline, and duets of the two."""
-
-    candidates: tuple[Observed, ...]
-    baselines: tuple[Observed, ...] = ()
-    duets: tuple[Observed, ...] = ()
-
-
-def by_role(found: Iterable[Observed]) -> Cells:
-    """Cells, each in its place."""
-    roles: dict[Role, list[Observed]] = {"candidate": [], "baseline": [], "duet": []}
-    for each in found:
-        roles[each.role].append(each)
-    return Cells(tuple(roles["candidate"]), tuple(roles["baseline"]), tuple(roles["duet"]))
-
-
-def stored_cells(
-    store: Store, run: Run, groups: Mapping[str, tuple[str, ...]], *, with_samples: bool = False
-) -> Cells:
-    """The cells of a stored run, those that failed with the reason."""
-    found = [observed(each, with_samples=with_samples) for each in exported(store, run, groups).measurements]
-    failed = [_failed(each.job, groups, each.message) for each in store.failures(run.id)]
-    return by_role([*found, *failed])
-
-
-def _failed(job: Job, groups: Mapping[str, tuple[str, ...]], reason: str) -> Observed:
+def _failed(job: Job, groups: Groups, reason: str) -> Observed:
     subject = Subject(
         target=job.target,
         device=job.device,
@@ -96,16 +207,12 @@ def _failed(job: Job, groups: Mapping[str, tuple[str, ...]], reason: str) -> Obs
     return Observed(subject=subject, failure=reason)
 
 
-def _groups(settings: Settings) -> dict[str, tuple[str, ...]]:
+def groups_of(settings: Settings) -> Groups:
+    """The groups of every device in the inventory."""
     return {device.name: device.groups for device in read_inventory(settings).devices}
 
 
-def groups_of(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """The groups of every device in the inventory."""
-    return _groups(settings)
-
-
-def check_not_empty(found: Sequence[Observed], name: str) -> None:
+def check_not_empty(found: Sequence[object], name: str) -> None:
     """UserError where a file or run holds nothing to judge."""
     if not found:
         raise UserError(f"{name} holds no measurements", hint="edgebench report shows what a run measured")

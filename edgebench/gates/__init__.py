@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from typing import NamedTuple
 
-from edgebench.budgets import Budgets, Subject
+from edgebench.budgets import Budgets, Subject, merged
 from edgebench.comparison import ALPHA, false_discoveries
 from edgebench.gates.base import (
     EXIT_CODES,
     WORST_FIRST,
+    DeviceNoise,
     Gate,
+    Known,
     Observed,
     Overall,
     SessionNoise,
@@ -23,9 +26,32 @@ from edgebench.gates.limits import Baseline, judge
 from edgebench.records import replace
 from edgebench.units import significant
 
-__all__ = ["Gate", "Observed", "SessionNoise", "Verdict", "gate", "label", "needs_samples", "observed"]
+__all__ = [
+    "DeviceNoise",
+    "Gate",
+    "Known",
+    "Observed",
+    "Part",
+    "SessionNoise",
+    "Verdict",
+    "concluded",
+    "gate",
+    "judged",
+    "label",
+    "needs_samples",
+    "observed",
+]
 
 EXIT_NOTHING = 5
+NOTHING_KNOWN = Known()
+
+
+class Part(NamedTuple):
+    """The verdicts on some cells before they are looked at together; the budgets that matched any of them."""
+
+    verdicts: tuple[Verdict, ...]
+    unlimited: tuple[str, ...]
+    matched: frozenset[str]
 
 
 def gate(
@@ -34,30 +60,56 @@ def gate(
     baseline: Sequence[Observed],
     *,
     today: date,
-    noise: Mapping[str, SessionNoise] | None = None,
+    known: Known = NOTHING_KNOWN,
     duets: Sequence[Observed] = (),
 ) -> Gate:
-    """The verdict on every limit of every cell. `noise`: what is known of devices by name.
+    """The verdict on every limit of every cell.
 
     `duets`: candidates and baselines of the same names that ran in one process.
     """
-    known, together = _by_subject(baseline), _by_subject(duets)
+    return concluded([judged(cells, budgets, baseline, known=known, duets=duets)], budgets, today=today)
+
+
+def judged(
+    cells: Sequence[Observed],
+    budgets: Budgets,
+    baseline: Sequence[Observed],
+    *,
+    known: Known = NOTHING_KNOWN,
+    duets: Sequence[Observed] = (),
+) -> Part:
+    """The verdicts on the cells of one device, or of several; their baselines and duets are among these."""
+    before, together = _by_subject(baseline), _by_subject(duets)
     verdicts: list[Verdict] = []
     unlimited: list[str] = []
     matched: set[str] = set()
     for cell in cells:
-        limits = budgets.limits(cell.subject)
-        matched |= {each.name for each in budgets.matching(cell.subject)}
+        matching = budgets.matching(cell.subject)
+        limits = merged(matching)
+        matched.update(each.name for each in matching)
         if not limits:
             unlimited.append(label(cell.subject))
         duet = next(iter(together.get(_key(cell.subject), ())[-1:]), None)
-        against = Baseline(_partner(cell, known), (noise or {}).get(cell.subject.device), duet)
+        noise = known.noise.get((cell.subject.device, cell.subject.runtime))
+        against = Baseline(_partner(cell, before), noise, duet, known.problem)
         verdicts += [judge(limit, cell, against) for limit in limits]
-    judged = _waived(_corrected(verdicts), budgets, today)
+    return Part(tuple(verdicts), tuple(unlimited), frozenset(matched))
+
+
+def concluded(parts: Iterable[Part], budgets: Budgets, *, today: date) -> Gate:
+    """The whole of it: failures among so many cells, waivers, and the word for all."""
+    verdicts: list[Verdict] = []
+    unlimited: list[str] = []
+    matched: set[str] = set()
+    for part in parts:
+        verdicts += part.verdicts
+        unlimited += part.unlimited
+        matched |= part.matched
+    made = _waived(_corrected(verdicts), budgets, today)
     return Gate(
-        verdict=_worst(judged),
-        exit_code=exit_code(judged),
-        cells=tuple(judged),
+        verdict=_worst(made),
+        exit_code=exit_code(made),
+        cells=tuple(made),
         unmatched=tuple(each.name for each in budgets.budgets if each.name not in matched),
         unlimited=tuple(unlimited),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from edgebench.budgets import Kind, Severity, Subject
 from edgebench.records import Accuracy, Record, Role
@@ -99,6 +99,27 @@ class SessionNoise(Record, frozen=True):
 
     variance: float
     freedom: int
+
+
+class FloorKnown(Record, frozen=True):
+    """The smallest slowdown that pairs on a device find in 80 % of cases, a ratio minus 1; where from."""
+
+    least_effect: float
+    told: str
+
+
+class DeviceNoise(Record, frozen=True):
+    """What is known of one runtime on one device from A/A history; None: too little of it."""
+
+    session: SessionNoise | None = None
+    floor: FloorKnown | None = None
+
+
+class Known(NamedTuple):
+    """What a gate knows besides: noise by (device, runtime), and why the baseline may not be one, or ""."""
+
+    noise: Mapping[tuple[str, str], DeviceNoise] = {}
+    problem: str = ""
 
 
 class Verdict(Record, frozen=True):

@@ -9,6 +9,8 @@ from edgebench.exchange import LaunchEntry, MeasurementEntry
 from edgebench.gates.base import LaunchFigures, Observed
 from edgebench.statistics import percentile_ns
 
+VERSION = 1  # raised whenever figures would come out otherwise: what is kept of them is made anew then
+
 
 def observed(entry: MeasurementEntry, *, with_samples: bool = False) -> Observed:
     """The figures of one measurement; launches without samples count as invalid."""

@@ -7,7 +7,7 @@ Sizes are exact. Peak memory is the largest over the launches, since a memory li
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from edgebench import comparison
 from edgebench.budgets import METRICS, Limit, show
 from edgebench.comparison import ALPHA, LEAST_LAUNCHES
 from edgebench.gates import duets
-from edgebench.gates.base import LaunchFigures, Observed, SessionNoise, Verdict, Word
+from edgebench.gates.base import DeviceNoise, LaunchFigures, Observed, SessionNoise, Verdict, Word
 from edgebench.gates.looks import Answer, Bounds, Test, answer, interval, least_effect, look, told
 from edgebench.records import replace
 from edgebench.units import significant
@@ -47,8 +47,14 @@ class Baseline(NamedTuple):
     """What a cell is compared with, what is known of the noise between sessions on its device, and a duet."""
 
     cell: Observed | None
-    noise: SessionNoise | None = None
+    noise: DeviceNoise | None = None
     duet: Observed | None = None
+    problem: str = ""
+
+    @property
+    def session_noise(self) -> SessionNoise | None:
+        """What two sessions on the device differ by."""
+        return None if self.noise is None else self.noise.session
 
 
 def judge(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
@@ -107,7 +113,7 @@ def _memory(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
         before = None if baseline.cell is None else _largest(baseline.cell)
         if before is None:
             return _no_baseline(limit, cell, value)
-        problem = differences(cell, baseline.cell)
+        problem = baseline.problem or differences(cell, baseline.cell)
         if problem:
             return _not_comparable(limit, cell, problem, value)
         found = _decided_ratio(limit, cell, value, before)
@@ -181,7 +187,7 @@ def _relative(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
     typical = math.exp(_mean_log(values)) if values else None
     if identical(cell, baseline.cell):
         return _verdict(limit, cell, "pass", SAME_ARTIFACT, observed=typical, launches=len(cell.launches))
-    problem = differences(cell, baseline.cell)
+    problem = baseline.problem or differences(cell, baseline.cell)
     if problem:
         return _not_comparable(limit, cell, problem, typical)
     if baseline.cell is None or baseline.cell.failure or not baseline.cell.launches:
@@ -206,6 +212,7 @@ def _relative_verdict(limit: Limit, cell: Observed, baseline: Baseline, test: Te
     ends = sorted((math.exp(sign * low), math.exp(sign * high)))
     ratio = math.exp(sign * test.estimate.shift)
     found = _judged_ratio(answer(test), ratio, cell, baseline)
+    found = _refused_if_too_fine(found, limit, test, baseline)
     return _verdict(
         limit,
         cell,
@@ -228,10 +235,27 @@ def _judged_ratio(found: Answer, ratio: float, cell: Observed, baseline: Baselin
     if not (1 / MIXED_UNITS < ratio < MIXED_UNITS):
         times = significant(max(ratio, 1 / ratio))
         return Answer("invalid", f"the two sides differ by {times} times: mixed units?")
-    if found.word == "pass" and not side_by_side and baseline.noise is None:
+    if found.word != "fail" and not side_by_side and baseline.session_noise is None:
         why = "the baseline was measured in another session, and this device has no A/A history"
         return Answer("inconclusive", why, "no-history")
     return duets.capped(found, duets.busy_others(cell))
+
+
+def _refused_if_too_fine(found: Answer, limit: Limit, test: Test, baseline: Baseline) -> Answer:
+    """The answer to a limit that the device can resolve.
+
+    Below its noise floor nothing passes, and only what lies beyond the floor fails.
+    """
+    floor = None if baseline.noise is None else baseline.noise.floor
+    times = METRICS[limit.metric].unit in ("time", "per-second")
+    if floor is None or not times or limit.value >= floor.least_effect:
+        return found
+    beyond = test.estimate.lower(test.alpha) > math.log1p(floor.least_effect)
+    if found.word not in ("pass", "fail") or (found.word == "fail" and beyond):
+        return found
+    shown = f"{significant(100 * floor.least_effect, 2)} %"
+    why = f"{limit.text} is finer than what {floor.told} can resolve: {shown}"
+    return Answer("inconclusive", why, "too-fine")
 
 
 def _compare(limit: Limit, cell: Observed, baseline: Baseline, sign: float, bound: float) -> Test | None:
@@ -250,7 +274,8 @@ def _compare(limit: Limit, cell: Observed, baseline: Baseline, sign: float, boun
     found = comparison.welch(before, now)
     if found is None:
         return None
-    noise = baseline.noise or SessionNoise(variance=2 * ASSUMED_SESSION_SD**2, freedom=ASSUMED_FREEDOM)
+    assumed = SessionNoise(variance=2 * ASSUMED_SESSION_SD**2, freedom=ASSUMED_FREEDOM)
+    noise = baseline.session_noise or assumed
     estimate = found.with_variance(noise.variance, noise.freedom)
     crosscheck = comparison.hodges_lehmann(before, now)
     return Test(estimate, crosscheck, bound, ALPHA, min(len(before), len(now)), 1, bound)
@@ -353,15 +378,18 @@ def differences(cell: Observed, baseline: Observed | None) -> str:
     """What keeps two cells from being compared, or ""."""
     if baseline is None:
         return ""
+    return "; ".join(_told_apart(cell, baseline))
+
+
+def _told_apart(cell: Observed, baseline: Observed) -> Iterator[str]:
     if cell.batch != baseline.batch:
-        return f"batch {cell.batch} is not batch {baseline.batch}"
+        yield f"batch {cell.batch} is not batch {baseline.batch}"
     if cell.inputs and baseline.inputs and cell.inputs != baseline.inputs:
-        return f"the inputs are {cell.inputs}, and were {baseline.inputs}"
+        yield f"the inputs are {cell.inputs}, and were {baseline.inputs}"
     for name in sorted(set(cell.environment) & set(baseline.environment)):
         now, before = cell.environment[name], baseline.environment[name]
         if now != before:
-            return f"{name.replace('_', ' ')} is {now}, and was {before}"
-    return ""
+            yield f"{name.replace('_', ' ')} is {now}, and was {before}"
 
 
 # --- parts ----------------------------------------------------------------------------------------
@@ -452,6 +480,8 @@ def _next(found: Answer, test: Test, limit: Limit) -> str:
         return "stop the other work on the device (edgebench devices doctor shows it), then measure again"
     if found.cause == "duet-refused":
         return "measure separate launches on a quiet device: edgebench run --gate FILE --mode separate"
+    if found.cause == "too-fine":
+        return "write a limit that the device can resolve, or quiet it and repeat edgebench aa"
     if found.cause == "no-history":
         return "measure candidate and baseline side by side: edgebench run --gate FILE --baseline NAME"
     wanted = (

@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from edgebench import exchange
 from edgebench.device.leases import IMPATIENT, Patience
 from edgebench.device.session import InputSet, Lease, Placed, Session, open_session
 from edgebench.errors import DeviceError, EdgebenchError, Interrupted, printable
+from edgebench.gates import observed
+from edgebench.gates.figures import VERSION
 from edgebench.pipeline.base import (
     Prepared,
     Step,
@@ -36,6 +39,7 @@ from edgebench.records import (
     Measurement,
     ParityReport,
     Target,
+    encode,
     replace,
 )
 from edgebench.statistics import half_width, unusable_reason
@@ -381,7 +385,9 @@ def finish(measurement: Measurement, site: Site) -> Measurement:
         warnings += (f"{counted.valid} of {planned} launches are valid, {counted.invalid} were invalid",)
     warnings += tuple(_too_wide(measurement))
     site.store.finish_measurement(measurement.id, status, warnings)
-    return replace(measurement, status=status, warnings=warnings)
+    ended = replace(measurement, status=status, warnings=warnings)
+    site.store.keep_figures(ended.id, VERSION, encode(observed(exchange.entry(ended))).decode())
+    return ended
 
 
 def _too_wide(measurement: Measurement) -> Iterator[str]:

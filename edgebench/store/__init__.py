@@ -35,6 +35,7 @@ from edgebench.records import (
     decode_exact,
     replace,
 )
+from edgebench.releases import LATEST_PASSED, latest_passed, named
 from edgebench.store import base
 from edgebench.store.opening import database_errors, open_engine, place
 from edgebench.store.rows import (
@@ -81,6 +82,15 @@ class OpenJob(NamedTuple):
     job: Job
     measurement_id: str | None
     launches: int
+
+
+class KeptFigures(NamedTuple):
+    """A measurement's place in its run, and what was derived of it; None: nothing of that version."""
+
+    measurement_id: str
+    job_number: int
+    role: Role
+    document: str | None
 
 
 class Store:
@@ -135,7 +145,15 @@ class Store:
         return tuple(decode_exact(Run, row.document, source=f"run {row.id}") for row in rows)
 
     def run(self, name: str = "latest") -> Run:
-        """The run of an id, of the beginning of just one id, or the one added last; else UserError."""
+        """The run of an id, of the beginning of just one id, of a release, or the one added last.
+
+        UserError where there is none.
+        """
+        known = self.releases()
+        if name == LATEST_PASSED:
+            return self.run(latest_passed(known).run)
+        if any(each.name == name for each in known):
+            return self.run(named(name, known).run)
         if name == "latest":
             newest = self.runs(1)
             if not newest:
@@ -151,7 +169,8 @@ class Store:
         if exact:
             listed = ", ".join(row.id for row in exact[:10])
             raise UserError(f'{len(exact)} runs begin with "{name}"', hint=f"type more of one: {listed}")
-        raise UserError(f'there is no run "{name}"', hint=did_you_mean(name, [r.id for r in self.runs(20)]))
+        near = [*(each.name for each in known), *(each.id for each in self.runs(20))]
+        raise UserError(f'there is no run "{name}"', hint=did_you_mean(name, near))
 
     # --- jobs -----------------------------------------------------------------------------------
 
@@ -282,6 +301,61 @@ class Store:
         """The last measurement of that role that was begun beside a candidate, or None."""
         found = [each for each in self.measurements(run_id, (role,)) if each.beside == measurement_id]
         return found[-1] if found else None
+
+    def keep_figures(self, measurement_id: str, version: int, document: str) -> None:
+        """Keep what was derived of a measurement, in the place of what was kept before."""
+        with self._writing() as connection:
+            number = _measurement_row(connection, measurement_id).number
+            same = base.figures.c.measurement_number == number
+            connection.execute(sa.delete(base.figures).where(same))
+            row = {"measurement_number": number, "version": version, "document": document}
+            connection.execute(sa.insert(base.figures).values(row))
+
+    def figures(self, run_id: str, device: str, version: int) -> tuple[KeptFigures, ...]:
+        """What was derived of a run's measurements on a device, in the order of jobs and of beginning."""
+        current = (base.figures.c.measurement_number == base.measurement.c.number) & (
+            base.figures.c.version == version
+        )
+        chosen = (
+            sa.select(
+                base.measurement.c.id,
+                base.measurement.c.job_number,
+                base.measurement.c.role,
+                base.figures.c.document,
+            )
+            .select_from(base.measurement.join(base.job).outerjoin(base.figures, current))
+            .order_by(base.measurement.c.job_number, base.measurement.c.number)
+        )
+        with self._reading() as connection:
+            number = _run_number(connection, run_id)
+            here = (base.measurement.c.run_number == number) & (base.job.c.device == plain(device))
+            return tuple(KeptFigures(*row) for row in connection.execute(chosen.where(here)))
+
+    def devices(self, run_id: str) -> tuple[str, ...]:
+        """The devices of a run's jobs, in the order of the plan."""
+        first = sa.func.min(base.job.c.number)
+        chosen = sa.select(base.job.c.device).group_by(base.job.c.device).order_by(first)
+        with self._reading() as connection:
+            number = _run_number(connection, run_id)
+            return tuple(connection.execute(chosen.where(base.job.c.run_number == number)).scalars())
+
+    def has_role(self, run_id: str, role: Role) -> bool:
+        """Whether a run has a measurement of that role."""
+        with self._reading() as connection:
+            number = _run_number(connection, run_id)
+            of_run = (base.measurement.c.run_number == number) & (base.measurement.c.role == role)
+            return (
+                connection.execute(sa.select(base.measurement.c.number).where(of_run).limit(1)).first()
+                is not None
+            )
+
+    def jobs(self, run_id: str) -> tuple[Job, ...]:
+        """The jobs of a run, in the order of the plan."""
+        chosen = sa.select(base.job.c.document).order_by(base.job.c.number)
+        with self._reading() as connection:
+            number = _run_number(connection, run_id)
+            rows = connection.execute(chosen.where(base.job.c.run_number == number)).scalars().all()
+        return tuple(decode_exact(Job, text, source=f"a job of run {run_id}") for text in rows)
 
     def measured_before(self, job: Job, limit: int = 3) -> tuple[Measurement, ...]:
         """The last measurements, in any run, of a job whose launches were the same; newest first."""

@@ -137,6 +137,15 @@ sample_blob = Table(
     Column("data", LargeBinary, nullable=False),
 )
 
+# what gates judge of a measurement, kept when it ends: what is derived, of that version of the derivation
+figures = Table(
+    "figures",
+    metadata,
+    Column("measurement_number", ForeignKey("measurement.number"), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("document", Text, nullable=False),
+)
+
 failure = Table(
     "failure",
     metadata,

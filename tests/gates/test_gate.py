@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgebench import budgets as budget_files
 from edgebench.exchange import LaunchEntry, MeasurementEntry
-from edgebench.gates import Gate, Observed, SessionNoise, Verdict, gate, observed
+from edgebench.gates import DeviceNoise, Gate, Known, Observed, SessionNoise, Verdict, gate, observed
 from edgebench.records import replace
 
 TODAY = date(2026, 11, 25)
@@ -50,13 +50,14 @@ def judged(
     now: MeasurementEntry | Observed,
     before: MeasurementEntry | None,
     limits: str,
-    noise: dict[str, SessionNoise] | None = None,
+    noise: SessionNoise | None = None,
     more: str = "",
 ) -> Gate:
     text = f"version: 1\nbudgets:\n  - name: all\n    limits: {limits}\n{more}"
     cell = now if isinstance(now, Observed) else observed(now, with_samples=True)
     base = [] if before is None else [observed(before)]
-    return gate([cell], budget_files.parse(text, "b.yaml"), base, today=TODAY, noise=noise)
+    known = Known({("d", "onnxruntime"): DeviceNoise(session=noise)})
+    return gate([cell], budget_files.parse(text, "b.yaml"), base, today=TODAY, known=known)
 
 
 def only(result: Gate) -> Verdict:
@@ -110,17 +111,17 @@ def test_absolute_limits_need_no_baseline(limits: str, word: str) -> None:
 
 
 def test_a_stored_baseline_never_passes_without_history_and_fails_only_beyond_any_session() -> None:
-    def word(ms: float, noise: dict[str, SessionNoise] | None = None) -> str:
+    def word(ms: float, noise: SessionNoise | None = None) -> str:
         now, before = entry(launches(ms, seed=2), "today"), entry(launches(10.0), "last week")
         return only(judged(now, before, REGRESS, noise)).word
 
     assert word(10.0) == "inconclusive"
     assert word(11.0) == "inconclusive"
     assert word(40.0) == "fail"
-    history = {"d": SessionNoise(variance=0.002**2, freedom=9)}
+    history = SessionNoise(variance=0.002**2, freedom=9)
     assert word(10.0, history) == "pass"
     assert word(11.0, history) == "fail"
-    restless = {"d": SessionNoise(variance=0.05**2, freedom=9)}
+    restless = SessionNoise(variance=0.05**2, freedom=9)
     assert word(11.0, restless) == "inconclusive"
 
 

@@ -174,6 +174,6 @@ launches = st.builds(
 
 def take_gates_away(connection: sa.Connection) -> None:
     """What the revision of gates added is gone: the database is one from before it."""
-    for name in ("release", "judgement", "noise_floor"):
+    for name in ("release", "judgement", "noise_floor", "figures"):
         connection.exec_driver_sql(f"DROP TABLE {name}")
     connection.exec_driver_sql("ALTER TABLE measurement DROP COLUMN role")

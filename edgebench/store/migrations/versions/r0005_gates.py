@@ -1,4 +1,4 @@
-"""What gates need: roles of measurements; release, judgement, noise_floor."""
+"""What gates need: roles of measurements; figures, release, judgement, noise_floor."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ def upgrade() -> None:
     """Add the column and make the tables."""
     role = sa.Column("role", sa.Text, nullable=False, server_default="candidate")
     op.add_column("measurement", role)
+    to_measurement = sa.ForeignKey("measurement.number", name="fk_figures_measurement_number")
+    number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+    op.create_table(
+        "figures",
+        sa.Column("measurement_number", number, to_measurement, primary_key=True),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("document", sa.Text, nullable=False),
+    )
     op.create_table(
         "release",
         _number(),
