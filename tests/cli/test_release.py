@@ -105,9 +105,7 @@ def test_the_baseline_of_the_budgets_file(cli: Cli, fleet: Any) -> None:
     assert "mode" in cli.fails(2, "user", "budgets", "check")
 
 
-def test_a_stored_baseline_is_judged_with_the_noise_between_sessions(
-    cli: Cli, fleet: Any, facts: Any
-) -> None:
+def test_a_stored_baseline_is_judged_with_the_noise_of_sessions(cli: Cli, fleet: Any, facts: Any) -> None:
     words = ("aa", DIGITS, "--on", "sim-0000", "--to", "onnxruntime", "--inventory", "inventory.yaml")
     with played(facts, board(1.0, 0.004)):
         for _ in range(5):
@@ -120,9 +118,10 @@ def test_a_stored_baseline_is_judged_with_the_noise_between_sessions(
     assert verdict_on(slow)["verdict"] == "fail"
 
 
-@pytest.mark.parametrize(
-    "name", ["latest", "latest-passed", "", "a b", "x/y", "v1.json", "20261126-005526-jscr", "-x", "a" * 65]
-)
+BAD_NAMES = ("latest", "latest-passed", "", "a b", "x/y", "v1.json", "20261126-005526-jscr", "-x", "a" * 65)
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
 def test_names_that_read_as_something_else(cli: Cli, name: str) -> None:
     answer = cli("release", "create", "--from", "latest", "--", name, code=2)
     assert "Traceback" not in answer.err
