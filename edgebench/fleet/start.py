@@ -14,7 +14,7 @@ from edgebench.errors import EXIT_ERROR, UserError
 from edgebench.fleet.base import Assignment
 from edgebench.fleet.plan import Expansion, Plan, PlannedJob, PlannedModel
 from edgebench.inventory import Inventory
-from edgebench.pipeline import BUILT_ON_DEVICE, Cell
+from edgebench.pipeline import BUILT_ON_DEVICE, Cell, Labelled
 from edgebench.records import REFUSED, Failure, Job, Run, Target, from_json, to_json
 from edgebench.store import Store, new_run_id
 
@@ -109,8 +109,23 @@ def assignment(planned: PlannedJob, targets: Mapping[str, Target]) -> Assignment
         inputs=source.inputs,
         calibration=source.calibration,
         options=_options(source, job, targets[job.target]),
+        labelled=_labelled(source),
     )
     return Assignment(job, cell)
+
+
+def _labelled(source: PlannedModel) -> Labelled | None:
+    """What accuracy is measured on; None where that is not asked for."""
+    if source.dataset is None:
+        return None
+    return Labelled(
+        dataset=source.dataset,
+        labels_key=source.labels_key,
+        metric=source.metric,
+        output=source.output,
+        reference=source.reference,
+        on_device=source.accuracy_on_device,
+    )
 
 
 def _options(source: PlannedModel, job: Job, target: Target) -> tuple[tuple[str, str], ...]:

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from edgebench.device.leases import IMPATIENT, Patience
-from edgebench.device.session import Lease, Placed, Session, open_session
+from edgebench.device.session import InputSet, Lease, Placed, Session, open_session
 from edgebench.errors import DeviceError, EdgebenchError, Interrupted, printable
 from edgebench.pipeline.base import (
+    Evaluation,
     Prepared,
+    Samples,
     Step,
     Workbench,
     build_on,
@@ -25,8 +27,11 @@ from edgebench.pipeline.base import (
     judge,
     title,
 )
+from edgebench.pipeline.evaluating import PART_TIMEOUT_S, Part, accuracy
 from edgebench.pipeline.profiling import with_nodes
 from edgebench.records import (
+    Accuracy,
+    Artifact,
     Device,
     Engine,
     Facts,
@@ -104,6 +109,9 @@ def measure(job: Job, prepared: Prepared, site: Site, bench: Workbench) -> Measu
         tell_launched(measurement, site, bench)
     if site.profile:
         measurement = profiled(job, prepared, placed, site, bench, measurement)
+    if prepared.evaluation is not None:
+        there = accuracy_there(prepared.evaluation, prepared.artifact, placed, site, bench, measurement)
+        measurement = replace(measurement, accuracy=there)
     return finish(measurement, site)
 
 
@@ -193,6 +201,7 @@ def begin(
         pushed_bytes=placed.moved_bytes,
         engine=engine,
         prepared=site.session.prepared,
+        accuracy=prepared.accuracy,
     )
     site.store.begin_measurement(measurement)
     return measurement
@@ -313,6 +322,30 @@ def profiled(
     return measurement
 
 
+def accuracy_there(
+    evaluation: Evaluation,
+    artifact: Artifact,
+    placed: Placed,
+    site: Site,
+    bench: Workbench,
+    measurement: Measurement,
+) -> Accuracy:
+    """The accuracy by the device's own outputs, after the launches: it would have warmed the board.
+
+    The samples travel part by part; what a part brought before stays there and travels no more.
+    """
+    folder = bench.artifacts.path(artifact.digest)
+
+    def compute(inputs: InputSet) -> Samples:
+        there = site.session.place(artifact, folder, inputs, site.facts)
+        there = replace(there, engine=placed.engine)
+        threads = measurement.job.workload.threads
+        return site.session.infer(artifact, there, inputs, threads, time_s=PART_TIMEOUT_S)
+
+    part = Part(evaluation, artifact, title(measurement.job), measurement.job.device)
+    return accuracy(part, compute, bench, fixed=True)
+
+
 def _warned(measurement: Measurement, warning: str) -> Measurement:
     return replace(measurement, warnings=(*measurement.warnings, warning))
 
@@ -325,5 +358,5 @@ def finish(measurement: Measurement, site: Site) -> Measurement:
     warnings = (*measurement.warnings, *(printable(each) for each in told))
     if status == "invalid":
         warnings += (f"{counted.valid} of {planned} launches are valid, {counted.invalid} were invalid",)
-    site.store.finish_measurement(measurement.id, status, warnings)
+    site.store.finish_measurement(measurement.id, status, warnings, measurement.accuracy)
     return replace(measurement, status=status, warnings=warnings)
