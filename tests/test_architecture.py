@@ -97,7 +97,7 @@ ENTRIES = {
 BASES = {
     "edgebench.cli": {"folders", "foretell", "output", "progress", "prompts", "setup", "showing", "sources"},
     "edgebench.report": {"base", "gate_words", "layers"},
-    "edgebench.gates": {"base", "limits"},
+    "edgebench.gates": {"base", "limits", "accuracy"},
     "edgebench.convert.ncnn": {"base", "param"},
     "edgebench.convert.tensorrt": {"base", "graph"},
 }

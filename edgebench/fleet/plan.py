@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 from edgebench import documents
 from edgebench.accuracy import TOP1
+from edgebench.budgets import Subject
 from edgebench.documents import At, place, quoted
 from edgebench.errors import NothingDone, UserError, did_you_mean
+from edgebench.gates import claims
 from edgebench.records import (
     COMPUTE_UNITS,
     MEASURED,
@@ -182,6 +184,10 @@ def expand(
             jobs.append(planned)
     if not jobs and not refused:
         raise NothingDone("the plan has no cells", hint="name at least one model and one device")
+    planned_cells = [each.job for each in jobs] + [each.job for each in refused]
+    subjects = [_subject(job) for job in planned_cells]
+    for text in plan.claims:
+        claims.check(claims.parse(text), subjects)
     return Expansion(tuple(jobs), tuple(refused))
 
 
@@ -217,6 +223,11 @@ def _problems(plan: Plan) -> Iterator[tuple[At, str, str]]:
         yield ("precisions",), "precisions is empty", f"known: {', '.join((AS_IS, *PRECISIONS))}"
     if not plan.on.strip():
         yield ("on",), "on is empty", "write a selector: all, a device's name, group:G, tag:K=V"
+    for index, text in enumerate(plan.claims):
+        try:
+            claims.parse(text)
+        except UserError as error:
+            yield ("claims", index), error.message, error.hint
     problem = workload_problem(_changed(Workload(), plan.workload))
     if problem is not None and getattr(plan.workload, problem.field) is not None:
         yield ("workload", problem.field), f"workload.{problem.message}", problem.hint
@@ -287,6 +298,19 @@ def _check_distinct(plan: Plan, infos: Mapping[str, ModelInfo]) -> None:
 
 
 # --- cells ---------------------------------------------------------------------------------------
+
+
+def _subject(job: Job) -> Subject:
+    """The names of a cell."""
+    return Subject(
+        target=job.target,
+        device=job.device,
+        groups=(),
+        model=job.model,
+        variant=job.variant,
+        runtime=job.runtime,
+        precision=job.precision,
+    )
 
 
 def _compared(model: PlannedModel, plan: Plan, infos: Mapping[str, ModelInfo]) -> PlannedModel:

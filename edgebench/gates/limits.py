@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from edgebench import comparison
 from edgebench.budgets import METRICS, Limit, show
 from edgebench.comparison import ALPHA, LEAST_LAUNCHES, Estimate
+from edgebench.gates.accuracy import loss
 from edgebench.gates.base import LaunchFigures, Observed, SessionNoise, Verdict, Word
 from edgebench.units import significant
 
@@ -128,6 +129,23 @@ def _largest(cell: Observed) -> int | None:
 
 
 def _accuracy(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
+    """By the loss against the model as it was given; of files that know no such, against the baseline's."""
+    report = cell.accuracy_report
+    if report is not None and report.drop is not None:
+        found = loss(report, limit.value, limit.text, at_least=limit.kind == "min")
+        return _verdict(
+            limit,
+            cell,
+            found.word,
+            found.reason,
+            next=found.next,
+            observed=report.drop,
+            ci_low=report.drop_low,
+            ci_high=report.drop_high,
+            p_value=found.p_value,
+            rule=found.rule,
+            launches=len(cell.launches),
+        )
     before = None if baseline.cell is None else baseline.cell.accuracy
     if cell.accuracy is None:
         return _unknown(limit, cell)
