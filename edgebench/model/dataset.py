@@ -137,7 +137,10 @@ def _checked_labels(source: str, labels: Array, *, classes: bool) -> Array:
     if labels.ndim == 0 or not labels.shape[0]:
         raise UserError(f"{source} holds no labels", hint="give at least one sample with its label")
     if labels.dtype.kind not in "fiub":
-        raise UserError(f"{source}: the labels are {labels.dtype}, which are no numbers")
+        raise UserError(
+            f"{source}: the labels are {labels.dtype}, which are no numbers",
+            hint="number the classes from 0 on",
+        )
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise UserError(
             f"{source}: the labels hold NaN or infinity", hint="every sample needs a right answer"
