@@ -141,8 +141,38 @@ def _problems(file: MeasurementFile) -> Iterator[str]:
             yield f"{where}.alpha is {each.alpha}"
         if not 1 <= each.batch <= 1 << 20:
             yield f"{where}.batch is {each.batch}"
+        if each.accuracy_report is not None:
+            yield from _accuracy_problems(each.accuracy_report, f"{where}.accuracy_report")
         for number, launch in enumerate(each.launches):
             yield from _launch_problems(launch, f"{where}.launches[{number}]")
+
+
+def _accuracy_problems(report: Accuracy, where: str) -> Iterator[str]:
+    if not 1 <= report.n < 1 << 53:
+        yield f"{where}.n is {report.n}"
+        return
+    counts = (report.only_reference, report.only_candidate)
+    if (counts[0] is None) != (counts[1] is None):
+        yield f"{where} has only one of only_reference and only_candidate"
+    if not all(0 <= each <= report.n for each in counts if each is not None) or _sum(counts) > report.n:
+        yield f"{where} counts {counts[0]} and {counts[1]} of {report.n} samples"
+    for low, high in (("low", "high"), ("drop_low", "drop_high")):
+        ends = getattr(report, low), getattr(report, high)
+        if (ends[0] is None) != (ends[1] is None) or (None not in ends and ends[0] > ends[1]):
+            yield f"{where}.{low} and {high} are {ends[0]} and {ends[1]}: no interval"
+        elif low == "drop_low" and None not in ends and not ends[0] <= (report.drop or 0.0) <= ends[1]:
+            yield f"{where}.drop is {report.drop}, outside of its interval"
+    told = None if None in counts else ((counts[0] or 0) - (counts[1] or 0)) / report.n
+    if told is not None and report.drop is not None and abs(told - report.drop) > 1e-9:
+        yield f"{where}.drop is {report.drop}, and its counts say {told}"
+    for name in ("value", "low", "high", "reference", "drop", "drop_low", "drop_high"):
+        value = getattr(report, name)
+        if value is not None and not abs(value) < 1e18:
+            yield f"{where}.{name} is {value}"
+
+
+def _sum(counts: tuple[int | None, ...]) -> int:
+    return sum(each for each in counts if each is not None)
 
 
 def _launch_problems(launch: LaunchEntry, where: str) -> Iterator[str]:

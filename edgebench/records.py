@@ -573,24 +573,28 @@ class Engine(Record, frozen=True):
 
 
 class Accuracy(Record, frozen=True):
-    """How well an artifact does on a labelled data set of `n` samples, with 95 % intervals; shares, not %.
+    """How well an artifact answers a labelled data set of `n` samples, with 95 % intervals; shares, not %.
 
-    `metric` is top1, or the dotted name of a user's own. `reference` is the value of the model as it was
-    given, before compression and conversion, on the same samples, and `drop` how much lower `value` is, with
-    the interval of the paired difference; `only_reference` and `only_candidate` count the samples that one of
-    the two alone gets right, and `p_value` is McNemar's exact one. `where` it was computed: "controller" or a
-    device. `dataset` is the digest of inputs and labels.
+    `metric` is top1, or the name of a user's own, whose values need be no shares. `reference` is the value of
+    the model `against`, as it was given before compression and conversion, on the same samples; `drop` is how
+    much lower `value` is, with the interval of the paired difference. `only_reference` and `only_candidate`
+    count the samples that one of the two alone gets right (None where answers are not right or wrong), and
+    `p_value` is how often equally good models differ so much. No interval: the metric gives one figure for
+    all samples. `where` it was computed: "controller" or a device; `computed_by` as in a parity report.
+    `dataset` is the digest of inputs and labels.
     """
 
     metric: str
     n: int
     value: float
-    low: float
-    high: float
     dataset: str
+    low: float | None = None
+    high: float | None = None
     where: str = "controller"
+    computed_by: str = "runtime"
     top5: float | None = None
     reference: float | None = None
+    against: str = ""
     drop: float | None = None
     drop_low: float | None = None
     drop_high: float | None = None

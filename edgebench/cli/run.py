@@ -18,6 +18,7 @@ from edgebench.cli.setup import (
     calibration_option,
     constant_option,
     cut_nms_option,
+    dataset_options,
     inputs_option,
     inventory_option,
     ort_format_option,
@@ -28,6 +29,7 @@ from edgebench.cli.setup import (
     results,
     runtimes_of,
     shape_option,
+    with_options,
     workbench,
 )
 from edgebench.cli.showing import build_report, render
@@ -81,6 +83,7 @@ class Given(NamedTuple):
     constants: Sequence[str]
     inputs: str | None
     calibration: str | None
+    accuracy: dict[str, str | bool]  # fields of PlannedModel
 
 
 class Outcome(NamedTuple):
@@ -121,6 +124,7 @@ class Outcome(NamedTuple):
 @cut_nms_option
 @inputs_option
 @calibration_option
+@with_options(dataset_options)
 @ort_format_option
 @click.option("--compute-units", metavar="UNITS", help="coreml: all, cpu_only, cpu_and_gpu or cpu_and_ne.")
 @click.option("--launches", type=int, help="Fresh processes per job: the statistical unit.")
@@ -176,6 +180,11 @@ def run(
     constants: tuple[str, ...],
     inputs: str | None,
     calibration: str | None,
+    dataset: str | None,
+    labels_key: str | None,
+    metric: str | None,
+    output: str | None,
+    accuracy_on_device: bool,
     ort_format: str,
     compute_units: str | None,
     launches: int | None,
@@ -207,6 +216,12 @@ def run(
         raise UserError(message, hint="leave one of them out")
     if retry_failed and resume is None:
         raise UserError("--retry-failed needs a run", hint="edgebench run --resume RUN --retry-failed")
+    accuracy = _accuracy(dataset, labels_key, metric, output, accuracy_on_device)
+    if accuracy and (resume or plan_file):
+        raise UserError(
+            f"{_flag(accuracy)} beside --{'resume' if resume else 'plan'}",
+            hint="a plan names them for each model: {path: ..., dataset: FILE.npz, metric: top1}",
+        )
     if resume is not None:
         _refuse_beside("--resume", models, plan_file)
         if dry_run:
@@ -228,7 +243,7 @@ def run(
             max_invalid=max_invalid,
             precision=width,
         )
-        planned = _models(models, Given(shapes, constants, inputs, calibration))
+        planned = _models(models, Given(shapes, constants, inputs, calibration, accuracy))
         chosen = _without_nms(planned) if cut_nms else planned
         plan = Plan(
             models=tuple(
@@ -261,6 +276,19 @@ def _precisions(given: Sequence[str]) -> tuple[tuple[str, ...], float | None]:
     return names, width
 
 
+def _accuracy(
+    dataset: str | None, labels_key: str | None, metric: str | None, output: str | None, on_device: bool
+) -> dict[str, str | bool]:
+    """What the flags say of accuracy, by the plan's keys; nothing for those left out."""
+    given = {"dataset": dataset, "labels_key": labels_key, "metric": metric, "output": output}
+    said: dict[str, str | bool] = {key: value for key, value in given.items() if value is not None}
+    return said | ({"accuracy_on_device": True} if on_device else {})
+
+
+def _flag(accuracy: dict[str, str | bool]) -> str:
+    return "--" + next(iter(accuracy)).replace("_", "-")
+
+
 def _refuse_beside(option: str, models: Sequence[str], plan_file: str | None) -> None:
     if models or plan_file:
         raise UserError(
@@ -285,6 +313,7 @@ def _models(models: Sequence[str], given: Given) -> tuple[PlannedModel, ...]:
             calibration=given.calibration,
             shapes={name: shape for name, shape in fixed.items() if name in known[path]},
             constants={name: number for name, number in settled.items() if name in known[path]},
+            **given.accuracy,  # type: ignore[arg-type]
         )
         for path in models
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,6 +51,19 @@ inputs_option = click.option(
 )
 calibration_option = click.option(
     "--calibration", type=click.Path(), metavar="FILE.npz", help="Samples that int8 is calibrated with."
+)
+dataset_options = (
+    click.option(
+        "--dataset",
+        metavar="FILE.npz|M:F",
+        help="Labelled samples to measure accuracy on; or a function of yours, module:function.",
+    ),
+    click.option("--labels-key", metavar="NAME", help='The labels in them; default: "labels".'),
+    click.option("--metric", metavar="top1|M:F", help="How answers are judged; default: top1."),
+    click.option("--output", metavar="NAME", help="The output that top1 looks at; default: the first."),
+    click.option(
+        "--accuracy-on-device", is_flag=True, help="By what the device computes, not by this computer."
+    ),
 )
 cut_nms_option = click.option(
     "--cut-nms", is_flag=True, help="End before NonMaxSuppression: return its boxes and scores instead."
@@ -142,6 +155,17 @@ def runtimes_of(text: str | None) -> tuple[str, ...]:
 def precisions_of(text: str | None) -> tuple[str, ...]:
     """The precisions of a comma-separated option; UserError for an unknown one."""
     return _known(words(text), (*PRECISIONS, "as-is"), "precision")
+
+
+def with_options(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
+    """A decorator that adds several options, the first on top."""
+
+    def decorate(command: F) -> F:
+        for each in reversed(options):
+            command = each(command)
+        return command
+
+    return decorate
 
 
 def _known(chosen: tuple[str, ...], known: tuple[str, ...], what: str) -> tuple[str, ...]:

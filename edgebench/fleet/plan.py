@@ -11,8 +11,11 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from edgebench import documents
+from edgebench.accuracy import TOP1
+from edgebench.budgets import Subject
 from edgebench.documents import At, place, quoted
 from edgebench.errors import NothingDone, UserError, did_you_mean
+from edgebench.gates import claims
 from edgebench.records import (
     COMPUTE_UNITS,
     MEASURED,
@@ -28,6 +31,7 @@ from edgebench.records import (
     replace,
 )
 from edgebench.targets import workload_problem
+from edgebench.usercode import is_function_name
 
 VERSION = 1
 AS_IS = "as-is"
@@ -39,6 +43,10 @@ class PlannedModel(Record, frozen=True):
     `cut_nms`: it ends before its NonMaxSuppression and returns boxes and scores. `constants` are inputs that
     always have that value. `ort_format` is how ONNX Runtime's artifact is stored, `compute_units` what Core
     ML may use; None leaves the target's choice.
+    `dataset` (an `.npz` file or "module:function") is what accuracy is measured on, with the array
+    `labels_key` as labels, by `metric` (top1 or "module:function") on `output`, the first where it is None.
+    `reference` is the model that it is compared with; None: the fp32 one of the same name in the plan, or
+    itself. `accuracy_on_device`: by what the device computes.
     """
 
     path: str
@@ -51,6 +59,12 @@ class PlannedModel(Record, frozen=True):
     precisions: tuple[str, ...] = ()
     ort_format: str = ORT_FORMATS[0]
     compute_units: str | None = None
+    dataset: str | None = None
+    labels_key: str = "labels"
+    metric: str = TOP1
+    output: str | None = None
+    reference: str | None = None
+    accuracy_on_device: bool = False
 
 
 class WorkloadChanges(Record, frozen=True):
@@ -72,7 +86,8 @@ class WorkloadChanges(Record, frozen=True):
 class Plan(Record, frozen=True):
     """What to measure. No `runtimes`: all that the target offers for a precision. `on` is a selector.
 
-    `profile`: a launch of its own takes the times of layers.
+    `profile`: a launch of its own takes the times of layers. `claims` are sentences that the results are to
+    prove (`edgebench.gates.claims`).
 
     `precisions` may hold "as-is": the model as it comes, whatever precision it has.
     """
@@ -83,6 +98,7 @@ class Plan(Record, frozen=True):
     on: str = "all"
     workload: WorkloadChanges = WorkloadChanges()
     profile: bool = False
+    claims: tuple[str, ...] = ()
 
 
 class PlanFile(Record, frozen=True):
@@ -95,6 +111,7 @@ class PlanFile(Record, frozen=True):
     on: str = "all"
     workload: WorkloadChanges = WorkloadChanges()
     profile: bool = False
+    claims: tuple[str, ...] = ()
 
 
 class PlannedJob(Record, frozen=True):
@@ -135,6 +152,7 @@ def parse(text: str, source: str) -> Plan:
         on=file.on,
         workload=file.workload,
         profile=file.profile,
+        claims=file.claims,
     )
     for at, message, hint in _problems(plan):
         raise document.error(at, message, hint=hint)
@@ -156,6 +174,7 @@ def expand(
     any cell.
     """
     _check_distinct(plan, infos)
+    plan = replace(plan, models=tuple(_compared(model, plan, infos) for model in plan.models))
     jobs: list[PlannedJob] = []
     refused: list[Refused] = []
     for planned, target in _cells(plan, devices, targets, infos):
@@ -166,6 +185,10 @@ def expand(
             jobs.append(planned)
     if not jobs and not refused:
         raise NothingDone("the plan has no cells", hint="name at least one model and one device")
+    planned_cells = [each.job for each in jobs] + [each.job for each in refused]
+    subjects = [_subject(job) for job in planned_cells]
+    for text in plan.claims:
+        claims.check(claims.parse(text), subjects)
     return Expansion(tuple(jobs), tuple(refused))
 
 
@@ -187,7 +210,9 @@ def own_precision(info: ModelInfo) -> str:
 
 def _located(model: str | PlannedModel, folder: PurePath) -> PlannedModel:
     planned = PlannedModel(path=model) if isinstance(model, str) else model
-    paths = {key: getattr(planned, key) for key in ("path", "inputs", "calibration")}
+    paths = {key: getattr(planned, key) for key in ("path", "inputs", "calibration", "reference")}
+    if planned.dataset is not None and not is_function_name(planned.dataset):
+        paths["dataset"] = planned.dataset
     return replace(planned, **{key: str(folder / path) for key, path in paths.items() if path})
 
 
@@ -199,6 +224,11 @@ def _problems(plan: Plan) -> Iterator[tuple[At, str, str]]:
         yield ("precisions",), "precisions is empty", f"known: {', '.join((AS_IS, *PRECISIONS))}"
     if not plan.on.strip():
         yield ("on",), "on is empty", "write a selector: all, a device's name, group:G, tag:K=V"
+    for index, text in enumerate(plan.claims):
+        try:
+            claims.parse(text)
+        except UserError as error:
+            yield ("claims", index), error.message, error.hint
     problem = workload_problem(_changed(Workload(), plan.workload))
     if problem is not None and getattr(plan.workload, problem.field) is not None:
         yield ("workload", problem.field), f"workload.{problem.message}", problem.hint
@@ -216,6 +246,7 @@ def _model_problems(models: tuple[PlannedModel, ...]) -> Iterator[tuple[At, str,
         if model.compute_units is not None and model.compute_units not in COMPUTE_UNITS:
             message = f"unknown compute_units {quoted(model.compute_units)}"
             yield (*at, "compute_units"), message, did_you_mean(model.compute_units, COMPUTE_UNITS)
+        yield from _accuracy_problems(at, model)
         if not model.path:
             yield at, f"{place(at)} has an empty path", "write the path of an ONNX file"
         if model.name is not None and not (model.name.strip() and model.name.isprintable()):
@@ -229,6 +260,19 @@ def _model_problems(models: tuple[PlannedModel, ...]) -> Iterator[tuple[At, str,
                 shown = ",".join(map(str, shape))
                 message = f"{place(at)}.shapes.{name} is {shown}, with a size that is no size"
                 yield (*at, "shapes", name), message, "every size is a whole number from 1 on"
+
+
+def _accuracy_problems(at: At, model: PlannedModel) -> Iterator[tuple[At, str, str]]:
+    if model.metric != TOP1 and not is_function_name(model.metric):
+        message = f"unknown metric {quoted(model.metric)}"
+        yield (*at, "metric"), message, f"write {TOP1}, or a function of your own: module:function"
+    if model.dataset is not None:
+        return
+    plain = PlannedModel(path=model.path)
+    for key in ("labels_key", "metric", "output", "reference", "accuracy_on_device"):
+        if getattr(model, key) != getattr(plain, key):
+            hint = "name the labelled samples: dataset: FILE.npz, or --dataset FILE.npz"
+            yield (*at, key), f"{key} is given for {place(at)}, and no dataset", hint
 
 
 def _name_problems(
@@ -255,6 +299,29 @@ def _check_distinct(plan: Plan, infos: Mapping[str, ModelInfo]) -> None:
 
 
 # --- cells ---------------------------------------------------------------------------------------
+
+
+def _subject(job: Job) -> Subject:
+    """The names of a cell."""
+    return Subject(
+        target=job.target,
+        device=job.device,
+        groups=(),
+        model=job.model,
+        variant=job.variant,
+        runtime=job.runtime,
+        precision=job.precision,
+    )
+
+
+def _compared(model: PlannedModel, plan: Plan, infos: Mapping[str, ModelInfo]) -> PlannedModel:
+    """The model with what its accuracy is compared with: the plan's fp32 one of its name, or itself."""
+    if model.dataset is None or model.reference is not None:
+        return model
+    name = model.name or infos[model.path].name
+    same = [each.path for each in plan.models if (each.name or infos[each.path].name) == name]
+    plain = [path for path in same if infos[path].variant == infos[path].precision == "fp32"]
+    return replace(model, reference=plain[0]) if len(plain) == 1 and plain[0] != model.path else model
 
 
 def _cells(

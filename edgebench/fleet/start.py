@@ -15,7 +15,7 @@ from edgebench.fleet.base import Assignment
 from edgebench.fleet.gating import KEY, GatePlan, gate_of
 from edgebench.fleet.plan import Expansion, Plan, PlannedJob, PlannedModel
 from edgebench.inventory import Inventory
-from edgebench.pipeline import BUILT_ON_DEVICE, Cell
+from edgebench.pipeline import BUILT_ON_DEVICE, Cell, Labelled
 from edgebench.records import REFUSED, Failure, Job, Run, Target, from_json, replace, to_json
 from edgebench.store import Store, new_run_id
 
@@ -120,9 +120,24 @@ def assignment(
         inputs=source.inputs,
         calibration=source.calibration,
         options=_options(source, job, targets[job.target]),
+        labelled=_labelled(source),
     )
     baseline = None if gate is None else gate.baseline_model
     return Assignment(job, cell, replace(cell, model_path=baseline) if baseline else None)
+
+
+def _labelled(source: PlannedModel) -> Labelled | None:
+    """What accuracy is measured on; None where that is not asked for."""
+    if source.dataset is None:
+        return None
+    return Labelled(
+        dataset=source.dataset,
+        labels_key=source.labels_key,
+        metric=source.metric,
+        output=source.output,
+        reference=source.reference,
+        on_device=source.accuracy_on_device,
+    )
 
 
 def _options(source: PlannedModel, job: Job, target: Target) -> tuple[tuple[str, str], ...]:

@@ -15,6 +15,7 @@ from edgebench import comparison
 from edgebench.budgets import METRICS, Limit, show
 from edgebench.comparison import ALPHA, LEAST_LAUNCHES
 from edgebench.gates import duets
+from edgebench.gates.accuracy import loss
 from edgebench.gates.base import DeviceNoise, LaunchFigures, Observed, SessionNoise, Verdict, Word
 from edgebench.gates.looks import Answer, Bounds, Test, answer, interval, least_effect, look, told
 from edgebench.records import replace
@@ -141,6 +142,23 @@ def _largest(cell: Observed) -> int | None:
 
 
 def _accuracy(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
+    """By the loss against the model as it was given; of files that know no such, against the baseline's."""
+    report = cell.accuracy_report
+    if report is not None and report.drop is not None:
+        found = loss(report, limit.value, limit.text, at_least=limit.kind == "min")
+        return _verdict(
+            limit,
+            cell,
+            found.word,
+            found.reason,
+            next=found.next,
+            observed=report.drop,
+            ci_low=report.drop_low,
+            ci_high=report.drop_high,
+            p_value=found.p_value,
+            rule=found.rule,
+            launches=len(cell.launches),
+        )
     before = None if baseline.cell is None else baseline.cell.accuracy
     if cell.accuracy is None:
         return _unknown(limit, cell)

@@ -7,7 +7,7 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -24,7 +24,7 @@ MAX_NPZ_BYTES = 1 << 30
 MAX_GENERATED_ELEMENTS = 1 << 28
 MAX_ARRAYS = 64
 LABELS = "labels"  # may stand in a file of inputs; it is not one
-_INTEGERS = "iu"
+INTEGERS = "iu"
 _HIGHEST_INTEGER = 9  # below every vocabulary, class count and table that a network looks up
 _WAVES = 4
 
@@ -84,7 +84,7 @@ def _generate(tensor: Tensor, shape: tuple[int, ...], random: np.random.Generato
         return random.integers(0, 2, size=shape).astype(dtype)
     if dtype == np.uint8 and len(shape) == 4:
         return np.round(_picture(shape, random) * 255).astype(dtype)
-    if dtype.kind in _INTEGERS:
+    if dtype.kind in INTEGERS:
         if "mask" in tensor.name.lower():
             return np.ones(shape, dtype)
         return random.integers(0, _HIGHEST_INTEGER + 1, size=shape).astype(dtype)
@@ -137,16 +137,16 @@ def read_inputs(path: Path, info: ModelInfo) -> Arrays:
     or types do not fit; an array "labels" may stand in it and is left out. `batches` cuts the samples apart.
     """
     wanted = {tensor.name: tensor for tensor in info.inputs}
-    arrays = _read_npz(path, wanted)
+    arrays = read_npz(path, list(wanted), or_else=(LABELS,))
     missing = [name for name in wanted if name not in arrays]
     if missing:
         raise UserError(
-            f"{path} has no array {_quoted(missing)}; the model's inputs are {_expected(info)}",
+            f"{path} has no array {quoted(missing)}; the model's inputs are {expected(info)}",
             hint=f"numpy.savez({path.name!r}, {', '.join(f'{name}=...' for name in wanted)})",
         )
-    fitted = {name: _fitted(path, arrays[name], tensor) for name, tensor in wanted.items()}
-    _sample_count(path, fitted, info)
-    return fitted
+    made = {name: fitted(path, arrays[name], tensor) for name, tensor in wanted.items()}
+    _sample_count(path, made, info)
+    return made
 
 
 def batches(arrays: Mapping[str, Array], info: ModelInfo) -> Iterator[Arrays]:
@@ -156,7 +156,7 @@ def batches(arrays: Mapping[str, Array], info: ModelInfo) -> Iterator[Arrays]:
         feed: Arrays = {}
         for tensor in info.inputs:
             array = arrays[tensor.name]
-            shape = _model_shape(tensor)
+            shape = model_shape(tensor)
             if _samples(array, shape) == 1:
                 feed[tensor.name] = array.reshape(shape)
             elif array.ndim == len(shape):
@@ -166,7 +166,7 @@ def batches(arrays: Mapping[str, Array], info: ModelInfo) -> Iterator[Arrays]:
         yield feed
 
 
-def _model_shape(tensor: Tensor) -> tuple[int, ...]:
+def model_shape(tensor: Tensor) -> tuple[int, ...]:
     """The static shape, where a symbolic leading dimension is 1."""
     if tensor.shape and not isinstance(tensor.shape[0], int):
         return (1, *static_shape(Tensor(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape[1:])))
@@ -187,13 +187,13 @@ def _samples(array: Array, shape: tuple[int, ...]) -> int | None:
 def _sample_count(path: Path, arrays: Mapping[str, Array], info: ModelInfo) -> int:
     counts: dict[str, int] = {}
     for tensor in info.inputs:
-        shape = _model_shape(tensor)
+        shape = model_shape(tensor)
         count = _samples(arrays[tensor.name], shape)
         if not count:
             raise UserError(
                 f'{path}: "{tensor.name}" has the shape {list(arrays[tensor.name].shape)}, the model wants '
                 f"{list(shape)}, or N of them along the leading axis",
-                hint=f"the model's inputs are {_expected(info)}",
+                hint=f"the model's inputs are {expected(info)}",
             )
         counts[tensor.name] = count
     several = {count for count in counts.values() if count > 1}
@@ -206,12 +206,11 @@ def _sample_count(path: Path, arrays: Mapping[str, Array], info: ModelInfo) -> i
     return several.pop() if several else 1
 
 
-def _fitted(path: Path, array: Array, tensor: Tensor) -> Array:
+def fitted(path: Path | str, array: Array, tensor: Tensor) -> Array:
     """The array in the model's type; UserError when that would change it, or it holds NaN or infinity."""
     wanted = _dtype(tensor)
     if not (
-        np.can_cast(array.dtype, wanted, "same_kind")
-        or (array.dtype.kind in _INTEGERS and wanted.kind == "f")
+        np.can_cast(array.dtype, wanted, "same_kind") or (array.dtype.kind in INTEGERS and wanted.kind == "f")
     ):
         raise UserError(
             f'{path}: "{tensor.name}" is {array.dtype}, the model wants {tensor.dtype}',
@@ -219,27 +218,32 @@ def _fitted(path: Path, array: Array, tensor: Tensor) -> Array:
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise UserError(f'{path}: "{tensor.name}" holds NaN or infinity', hint="save finite inputs")
-    fitted = np.ascontiguousarray(array.astype(wanted)).reshape(array.shape)
-    if wanted.kind in _INTEGERS and not np.array_equal(fitted, array):
+    made = np.ascontiguousarray(array.astype(wanted, copy=False)).reshape(array.shape)
+    if wanted.kind in INTEGERS and not np.array_equal(made, array):
         raise UserError(
             f'{path}: "{tensor.name}" holds numbers that do not fit {tensor.dtype}',
             hint="check its values",
         )
-    return fitted
+    return made
 
 
-def _read_npz(path: Path, wanted: Mapping[str, Tensor]) -> Arrays:
-    """The arrays of a zip of `.npy` files, without pickle; headers are believed as far as bytes follow."""
+def read_npz(
+    path: Path, wanted: Sequence[str], *, or_else: Sequence[str] = (), max_bytes: int = MAX_NPZ_BYTES
+) -> Arrays:
+    """The wanted arrays of a zip of `.npy` files, without pickle; headers count as far as bytes follow.
+
+    `or_else` may stand in the file too and is left out; any other array is a UserError.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            _bound_archive(path, entries)
+            _bound_archive(path, entries, max_bytes)
             names = {entry.filename.removesuffix(".npy"): entry for entry in entries}
-            strangers = sorted(set(names) - set(wanted) - {LABELS})
+            strangers = sorted(set(names) - set(wanted) - set(or_else))
             if strangers:
                 raise UserError(
-                    f"{path} holds {_quoted(strangers[:8])}, which are no inputs of the model",
-                    hint=f"the arrays are to be named {_quoted(list(wanted))}",
+                    f"{path} holds {quoted(strangers[:8])}, which are no inputs of the model",
+                    hint=f"the arrays are to be named {quoted(wanted)}",
                 )
             return {
                 name: _read_array(path, archive, entry) for name, entry in names.items() if name in wanted
@@ -252,13 +256,14 @@ def _read_npz(path: Path, wanted: Mapping[str, Tensor]) -> Arrays:
         ) from error
 
 
-def _bound_archive(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+def _bound_archive(path: Path, entries: list[zipfile.ZipInfo], max_bytes: int) -> None:
     size_bytes = sum(entry.file_size for entry in entries)
-    if len(entries) > MAX_ARRAYS or size_bytes > MAX_NPZ_BYTES:
+    if len(entries) > MAX_ARRAYS or size_bytes > max_bytes:
+        enough = ": a few hundred are enough" if max_bytes == MAX_NPZ_BYTES else ""
         raise UserError(
             f"{path} holds {len(entries)} arrays of {size_bytes:,} bytes; "
-            f"at most {MAX_ARRAYS} and {MAX_NPZ_BYTES:,}",
-            hint="save fewer samples: a few hundred are enough",
+            f"at most {MAX_ARRAYS} and {max_bytes:,}",
+            hint=f"save fewer samples{enough}",
         )
 
 
@@ -295,11 +300,13 @@ def _read_header(stream: IO[bytes]) -> _Header:
     return _Header(shape, dtype)
 
 
-def _expected(info: ModelInfo) -> str:
+def expected(info: ModelInfo) -> str:
+    """The inputs of a model with types and shapes."""
     return ", ".join(
         f'"{tensor.name}" {tensor.dtype} [{", ".join(map(str, tensor.shape))}]' for tensor in info.inputs
     )
 
 
-def _quoted(names: list[str]) -> str:
+def quoted(names: Sequence[str]) -> str:
+    """Names in quotes, with commas."""
     return ", ".join(f'"{name}"' for name in names)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgebench import model, parity
+from edgebench.accuracy import TOP1, Scores
 from edgebench.artifacts import ArtifactStore
 from edgebench.convert.base import Form, converter
 from edgebench.convert.evaluate import evaluate, evaluates
@@ -24,9 +25,11 @@ from edgebench.errors import (
     ParityError,
     RuntimeDied,
 )
+from edgebench.model.dataset import Dataset
 from edgebench.model.flexible import OpenInput
 from edgebench.model.images import ImageInput
 from edgebench.records import (
+    Accuracy,
     Artifact,
     Device,
     Engine,
@@ -84,6 +87,22 @@ class Bounds(NamedTuple):
     own: Mapping[str, ParityBound]
 
 
+class Labelled(Record, frozen=True):
+    """The labelled data set that accuracy is measured on: an `.npz` file, or "module:function".
+
+    `metric` is top1 or "module:function"; `output` the one that top1 looks at, the first where it is None.
+    `reference` is the model that others are compared with, the cell's own as it was given where it is None.
+    `on_device`: the device computes the outputs, in place of this computer.
+    """
+
+    dataset: str
+    labels_key: str = "labels"
+    metric: str = TOP1
+    output: str | None = None
+    reference: str | None = None
+    on_device: bool = False
+
+
 class Cell(Record, frozen=True):
     """What is to be prepared: one model in one precision for one runtime on one kind of processor.
 
@@ -109,10 +128,24 @@ class Cell(Record, frozen=True):
     inputs: str | None = None
     calibration: str | None = None
     options: tuple[tuple[str, str], ...] = ()
+    labelled: Labelled | None = None
+
+
+class Evaluation(NamedTuple):
+    """What a device needs to measure accuracy: the samples, and how well the reference answered them."""
+
+    asked: Labelled
+    dataset: Dataset
+    info: ModelInfo
+    reference: Scores
+    against: str
 
 
 class Prepared(NamedTuple):
-    """An artifact proven on the controller, with what is needed to prove it again on a device."""
+    """An artifact proven on the controller, with what is needed to prove it again on a device.
+
+    `accuracy` is what this computer measured; `evaluation`: the device is to measure it.
+    """
 
     info: ModelInfo
     variant: Artifact
@@ -122,6 +155,8 @@ class Prepared(NamedTuple):
     parity: ParityReport
     parity_s: float
     source: Artifact | None = None  # the ONNX artifact that was converted, where it is not the variant
+    accuracy: Accuracy | None = None
+    evaluation: Evaluation | None = None
 
     @property
     def artifact(self) -> Artifact:
@@ -167,6 +202,8 @@ class Workbench:
         self._controller: Session | None = None
         self._references: dict[tuple[str, str], Reference] = {}
         self._bounds: dict[tuple[str, str, str, str], Bounds] = {}
+        self.scores: dict[tuple[str, ...], Scores] = {}  # of artifacts and references on data sets
+        self.dataset: tuple[object, Dataset] | None = None  # the last one that was read, and what names it
         self._lock = threading.RLock()
 
     @contextmanager

@@ -26,6 +26,7 @@ from edgebench.pipeline.measuring import (
     Loaded,
     Site,
     begin,
+    evaluated,
     finish,
     launch_once,
     may_repeat,
@@ -183,7 +184,7 @@ def _finished(duel: Duel, prepared: Prepared, site: Site, bench: Workbench) -> M
     measurement, loaded = duel.candidate
     if site.profile:
         measurement = profiled(measurement.job, prepared, loaded.placed, site, bench, measurement)
-    return finish(measurement, site)
+    return finish(evaluated(measurement, prepared, loaded.placed, site, bench), site)
 
 
 # --- judging --------------------------------------------------------------------------------------

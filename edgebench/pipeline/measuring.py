@@ -20,7 +20,9 @@ from edgebench.errors import DeviceError, EdgebenchError, Interrupted, printable
 from edgebench.gates import observed
 from edgebench.gates.figures import VERSION
 from edgebench.pipeline.base import (
+    Evaluation,
     Prepared,
+    Samples,
     Step,
     Workbench,
     build_on,
@@ -28,8 +30,10 @@ from edgebench.pipeline.base import (
     judge,
     title,
 )
+from edgebench.pipeline.evaluating import PART_TIMEOUT_S, Part, accuracy
 from edgebench.pipeline.profiling import with_nodes
 from edgebench.records import (
+    Accuracy,
     Artifact,
     Device,
     Engine,
@@ -115,6 +119,7 @@ def measure(job: Job, prepared: Prepared, site: Site, bench: Workbench) -> Measu
         tell_launched(measurement, site, bench)
     if site.profile:
         measurement = profiled(job, prepared, loaded.placed, site, bench, measurement)
+    measurement = evaluated(measurement, prepared, loaded.placed, site, bench)
     return finish(measurement, site)
 
 
@@ -142,6 +147,7 @@ def proven(
         pushed_bytes=placed.moved_bytes,
         engine=told_engine(engine, effective),
         prepared=site.session.prepared,
+        accuracy=prepared.accuracy,
         **marks,
     )
     return begin(measurement, site), Loaded(prepared.artifact, prepared.inputs, placed)
@@ -371,6 +377,40 @@ def profiled(
     return measurement
 
 
+def evaluated(
+    measurement: Measurement, prepared: Prepared, placed: Placed, site: Site, bench: Workbench
+) -> Measurement:
+    """The measurement with the accuracy by the device's own outputs, where that was asked for."""
+    if prepared.evaluation is None:
+        return measurement
+    there = accuracy_there(prepared.evaluation, prepared.artifact, placed, site, bench, measurement)
+    return replace(measurement, accuracy=there)
+
+
+def accuracy_there(
+    evaluation: Evaluation,
+    artifact: Artifact,
+    placed: Placed,
+    site: Site,
+    bench: Workbench,
+    measurement: Measurement,
+) -> Accuracy:
+    """The accuracy by the device's own outputs, after the launches: it would have warmed the board.
+
+    The samples travel part by part; what a part brought before stays there and travels no more.
+    """
+    folder = bench.artifacts.path(artifact.digest)
+
+    def compute(inputs: InputSet) -> Samples:
+        there = site.session.place(artifact, folder, inputs, site.facts)
+        there = replace(there, engine=placed.engine)
+        threads = measurement.job.workload.threads
+        return site.session.infer(artifact, there, inputs, threads, time_s=PART_TIMEOUT_S)
+
+    part = Part(evaluation, artifact, title(measurement.job), measurement.job.device)
+    return accuracy(part, compute, bench, fixed=True)
+
+
 def _warned(measurement: Measurement, warning: str) -> Measurement:
     return replace(measurement, warnings=(*measurement.warnings, warning))
 
@@ -384,7 +424,7 @@ def finish(measurement: Measurement, site: Site) -> Measurement:
     if status == "invalid":
         warnings += (f"{counted.valid} of {planned} launches are valid, {counted.invalid} were invalid",)
     warnings += tuple(_too_wide(measurement))
-    site.store.finish_measurement(measurement.id, status, warnings)
+    site.store.finish_measurement(measurement.id, status, warnings, measurement.accuracy)
     ended = replace(measurement, status=status, warnings=warnings)
     site.store.keep_figures(ended.id, VERSION, encode(observed(exchange.entry(ended))).decode())
     return ended

@@ -26,6 +26,7 @@ from edgebench.errors import (
     UserError,
 )
 from edgebench.model import flexible, images
+from edgebench.model.dataset import Dataset
 from edgebench.pipeline.base import (
     BUILT_ON_DEVICE,
     CANNOT_RUN,
@@ -50,6 +51,7 @@ from edgebench.pipeline.base import (
     title,
     why,
 )
+from edgebench.pipeline.evaluating import accuracy_here, dataset_of, evaluation
 from edgebench.records import (
     Artifact,
     Facts,
@@ -74,13 +76,31 @@ def prepare(cell: Cell, bench: Workbench) -> Prepared:
     """The artifact of a cell, proven equal on the controller; ModelError when it cannot be."""
     bench.announce(Step("inspect", CONTROLLER, Path(cell.model_path).name))
     info, canonical = canonical_form(cell, bench)
+    dataset = None if cell.labelled is None else dataset_of(cell.labelled, info, bench)
     form = choose_form(cell, info, bench)
     variant = make_variant(cell, form, canonical, bench)
     inputs, kind = parity_inputs(cell, info, bench)
     proof = Proof(info, inputs, kind)
     lost = prove_compression(canonical, variant, proof, bench)
     made = first_proven(cell, form.ways, variant, proof, bench)
-    return made._replace(parity=replace(made.parity, warnings=(*made.parity.warnings, *lost)))
+    made = made._replace(parity=replace(made.parity, warnings=(*made.parity.warnings, *lost)))
+    return made if dataset is None else _with_accuracy(cell, made, canonical, dataset, bench)
+
+
+def _with_accuracy(
+    cell: Cell, made: Prepared, canonical: Artifact, dataset: Dataset, bench: Workbench
+) -> Prepared:
+    """With the accuracy, or with what a device needs to measure it; the reference is asked in any case."""
+    asked = cell.labelled
+    if asked is None:
+        return made
+    reference = canonical
+    if asked.reference is not None:
+        _, reference = canonical_form(replace(cell, model_path=asked.reference, name=None), bench)
+    todo = evaluation(asked, made.info, dataset, reference, bench)
+    if asked.on_device:
+        return made._replace(evaluation=todo)
+    return made._replace(accuracy=accuracy_here(made.artifact, todo, title(cell), bench))
 
 
 class Proof(NamedTuple):

@@ -12,9 +12,12 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from edgebench.accuracy import TOP1
 from edgebench.energy import Energy
 from edgebench.errors import Owner
+from edgebench.gates.claims import ClaimVerdict
 from edgebench.records import (
+    Accuracy,
     Conditions,
     Engine,
     Facts,
@@ -75,6 +78,7 @@ class Row(Record, frozen=True):
     clock_khz: float | None = None
     gpu_load: float | None = None
     profile: Profile | None = None
+    accuracy: Accuracy | None = None
 
     @property
     def run_bytes(self) -> int:
@@ -122,6 +126,7 @@ class Report(Record, frozen=True):
     failures: tuple[Failure, ...]
     missing: tuple[Job, ...]
     devices: tuple[DeviceSheet, ...]
+    claims: tuple[ClaimVerdict, ...] = ()
 
 
 # --- clean text -----------------------------------------------------------------------------------
@@ -409,6 +414,15 @@ def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
         Column(
             "GPU", "%", 14, True, lambda row: _whole(None if row.gpu_load is None else 100 * row.gpu_load)
         ),
+        Column("accuracy", "%", 2, True, lambda row: _share(row, "value")),
+        Column("95 % of accuracy", "%", 10, True, lambda row: _ends(row, "low", "high")),
+        Column("top-5", "%", 11, True, lambda row: _share(row, "top5")),
+        Column("score", "", 2, True, lambda row: _score(row, "value")),
+        Column("95 % of score", "", 10, True, lambda row: _score_ends(row, "low", "high")),
+        Column("drop", "%", 3, True, lambda row: _share(row, "drop")),
+        Column("95 % of drop", "%", 6, True, lambda row: _ends(row, "drop_low", "drop_high")),
+        Column("score drop", "", 3, True, lambda row: _score(row, "drop")),
+        Column("95 % of score drop", "", 6, True, lambda row: _score_ends(row, "drop_low", "drop_high")),
         Column("parity", "dB", 2, True, _parity),
         Column("launches", "", 6, True, _launches),
         Column("samples", "", 14, True, lambda row: str(row.summary.samples)),
@@ -442,6 +456,8 @@ def legend(rows: Sequence[Row]) -> dict[str, str]:
         words["build"] = BUILT
     if any(row.energy for row in rows):
         words["energy"] = ENERGY
+    if any(row.accuracy for row in rows):
+        words["accuracy"] = _accuracy_meaning(rows)
     if any(row.temperature_max_c or row.clock_khz for row in rows):
         words["heat, clock"] = HEAT
     if any(_p99(row).startswith("~") for row in rows):
@@ -451,6 +467,35 @@ def legend(rows: Sequence[Row]) -> dict[str, str]:
     return words
 
 
+def _accuracy_meaning(rows: Sequence[Row]) -> str:
+    """What the accuracy of these rows is of."""
+    known = [row.accuracy for row in rows if row.accuracy]
+    metrics = ", ".join(dict.fromkeys(name(each.metric) for each in known))
+    samples = ", ".join(f"{each}" for each in dict.fromkeys(each.n for each in known))
+    places = ", ".join(dict.fromkeys(f"{name(each.where)} ({each.computed_by})" for each in known))
+    against = ", ".join(dict.fromkeys(name(each.against) for each in known if each.against))
+    return (
+        f"{metrics} on {samples} labelled samples, computed on {places}; drop: how much lower than that of "
+        f"{against or 'the reference'} as it was given, on the same samples"
+    )
+
+
+CLAIM_HEADINGS = ("claim", "where", "verdict", "found")
+
+
+def claim_lines(report: Report) -> list[tuple[str, str, str, str]]:
+    """Every verdict on a claim in words: the claim, where, the verdict, what was found."""
+    return [
+        (
+            clean(each.claim, NAME_LIMIT),
+            f"{name(each.model)} · {name(each.runtime)} · {name(each.device)}",
+            each.verdict,
+            clean(each.reason),
+        )
+        for each in report.claims
+    ]
+
+
 def worst_output(parity: ParityReport) -> OutputParity | None:
     """The output furthest from its reference: a failed one first, then the lowest signal-to-noise ratio."""
 
@@ -458,6 +503,34 @@ def worst_output(parity: ParityReport) -> OutputParity | None:
         return output.passed, -math.inf if math.isnan(output.snr_db) else output.snr_db
 
     return min(parity.outputs, key=order, default=None)
+
+
+def _of_accuracy(row: Row, field: str, *, top1: bool) -> float | None:
+    """A figure of the accuracy; None where the row has none, or it is of the other kind of metric."""
+    if row.accuracy is None or (row.accuracy.metric == TOP1) != top1:
+        return None
+    value: float | None = getattr(row.accuracy, field)
+    return value
+
+
+def _share(row: Row, field: str) -> str:
+    value = _of_accuracy(row, field, top1=True)
+    return UNKNOWN if value is None else f"{100 * value + 0.0:.2f}"
+
+
+def _ends(row: Row, low: str, high: str) -> str:
+    ends = _share(row, low), _share(row, high)
+    return UNKNOWN if UNKNOWN in ends else " to ".join(ends)
+
+
+def _score(row: Row, field: str) -> str:
+    value = _of_accuracy(row, field, top1=False)
+    return UNKNOWN if value is None else significant(value)
+
+
+def _score_ends(row: Row, low: str, high: str) -> str:
+    ends = _score(row, low), _score(row, high)
+    return UNKNOWN if UNKNOWN in ends else " to ".join(ends)
 
 
 def _build(row: Row) -> str:

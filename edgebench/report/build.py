@@ -9,8 +9,11 @@ from typing import Literal, get_args
 
 import msgspec
 
-from edgebench import energy
-from edgebench.errors import Owner
+from edgebench import energy, exchange
+from edgebench.budgets import Subject
+from edgebench.errors import Owner, UserError
+from edgebench.gates import Observed, claims, observed
+from edgebench.gates.claims import ClaimVerdict
 from edgebench.records import (
     PRECISIONS,
     REFUSED,
@@ -59,6 +62,7 @@ def build(
         failures=tuple(failed),
         missing=tuple(missing),
         devices=tuple(_sheets(measured)),
+        claims=_claims(run, measured, failed),
     )
 
 
@@ -128,6 +132,7 @@ def _row(measurement: Measurement, profile: Profile | None) -> Row:
         pushed_bytes=measurement.pushed_bytes,
         profile=profile if status in ("ok", "partial") else None,
         engine=measurement.engine,
+        accuracy=measurement.accuracy,
         energy=energy.of_launches(shown),
         temperature_max_c=max(_known(track.temperature_max_c for track in tracks), default=None),
         clock_khz=_mean(_known(map(_clock, tracks))),
@@ -208,6 +213,58 @@ def _against(row: Row, references: Sequence[Row]) -> Row:
         row,
         size_ratio=reference.run_bytes / row.run_bytes if row.run_bytes else None,
         speedup=p50s[0] / p50s[1] if p50s[0] and p50s[1] else None,
+    )
+
+
+# --- claims ---------------------------------------------------------------------------------------
+
+
+def _claims(run: Run, measured: Sequence[Measurement], failed: Sequence[Failure]) -> tuple[ClaimVerdict, ...]:
+    """The verdicts on the claims of the run's plan."""
+    made = [claims.parse(text) for text in claimed(run)]
+    if not made:
+        return ()
+    cells = {_identity(each.job): _observed(each) for each in measured}
+    reasons = {_identity(each.job): each.message for each in failed}
+    jobs = planned_jobs(run) or [each.job for each in measured]
+    expected = []
+    for job in sorted(jobs, key=_order):
+        key = _identity(job)
+        expected.append(claims.Expected(_subject(job), cells.get(key), reasons.get(key, "")))
+    return claims.judge(made, expected)
+
+
+def claimed(run: Run) -> tuple[str, ...]:
+    """The claims of the run's plan, those that this edgebench can judge."""
+    plan = run.plan.get("plan")
+    texts = plan.get("claims") if isinstance(plan, dict) else None
+    return tuple(text for text in texts or () if isinstance(text, str) and _can_be_judged(text))
+
+
+def _can_be_judged(text: str) -> bool:
+    try:
+        claims.parse(text)
+    except UserError:
+        return False
+    return True
+
+
+def _observed(measurement: Measurement) -> Observed:
+    """The measured cell; where a device built an engine, that is what its size is of."""
+    found = observed(exchange.entry(measurement))
+    engine = measurement.engine
+    return found if engine is None else replace(found, artifact_bytes=engine.size_bytes)
+
+
+def _subject(job: Job) -> Subject:
+    return Subject(
+        target=job.target,
+        device=job.device,
+        groups=(),
+        model=job.model,
+        variant=job.variant,
+        runtime=job.runtime,
+        precision=job.precision,
     )
 
 

@@ -33,6 +33,7 @@ def document(report: Report) -> dict[str, Any]:
             "measurements": [_measurement(row) for row in report.rows],
             "failures": [_failure(failure) for failure in report.failures],
             "missing": [_job(job) for job in report.missing],
+            "claims": [to_json(each) for each in report.claims],
             "devices": [to_json(sheet) for sheet in report.devices],
         }
     )
@@ -59,6 +60,7 @@ def _measurement(row: Row) -> dict[str, Any]:
         "throughput_per_s": summary.throughput_per_s,
         "memory": {**to_json(summary.memory), "method": summary.memory.method or None},
         "energy": None if row.energy is None else to_json(row.energy),
+        "accuracy": None if row.accuracy is None else to_json(row.accuracy),
         "temperature_max_c": row.temperature_max_c,
         "clock_khz": row.clock_khz,
         "gpu_load": row.gpu_load,

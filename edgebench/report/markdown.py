@@ -12,9 +12,11 @@ from itertools import groupby
 
 from edgebench.report import layers
 from edgebench.report.base import (
+    CLAIM_HEADINGS,
     UNKNOWN,
     Report,
     Row,
+    claim_lines,
     clean,
     columns,
     concerns,
@@ -38,7 +40,7 @@ WORD_JOINER = "\u2060"  # invisible; GitHub notifies people by the rendered text
 
 def render(report: Report) -> str:
     """The whole report as Markdown, ending in a newline."""
-    blocks = (_head, _results, _profiles, _failures, _missing, _warnings, _devices, _legend)
+    blocks = (_head, _results, _claims, _profiles, _failures, _missing, _warnings, _devices, _legend)
     return "\n".join(line for block in blocks for line in block(report)) + "\n"
 
 
@@ -83,6 +85,16 @@ def _model(rows: Sequence[Row]) -> Iterator[str]:
 
 def _cells(texts: Iterable[str]) -> str:
     return f"| {' | '.join(texts)} |"
+
+
+def _claims(report: Report) -> Iterator[str]:
+    if not report.claims:
+        return
+    yield from ("", "## Claims", "")
+    yield _cells(CLAIM_HEADINGS)
+    yield _cells(("---",) * len(CLAIM_HEADINGS))
+    for line in claim_lines(report):
+        yield _cells(map(escape, line))
 
 
 def _profiles(report: Report) -> Iterator[str]:

@@ -23,6 +23,7 @@ from edgebench.report.base import (
     Column,
     Report,
     Row,
+    claim_lines,
     columns,
     concerns,
     device_line,
@@ -45,13 +46,14 @@ MAIN_RANK = 3  # columns up to this rank are worth folding names for
 TEXT_WIDTHS = (32, 24, 16, 12)  # the widest that fits is taken; longer names are folded
 
 STATUS_STYLES = {"ok": "green", "partial": "yellow", "invalid": "red", "emulated": "magenta"}
+CLAIM_STYLES = {"verified": "green", "refuted": "red", "inconclusive": "yellow"}
 NOTICEABLE = 0.05  # ratios nearer to 1 than this get no colour
 
 
 def render(report: Report, *, width: int, colour: bool) -> str:
     """The whole report as lines of at most `width` cells, coloured only where `colour` is set."""
     console = _console(max(width, MIN_WIDTH), colour=colour)
-    for block in (_head, _results, _profiles, _failures, _missing, _warnings, _devices, _legend):
+    for block in (_head, _results, _claims, _profiles, _failures, _missing, _warnings, _devices, _legend):
         for piece in block(report, console.width):
             console.print(piece, overflow="fold", no_wrap=False)
     file = console.file
@@ -232,6 +234,19 @@ def _packed(items: Sequence[str], width: int) -> Iterator[str]:
             longer = item
         line = longer
     yield line
+
+
+# --- claims ---------------------------------------------------------------------------------------
+
+
+def _claims(report: Report, _width: int) -> Iterator[Piece]:
+    if report.claims:
+        yield _title("Claims")
+    for claim, lines in groupby(claim_lines(report), key=lambda line: line[0]):
+        yield _indented(Text(claim, style="bold"))
+        for _, where, verdict, found in lines:
+            line = Text(verdict, style=CLAIM_STYLES[verdict]).append(f" {where}: {found}", style="default")
+            yield _indented(line, 2 * INDENT)
 
 
 # --- where the time goes --------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from sqlalchemy.engine import Connection
 
 from edgebench.errors import BugError, UserError, did_you_mean
 from edgebench.records import (
+    Accuracy,
     Artifact,
     Failure,
     HealthCheck,
@@ -268,13 +269,21 @@ class Store:
             )
 
     def finish_measurement(
-        self, measurement_id: str, status: MeasurementStatus, warnings: tuple[str, ...] = ()
+        self,
+        measurement_id: str,
+        status: MeasurementStatus,
+        warnings: tuple[str, ...] = (),
+        accuracy: Accuracy | None = None,
     ) -> None:
-        """Set status and all warnings of a measurement; "partial" leaves its job open for `run --resume`."""
+        """Set status and all warnings of a measurement; "partial" leaves its job open for `run --resume`.
+
+        `accuracy`: where it was measured after the launches; None leaves what is there.
+        """
         with self._writing() as connection:
             found = _measurement_row(connection, measurement_id)
             stored = decode_exact(Measurement, found.document, source=f"measurement {measurement_id}")
-            finished = measurement_row(replace(stored, status=status, warnings=warnings))
+            known = accuracy or stored.accuracy
+            finished = measurement_row(replace(stored, status=status, warnings=warnings, accuracy=known))
             measurement = base.measurement
             connection.execute(
                 sa.update(measurement).where(measurement.c.number == found.number).values(finished)
