@@ -45,7 +45,7 @@ class LaunchFigures(Record, frozen=True):
     """One launch in numbers; None is unknown. `place` is its number in the measurement, from 0.
 
     `samples_ns` only where a limit asks for single samples (deadlines). `duet_shift`: in a duet the median
-    of ln(candidate / baseline) over neighbouring inferences; `p10_ns` is for the diagnosis of load.
+    of ln(candidate / baseline) over neighbouring inferences, and the baseline's p10 (p10 is for diagnosis).
     """
 
     place: int
@@ -63,6 +63,7 @@ class LaunchFigures(Record, frozen=True):
     samples_ns: tuple[int, ...] = ()
     p10_ns: float | None = None
     duet_shift: float | None = None
+    baseline_p10_ns: float | None = None
 
 
 class Observed(Record, frozen=True):

@@ -6,9 +6,12 @@ told (measured on a shared machine of two cores, 12 to 17 launches in each condi
 
 - each inference finds the other model's data in the caches, which shrinks a change by up to 15 %: it passes
   within 0.85 of the tolerance only;
+- two models of different size do not slow each other alike, which looks like a difference between them: it
+  says nothing where their artifacts differ in size by half, or where they surely lie further apart in company
+  than in launches of their own;
 - sustained load dilutes a change, since waiting is common to both: under load nothing passes;
-- with a thread pool for each model the idle one's workers take cores from the other: where the quickest
-  inferences are slower than those of separate launches, it says nothing.
+- with a thread pool for each model the idle one's workers take cores from the other, which makes inferences
+  some three times slower: it says nothing then.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from statistics import median
 
 from edgebench import comparison
 from edgebench.budgets import Limit
-from edgebench.comparison import LEAST_LAUNCHES
+from edgebench.comparison import ALPHA, LEAST_LAUNCHES
 from edgebench.gates.base import Observed
 from edgebench.gates.looks import Answer, Bounds, Test, answer, look
 
@@ -27,7 +30,9 @@ METRIC = "latency.p50"  # the only figure that a duet tells
 SHRINKS_TO = 0.85
 MOST_FOREIGN_CORES = 0.5
 MOST_P50_OVER_P10 = 1.3
-MOST_SLOWER_P10 = 1.05
+MOST_SLOWED = 1.5  # beside another model of their size networks took 1.02 to 1.16 times as long
+MOST_UNLIKE = 1.05
+MOST_SIZE_RATIO = 1.5  # of the artifacts
 
 
 def tells(metric: str, kind: str) -> bool:
@@ -45,13 +50,61 @@ def test_of(limit: Limit, duet: Observed) -> Test | None:
     return look(shifts, bounds, duet.looks, comparison.by_pairs, comparison.hodges_lehmann_of_pairs)
 
 
-def answer_of(test: Test, duet: Observed, separate: Observed) -> Answer:
-    """The answer of a duet."""
-    slower = slowed_by_company(duet, separate)
-    if slower is not None:
-        told = f"{100 * (slower - 1):.0f} % slower with two models in a process"
-        return Answer("inconclusive", f"the runtime is {told}: a duet tells nothing", "duet-refused")
+def answer_of(test: Test, duet: Observed, candidate: Observed, baseline: Observed | None) -> Answer:
+    """The answer of a duet; `candidate` and `baseline` are the two in separate launches."""
+    refused = _refused(duet, candidate, baseline)
+    if refused:
+        return Answer("inconclusive", f"{refused}: a duet tells nothing", "duet-refused")
     return capped(answer(test), loaded(duet))
+
+
+def _refused(duet: Observed, candidate: Observed, baseline: Observed | None) -> str:
+    """What the company in one process does to the two that spoils their comparison, or ""."""
+    if baseline is None:
+        return ""
+    slowed = _slowed([launch.p10_ns for launch in duet.launches], candidate)
+    other = _slowed([launch.baseline_p10_ns for launch in duet.launches], baseline)
+    worst = max(filter(None, (slowed, other)), default=0.0)
+    if worst > MOST_SLOWED:
+        return f"the runtime takes {worst:.1f} times as long with two models in a process"
+    size, size_before = candidate.artifact_bytes, baseline.artifact_bytes
+    if size and size_before and not 1 / MOST_SIZE_RATIO <= size / size_before <= MOST_SIZE_RATIO:
+        return f"models of {size} and {size_before} bytes do not slow each other alike"
+    unlike = _unlike(duet, candidate, baseline)
+    if unlike <= math.log(MOST_UNLIKE):
+        return ""
+    return f"the two slow each other unequally, by {100 * math.expm1(unlike):.0f} % at least"
+
+
+def _unlike(duet: Observed, candidate: Observed, baseline: Observed) -> float:
+    """How much more one of the two is slowed by company, as a logarithm: as much as is certain, or 0.
+
+    By their quickest inferences, in company and in pairs of separate launches.
+    """
+    together = [
+        math.log(launch.p10_ns / launch.baseline_p10_ns)
+        for launch in duet.launches
+        if launch.p10_ns and launch.baseline_p10_ns
+    ]
+    before = {launch.place: launch.p10_ns for launch in baseline.launches}
+    apart = [
+        math.log(launch.p10_ns / other)
+        for launch in candidate.launches
+        if launch.p10_ns and (other := before.get(launch.place))
+    ]
+    found = comparison.paired(apart)
+    if found is None or not together:
+        return 0.0
+    low, high = found.lower(ALPHA / 2), found.upper(ALPHA / 2)
+    middle = median(together)
+    return max(0.0, middle - high, low - middle)
+
+
+def _slowed(together_ns: Sequence[float | None], alone: Observed) -> float | None:
+    """How much longer the quickest inferences take than in launches of their own, as a ratio."""
+    together = [each for each in together_ns if each]
+    own = [launch.p10_ns for launch in alone.launches if launch.p10_ns]
+    return min(together) / min(own) if together and own else None
 
 
 def capped(found: Answer, load: str) -> Answer:
@@ -84,16 +137,6 @@ def p50_over_p10(cell: Observed) -> float | None:
     return _median(
         [launch.p50_ns / launch.p10_ns for launch in cell.launches if launch.p50_ns and launch.p10_ns]
     )
-
-
-def slowed_by_company(duet: Observed, separate: Observed) -> float | None:
-    """How much slower the quickest inferences are than alone, as a ratio; None where they are not."""
-    together = [launch.p10_ns for launch in duet.launches if launch.p10_ns]
-    alone = [launch.p10_ns for launch in separate.launches if launch.p10_ns]
-    if not together or not alone:
-        return None
-    ratio = min(together) / min(alone)
-    return ratio if ratio > MOST_SLOWER_P10 else None
 
 
 def _median(values: Sequence[float | None]) -> float | None:

@@ -69,6 +69,7 @@ def _figures(place: int, launch: LaunchEntry, with_samples: bool) -> LaunchFigur
         foreign_load=launch.foreign_load,
         samples_ns=launch.latency_ns if with_samples else (),
         duet_shift=_duet_shift(launch),
+        baseline_p10_ns=percentile_ns(sorted(launch.baseline_ns), 0.1) if launch.baseline_ns else None,
     )
 
 

@@ -315,7 +315,7 @@ def _with_duet(verdict: Verdict, limit: Limit, cell: Observed, baseline: Baselin
     if test is None:
         return verdict
     ends = [math.exp(end) for end in interval(test.estimate)]
-    found = duets.answer_of(test, duet, cell)
+    found = duets.answer_of(test, duet, cell, baseline.cell)
     ratio = math.exp(test.estimate.shift)
     heard = _verdict(
         limit,
