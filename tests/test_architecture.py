@@ -45,6 +45,7 @@ FLOORS = {
     "tools": 3,
     "compress": 4,
     "convert": 4,
+    "evidence": 4,  # judges what an exchange file holds
     "device": 4,
     "pipeline": 5,
     "fleet": 6,

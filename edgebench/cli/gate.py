@@ -11,13 +11,14 @@ import msgspec
 
 from edgebench import budgets as budget_files
 from edgebench.cli.output import emit_json, json_option
-from edgebench.cli.showing import write_whole
-from edgebench.cli.sources import all_cells, cells, check_not_empty
-from edgebench.cli.verdicts import document, print_gate
+from edgebench.cli.showing import write_bytes, write_whole
+from edgebench.cli.sources import cells_of, check_not_empty, measured
+from edgebench.cli.verdicts import exit_code, print_gate
 from edgebench.documents import read_text
-from edgebench.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK
+from edgebench.evidence import Evidence, Inconclusive, Question, pack
 from edgebench.gates import Gate, needs_samples
 from edgebench.gates import gate as judge
+from edgebench.gates.document import document
 from edgebench.report import job_summary, openmetrics
 from edgebench.report import junit as junit_xml
 
@@ -32,6 +33,7 @@ from edgebench.report import junit as junit_xml
 @click.option("--summary", type=click.Path(), metavar="FILE", help="Markdown, for a job's summary.")
 @click.option("--metrics", type=click.Path(), metavar="FILE", help="OpenMetrics.")
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="gate.json: what --json prints.")
+@click.option("--bundle", type=click.Path(), metavar="FILE.zip", help="All that led to it, for `replay`.")
 @click.option("--annotate", is_flag=True, help="Print GitHub's annotations.")
 @click.option(
     "--inconclusive",
@@ -49,8 +51,9 @@ def gate(
     summary: str | None,
     metrics: str | None,
     output: str | None,
+    bundle: str | None,
     annotate: bool,
-    inconclusive: str,
+    inconclusive: Inconclusive,
     as_json: bool,
 ) -> int:
     """Judge every cell of CANDIDATE by the budgets: pass, fail, or why it cannot be said.
@@ -58,13 +61,24 @@ def gate(
     Exit code: 0 all passed, 1 a limit is exceeded with confidence, 3 something is inconclusive, 4 something
     has no valid measurement, 5 nothing was judged, 2 a mistake in what was typed or in the budgets.
     """
-    rules = budget_files.parse(read_text(Path(budgets_file)), budgets_file)
-    wanted = needs_samples(rules)
-    found = all_cells(candidate, with_samples=wanted)
+    text = read_text(Path(budgets_file))
+    rules = budget_files.parse(text, budgets_file)
+    file = measured(candidate)
+    found = cells_of(file, with_samples=needs_samples(rules))
     check_not_empty(found.candidates, candidate)
-    before = found.baselines if baseline is None else cells(baseline)
+    against = None if baseline is None else measured(baseline)
+    before = found.baselines if against is None else cells_of(against).candidates
     today = datetime.now(UTC).date()
     judged = judge(found.candidates, rules, before, today=today, duets=found.duets)
+    if bundle is not None:
+        question = Question(
+            day=today.isoformat(),
+            budgets=budgets_file,
+            candidate=candidate,
+            baseline=baseline or "",
+            inconclusive=inconclusive,
+        )
+        write_bytes(Path(bundle), pack(Evidence(question, text, file, against), judged))
     _write(judged, Files(junit, summary, metrics, output), inconclusive_fails=inconclusive == "fail")
     if annotate:
         click.echo(job_summary.workflow_commands(judged), nl=False)
@@ -72,7 +86,7 @@ def gate(
         emit_json(document(judged))
     else:
         print_gate(judged)
-    return _exit_code(judged, inconclusive)
+    return exit_code(judged, inconclusive)
 
 
 class Files(NamedTuple):
@@ -95,9 +109,3 @@ def _write(judged: Gate, files: Files, *, inconclusive_fails: bool) -> None:
     for path, text in texts:
         if path is not None:
             write_whole(Path(path), text.rstrip("\n"))
-
-
-def _exit_code(judged: Gate, inconclusive: str) -> int:
-    if judged.exit_code == EXIT_INCONCLUSIVE and inconclusive != "keep":
-        return EXIT_GATE_FAILED if inconclusive == "fail" else EXIT_OK
-    return judged.exit_code

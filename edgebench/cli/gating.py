@@ -10,12 +10,12 @@ from edgebench import budgets as budget_files
 from edgebench import model
 from edgebench.cli.setup import read_inventory
 from edgebench.cli.sources import stored_cells
-from edgebench.cli.verdicts import document
 from edgebench.documents import read_text
 from edgebench.errors import UserError
 from edgebench.fleet.gating import GatePlan, ruling
 from edgebench.gates import Gate, needs_samples
 from edgebench.gates import gate as judge
+from edgebench.gates.document import document
 from edgebench.pipeline import Mode, Ruling
 from edgebench.records import Judgement, Run
 from edgebench.settings import Settings

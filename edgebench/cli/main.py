@@ -46,6 +46,7 @@ VERBS = {
         "edgebench.cli.gate:gate",
         "Judge a run or file by budgets: pass, fail, or why it cannot be said.",
     ),
+    "replay": ("edgebench.cli.replay:replay", "Recompute a gate's verdict from its bundle alone."),
     "aa": (
         "edgebench.cli.aa:aa",
         "How noisy a board is: one artifact measured against itself.",

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgebench import exchange
-from edgebench.budgets import Subject
 from edgebench.cli.setup import read_inventory, read_settings, results
 from edgebench.errors import UserError
 from edgebench.gates import Observed, observed
-from edgebench.records import ROLES, Job, Role, Run
+from edgebench.records import ROLES, Role, Run
 from edgebench.settings import Settings
 from edgebench.store import Store
 
@@ -23,12 +22,22 @@ def cells(name: str, settings: Settings | None = None, *, with_samples: bool = F
 
 def all_cells(name: str, settings: Settings | None = None, *, with_samples: bool = False) -> Cells:
     """The cells of a file or run by role; UserError where neither is there."""
+    return cells_of(measured(name, settings), with_samples=with_samples)
+
+
+def measured(name: str, settings: Settings | None = None) -> exchange.MeasurementFile:
+    """The measurements of a file or run with their samples; UserError where neither is there."""
     path = Path(name)
     if path.suffix == ".json" or path.is_file():
-        return by_role(observed(each, with_samples=with_samples) for each in read(path).measurements)
+        return read(path)
     settings = settings or read_settings()
     with results(settings) as store:
-        return stored_cells(store, store.run(name), _groups(settings), with_samples=with_samples)
+        return exported(store, store.run(name), _groups(settings))
+
+
+def cells_of(file: exchange.MeasurementFile, *, with_samples: bool = False) -> Cells:
+    """The cells of measurements by role."""
+    return by_role(observed(each, with_samples=with_samples) for each in file.measurements)
 
 
 def read(path: Path) -> exchange.MeasurementFile:
@@ -44,11 +53,12 @@ def read(path: Path) -> exchange.MeasurementFile:
 
 
 def exported(store: Store, run: Run, groups: Mapping[str, tuple[str, ...]]) -> exchange.MeasurementFile:
-    """All measurements of a stored run with their samples, and what was measured beside them."""
+    """All measurements of a stored run with their samples, what was measured beside them, and what failed."""
     import edgebench
 
-    found = store.measurements(run.id, ROLES)
+    found, failed = store.measurements(run.id, ROLES), store.failures(run.id)
     entries = [exchange.entry(each, groups.get(each.job.device, ())) for each in found]
+    entries += [exchange.failed_entry(each, groups.get(each.job.device, ())) for each in failed]
     return exchange.MeasurementFile(
         schema=exchange.SCHEMA,
         measurements=tuple(entries),
@@ -78,22 +88,7 @@ def stored_cells(
     store: Store, run: Run, groups: Mapping[str, tuple[str, ...]], *, with_samples: bool = False
 ) -> Cells:
     """The cells of a stored run, those that failed with the reason."""
-    found = [observed(each, with_samples=with_samples) for each in exported(store, run, groups).measurements]
-    failed = [_failed(each.job, groups, each.message) for each in store.failures(run.id)]
-    return by_role([*found, *failed])
-
-
-def _failed(job: Job, groups: Mapping[str, tuple[str, ...]], reason: str) -> Observed:
-    subject = Subject(
-        target=job.target,
-        device=job.device,
-        groups=groups.get(job.device, ()),
-        model=job.model,
-        variant=job.variant,
-        runtime=job.runtime,
-        precision=job.precision,
-    )
-    return Observed(subject=subject, failure=reason)
+    return cells_of(exported(store, run, groups), with_samples=with_samples)
 
 
 def _groups(settings: Settings) -> dict[str, tuple[str, ...]]:
