@@ -35,6 +35,7 @@ FLOORS = {
     "validity": 1,
     "health": 1,
     "profiles": 1,
+    "budget_schema": 2,  # made from the records of budgets
     "exchange": 2,  # a file of measurements tells energy
     "inventory": 2,
     "gates": 3,
