@@ -204,7 +204,7 @@ def _yaml_tree(text: str, source: str) -> _Node:
         line = mark.line + 1 if mark else 1
         problem = error.problem or error.context or "the text cannot be read"
         if "nesting depth" in problem:  # PyYAML 6.0.4 and newer find out before our own count does
-            raise ConfigError(source, line, _TOO_DEEP) from error
+            raise ConfigError(source, line, _TOO_DEEP, hint=_YAML_HINT) from error
         raise ConfigError(source, line, f"this is not YAML: {problem}", hint=_YAML_HINT) from error
     except yaml.reader.ReaderError as error:
         where = error.position if isinstance(error.position, int) else 0
@@ -273,7 +273,7 @@ class _Builder:
     def _descend(self, node: _Mapping | _Sequence) -> None:
         at = self._add(node)
         if len(self._open) >= MAX_DEPTH:
-            raise self._error(node.line, _TOO_DEEP, "")
+            raise self._error(node.line, _TOO_DEEP, _YAML_HINT)
         self._open.append(_Open(node, at, []))
 
     def _add(self, node: _Node) -> At:

@@ -16,7 +16,7 @@ import msgspec
 
 from edgebench.energy import of_launch
 from edgebench.errors import UserError
-from edgebench.records import Accuracy, Launch, Measurement, Record, Role, Tensor, prepared, to_json
+from edgebench.records import Accuracy, Job, Launch, Measurement, Record, Role, Tensor, prepared, to_json
 
 # 1: the first
 SCHEMA = 1
@@ -53,7 +53,8 @@ class MeasurementEntry(Record, frozen=True):
     `looks`: the numbers of launches at which was looked; none: as many launches as planned beforehand.
     `role`: a baseline that was measured beside the candidate of the same names, or a duet of the two.
     `alpha` is what all looks together may err by. `accuracy_report`: the accuracy with its
-    interval and what the model lost against the one it was made of.
+    interval and what the model lost against the one it was made of. `failure`: why a planned cell was not
+    measured; it has no launches then.
     """
 
     model: str
@@ -77,6 +78,7 @@ class MeasurementEntry(Record, frozen=True):
     role: Role = "candidate"
     alpha: float = 0.05
     accuracy_report: Accuracy | None = None
+    failure: str = ""
 
 
 class MeasurementFile(Record, frozen=True):
@@ -143,6 +145,8 @@ def _problems(file: MeasurementFile) -> Iterator[str]:
             yield f"{where}.batch is {each.batch}"
         if each.accuracy_report is not None:
             yield from _accuracy_problems(each.accuracy_report, f"{where}.accuracy_report")
+        if each.failure and each.launches:
+            yield f"{where} has both a failure and launches"
         for number, launch in enumerate(each.launches):
             yield from _launch_problems(launch, f"{where}.launches[{number}]")
 
@@ -227,6 +231,23 @@ def entry(measurement: Measurement, groups: tuple[str, ...] = ()) -> Measurement
         looks=measurement.looks,
         alpha=measurement.alpha,
         environment={name: value for name, value in environment.items() if value},
+    )
+
+
+def absent_entry(job: Job, reason: str, groups: tuple[str, ...] = ()) -> MeasurementEntry:
+    """A planned cell that has no measurement, as a file holds it."""
+    return MeasurementEntry(
+        model=job.model,
+        variant=job.variant,
+        runtime=job.runtime,
+        precision=job.precision,
+        device=job.device,
+        target=job.target,
+        session="none",
+        launches=(),
+        groups=groups,
+        batch=job.workload.batch,
+        failure=reason or "no reason was given",
     )
 
 

@@ -23,6 +23,7 @@ _BYTES = {
     "MiB": 1024**2,
     "GiB": 1024**3,
 }
+TIME_UNITS, BYTE_UNITS = tuple(_TIME_NS), tuple(_BYTES)
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-zµ%]+)\s*")
 
 

@@ -38,6 +38,7 @@ FLOORS = {
     "health": 1,
     "profiles": 1,
     "releases": 1,
+    "budget_schema": 2,  # made from the records of budgets
     "exchange": 2,  # a file of measurements tells energy
     "inventory": 2,
     "gates": 3,
@@ -48,6 +49,7 @@ FLOORS = {
     "tools": 3,
     "compress": 4,
     "convert": 4,
+    "evidence": 4,  # judges what an exchange file holds
     "device": 4,
     "pipeline": 5,
     "fleet": 6,

@@ -8,14 +8,17 @@ from pathlib import Path
 import click
 
 from edgebench import budgets as budget_files
-from edgebench.budgets import Budgets, Limit, show
+from edgebench.budget_schema import json_schema
+from edgebench.budgets import Budgets, Limit, Subject, show
 from edgebench.cli.output import emit_json, json_option, print_table, warn
 from edgebench.cli.sources import cells, check_not_empty
 from edgebench.documents import read_text
-from edgebench.errors import EXIT_ERROR, EXIT_OK
-from edgebench.gates import Observed, label
+from edgebench.errors import EXIT_ERROR, EXIT_OK, UserError
+from edgebench.gates import label
 from edgebench.gates.suggest import Suggestion, suggested
 from edgebench.records import to_json
+
+NAMES = ("model", "variant", "precision", "runtime", "device", "target")
 
 budgets_option = click.option(
     "--budgets", "budgets_file", type=click.Path(), default="budgets.yaml", show_default=True, metavar="FILE"
@@ -41,15 +44,35 @@ def check(file: str, as_json: bool) -> None:
 
 
 @budgets.command()
-@click.argument("source", metavar="RUN|FILE.json")
-@budgets_option
 @json_option
-def explain(source: str, budgets_file: str, as_json: bool) -> int:
-    """Which limits every cell of a run has, and which line gave each."""
-    rules, found = read(budgets_file), cells(source)
-    check_not_empty(found, source)
-    explained = {label(cell.subject): rules.limits(cell.subject) for cell in found}
-    unmatched = _unmatched(rules, found)
+def schema(as_json: bool) -> None:  # noqa: ARG001 - it is JSON either way
+    """The JSON Schema of budgets files, for editors."""
+    emit_json(json_schema())
+
+
+@budgets.command()
+@click.argument("source", metavar="[RUN|FILE.json]", required=False)
+@budgets_option
+@click.option("--target", metavar="NAME", help="Instead of a run: the names of one cell.")
+@click.option("--model", metavar="NAME")
+@click.option("--device", metavar="NAME")
+@click.option("--runtime", metavar="NAME")
+@click.option("--precision", metavar="NAME")
+@click.option("--variant", metavar="NAME")
+@click.option("--group", "groups", multiple=True, metavar="NAME", help="A group of the device; may repeat.")
+@json_option
+def explain(
+    source: str | None, budgets_file: str, groups: tuple[str, ...], as_json: bool, **names: str | None
+) -> int:
+    """Which limits every cell of a run has, and which line gave each; or those of a cell given by name.
+
+    A name that is left out fits only where a budget asks for none.
+    """
+    rules = read(budgets_file)
+    given = {name: value for name, value in names.items() if value is not None}
+    subjects = _subjects(source, given, groups)
+    explained = {_called(subject): rules.limits(subject) for subject in subjects}
+    unmatched = _unmatched(rules, subjects) if source else []
     if as_json:
         emit_json(
             {
@@ -64,8 +87,30 @@ def explain(source: str, budgets_file: str, as_json: bool) -> int:
     return EXIT_ERROR if unmatched else EXIT_OK
 
 
-def _unmatched(rules: Budgets, found: Sequence[Observed]) -> list[str]:
-    matched = {each.name for cell in found for each in rules.matching(cell.subject)}
+def _subjects(source: str | None, given: dict[str, str], groups: tuple[str, ...]) -> list[Subject]:
+    """The cells of a run, or the one that is given by name."""
+    named = bool(given or groups)
+    if (source is None) != named:
+        raise UserError(
+            "a run and names of a cell were given; one is enough" if named else "explain the limits of what?",
+            hint="edgebench budgets explain RUN, or --target NAME --model NAME",
+        )
+    if source is None:
+        names = dict.fromkeys(NAMES, "") | given
+        return [Subject(groups=groups, **names)]
+    found = cells(source)
+    check_not_empty(found, source)
+    return [cell.subject for cell in found]
+
+
+def _called(subject: Subject) -> str:
+    """A cell in one line, of one that is not given in full the names that are."""
+    names = [getattr(subject, name) for name in NAMES]
+    return label(subject) if all(names) else " · ".join(name for name in (*names, *subject.groups) if name)
+
+
+def _unmatched(rules: Budgets, found: Sequence[Subject]) -> list[str]:
+    matched = {each.name for subject in found for each in rules.matching(subject)}
     return [each.name for each in rules.budgets if each.name not in matched]
 
 

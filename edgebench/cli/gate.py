@@ -9,15 +9,16 @@ import click
 import msgspec
 
 from edgebench import budgets as budget_files
-from edgebench.cli.judging import answered, keep, question
+from edgebench.cli.judging import answered, evidence, keep, question
 from edgebench.cli.output import emit_json, json_option
 from edgebench.cli.setup import read_settings
-from edgebench.cli.showing import write_whole
+from edgebench.cli.showing import write_bytes, write_whole
 from edgebench.cli.sources import check_not_empty, opened
-from edgebench.cli.verdicts import document, print_gate
+from edgebench.cli.verdicts import exit_code, print_gate
 from edgebench.documents import read_text
-from edgebench.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK
+from edgebench.evidence import Inconclusive, pack
 from edgebench.gates import Gate
+from edgebench.gates.document import document
 from edgebench.report import job_summary, openmetrics
 from edgebench.report import junit as junit_xml
 
@@ -32,6 +33,7 @@ from edgebench.report import junit as junit_xml
 @click.option("--summary", type=click.Path(), metavar="FILE", help="Markdown, for a job's summary.")
 @click.option("--metrics", type=click.Path(), metavar="FILE", help="OpenMetrics.")
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="gate.json: what --json prints.")
+@click.option("--bundle", type=click.Path(), metavar="FILE.zip", help="All that led to it, for `replay`.")
 @click.option("--annotate", is_flag=True, help="Print GitHub's annotations.")
 @click.option(
     "--inconclusive",
@@ -55,8 +57,9 @@ def gate(
     summary: str | None,
     metrics: str | None,
     output: str | None,
+    bundle: str | None,
     annotate: bool,
-    inconclusive: str,
+    inconclusive: Inconclusive,
     keep_it: bool,
     as_json: bool,
 ) -> int:
@@ -65,13 +68,16 @@ def gate(
     Exit code: 0 all passed, 1 a limit is exceeded with confidence, 3 something is inconclusive, 4 something
     has no valid measurement, 5 nothing was judged, 2 a mistake in what was typed or in the budgets.
     """
-    rules = budget_files.parse(read_text(Path(budgets_file)), budgets_file)
+    text = read_text(Path(budgets_file))
+    rules = budget_files.parse(text, budgets_file)
     with opened(read_settings()) as sources:
         asked = question(candidate, baseline, rules, sources)
         check_not_empty(asked.candidate.devices(), candidate)
         judged = answered(asked, sources.store)
         if keep_it:
             keep(judged, asked, sources.store)
+        if bundle is not None:
+            write_bytes(Path(bundle), pack(evidence(asked, text, inconclusive, sources), judged))
     _write(judged, Files(junit, summary, metrics, output), inconclusive_fails=inconclusive == "fail")
     if annotate:
         click.echo(job_summary.workflow_commands(judged), nl=False)
@@ -79,7 +85,7 @@ def gate(
         emit_json(document(judged))
     else:
         print_gate(judged)
-    return _exit_code(judged, inconclusive)
+    return exit_code(judged, inconclusive)
 
 
 class Files(NamedTuple):
@@ -102,9 +108,3 @@ def _write(judged: Gate, files: Files, *, inconclusive_fails: bool) -> None:
     for path, text in texts:
         if path is not None:
             write_whole(Path(path), text.rstrip("\n"))
-
-
-def _exit_code(judged: Gate, inconclusive: str) -> int:
-    if judged.exit_code == EXIT_INCONCLUSIVE and inconclusive != "keep":
-        return EXIT_GATE_FAILED if inconclusive == "fail" else EXIT_OK
-    return judged.exit_code

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import NamedTuple
 
+from edgebench import evidence as evidence_files
 from edgebench import releases
 from edgebench.budgets import Budgets
 from edgebench.cli.output import warn
 from edgebench.cli.sources import Cells, Source, Sources
 from edgebench.errors import UserError
-from edgebench.gates import Gate, Known, Part, concluded, judged, needs_samples
+from edgebench.evidence import Evidence, Inconclusive, KnownNoise
+from edgebench.gates import DeviceNoise, Gate, Known, Part, concluded, judged, needs_samples
 from edgebench.gates.noise import known_noise
 from edgebench.records import Judgement, Run
 from edgebench.store import Store
@@ -56,9 +58,34 @@ def _parts(asked: Question, store: Store) -> Iterator[Part]:
         cells = asked.candidate.of(device)
         against = Cells(()) if asked.baseline is None else asked.baseline.of(device)
         own = cells.baselines if asked.baseline is None else ()
-        known = Known(known_noise(store.noise_floors(device, LAST_FLOORS)), asked.problem)
+        known = Known(_noise(device, store), asked.problem)
         before = (*against.candidates, *own)
         yield judged(cells.candidates, asked.budgets, before, known=known, duets=cells.duets)
+
+
+def evidence(asked: Question, text: str, inconclusive: Inconclusive, sources: Sources) -> Evidence:
+    """All that leads to the verdict, with the text of the budgets."""
+    baseline = asked.baseline
+    known = [
+        KnownNoise(device=device, runtime=runtime, known=noise)
+        for each in asked.candidate.devices()
+        for (device, runtime), noise in _noise(each, sources.store).items()
+    ]
+    told = evidence_files.Question(
+        day=asked.today.isoformat(),
+        budgets=asked.budgets.source,
+        candidate=asked.candidate.name,
+        baseline="" if baseline is None else baseline.name,
+        inconclusive=inconclusive,
+        noise=tuple(known),
+        problem=asked.problem,
+    )
+    before = None if baseline is None else sources.file(baseline.name)
+    return Evidence(told, text, sources.file(asked.candidate.name), before)
+
+
+def _noise(device: str, store: Store) -> dict[tuple[str, str], DeviceNoise]:
+    return known_noise(store.noise_floors(device, LAST_FLOORS))
 
 
 def has_own_baseline(candidate: Source, store: Store) -> bool:

@@ -47,6 +47,7 @@ VERBS = {
         "Judge a run or file by budgets: pass, fail, or why it cannot be said.",
     ),
     "release": ("edgebench.cli.release:release", "Give a run a name, and say which may be a baseline."),
+    "replay": ("edgebench.cli.replay:replay", "Recompute a gate's verdict from its bundle alone."),
     "aa": (
         "edgebench.cli.aa:aa",
         "How noisy a board is: one artifact measured against itself.",

@@ -54,6 +54,7 @@ from edgebench.fleet.engine import Engine
 from edgebench.fleet.gating import gate_of, rivals
 from edgebench.fleet.plan import Expansion, Plan, PlannedModel, WorkloadChanges
 from edgebench.gates import Gate
+from edgebench.gates.document import document as gate_document
 from edgebench.inventory import Inventory, select
 from edgebench.pipeline import Mode
 from edgebench.records import REFUSED, Target, replace
@@ -495,7 +496,7 @@ def _say_workload(started: starts.Started) -> None:
 def show(built: Report, judged: Gate | None, *, as_json: bool) -> None:
     """The result of a run on stdout, and the verdict where there was a gate."""
     if as_json:
-        emit_json(document(built) | ({} if judged is None else {"gate": verdicts.document(judged)}))
+        emit_json(document(built) | ({} if judged is None else {"gate": gate_document(judged)}))
         return
     import sys
 

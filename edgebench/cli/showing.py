@@ -34,10 +34,15 @@ def render(built: Report, form: str, *, colour: bool = False) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file completely or not at all."""
+    write_bytes(path, (text + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file completely or not at all."""
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text + "\n", encoding="utf-8")
+        part.write_bytes(data)
         os.replace(part, path)
     except OSError as error:
         with contextlib.suppress(OSError):  # there may be no folder to remove it from

@@ -13,7 +13,6 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from edgebench import exchange
-from edgebench.budgets import Subject
 from edgebench.cli.setup import read_inventory, read_settings, results
 from edgebench.errors import UserError
 from edgebench.gates import Observed, observed
@@ -103,14 +102,9 @@ class Stored:
         """By device: jobs that failed, and those that the run never came to."""
         if self._absent is None:
             self._absent = {}
-            failed = [(each.job, each.message) for each in self._store.failures(self._id)]
-            left = [
-                (each.job, "the run ended before it")
-                for each in self._store.open_jobs(self._id)
-                if each.measurement_id is None
-            ]
-            for job, reason in (*failed, *left):
-                self._absent.setdefault(job.device, []).append(_failed(job, self._groups, reason))
+            for job, reason in _absent(self._store, self._id):
+                entry = exchange.absent_entry(job, reason, self._groups.get(job.device, ()))
+                self._absent.setdefault(job.device, []).append(observed(entry))
         return self._absent
 
 
@@ -131,6 +125,13 @@ class Sources(NamedTuple):
 
     store: Store
     groups: Groups
+
+    def file(self, name: str) -> exchange.MeasurementFile:
+        """All measurements of a file or run, with their samples."""
+        path = Path(name)
+        if path.suffix == ".json" or path.is_file():
+            return read(path)
+        return exported(self.store, self.store.run(name), self.groups)
 
     def named(self, name: str, *, with_samples: bool = False) -> Source:
         """The file or run of a name; UserError where neither is there."""
@@ -179,12 +180,25 @@ def read(path: Path) -> exchange.MeasurementFile:
     return exchange.parse(data, str(path))
 
 
+def _absent(store: Store, run_id: str) -> Iterator[tuple[Job, str]]:
+    """The jobs of a run without a measurement, each with the reason: failed, or never come to."""
+    for failure in store.failures(run_id):
+        yield failure.job, failure.message
+    for left in store.open_jobs(run_id):
+        if left.measurement_id is None:
+            yield left.job, "the run ended before it"
+
+
 def exported(store: Store, run: Run, groups: Groups) -> exchange.MeasurementFile:
-    """All measurements of a stored run with their samples, and what was measured beside them."""
+    """The last measurement of every job with its samples, what was measured beside it, and what was not."""
     import edgebench
 
-    found = store.measurements(run.id, ROLES)
-    entries = [exchange.entry(each, groups.get(each.job.device, ())) for each in found]
+    absent = list(_absent(store, run.id))
+    without = {job for job, _ in absent}
+    found = [each for each in store.measurements(run.id, ROLES) if each.job not in without]
+    last = {(each.job, each.role): each for each in found}
+    entries = [exchange.entry(each, groups.get(each.job.device, ())) for each in last.values()]
+    entries += [exchange.absent_entry(job, why, groups.get(job.device, ())) for job, why in absent]
     return exchange.MeasurementFile(
         schema=exchange.SCHEMA,
         measurements=tuple(entries),
@@ -192,19 +206,6 @@ def exported(store: Store, run: Run, groups: Groups) -> exchange.MeasurementFile
         run=run.id,
         created_utc=run.created_utc,
     )
-
-
-def _failed(job: Job, groups: Groups, reason: str) -> Observed:
-    subject = Subject(
-        target=job.target,
-        device=job.device,
-        groups=groups.get(job.device, ()),
-        model=job.model,
-        variant=job.variant,
-        runtime=job.runtime,
-        precision=job.precision,
-    )
-    return Observed(subject=subject, failure=reason)
 
 
 def groups_of(settings: Settings) -> Groups:

@@ -1,35 +1,16 @@
-"""How a gate is shown: as a table with what to do next, and as JSON."""
+"""How a gate is shown: as a table with what to do next."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
 from edgebench.cli.output import note, print_table, warn
+from edgebench.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK
+from edgebench.evidence import Inconclusive
 from edgebench.gates import Gate, Verdict, label
-from edgebench.records import to_json
 from edgebench.report.gate_words import counts, ordered
-
-
-def document(judged: Gate) -> dict[str, Any]:
-    """What `--json` shows: flat cells with a stable set of keys."""
-    return {
-        "schema": judged.schema,
-        "verdict": judged.verdict,
-        "exit_code": judged.exit_code,
-        "cells": [_cell(each) for each in judged.cells],
-        "unmatched_budgets": list(judged.unmatched),
-        "cells_without_budget": list(judged.unlimited),
-    }
-
-
-def _cell(verdict: Verdict) -> dict[str, Any]:
-    plain = to_json(verdict)
-    subject = plain.pop("subject")
-    subject.pop("groups")
-    return {**subject, "verdict": plain.pop("word"), **plain}
 
 
 def print_gate(judged: Gate) -> None:
@@ -43,6 +24,13 @@ def print_gate(judged: Gate) -> None:
     for name in judged.unlimited:
         warn(f"no budget limits {name}")
     click.echo(f"gate: {judged.verdict} ({counts(judged)})")
+
+
+def exit_code(judged: Gate, inconclusive: Inconclusive) -> int:
+    """The gate's exit code, with what an inconclusive one was to count as."""
+    if judged.exit_code == EXIT_INCONCLUSIVE and inconclusive != "keep":
+        return EXIT_GATE_FAILED if inconclusive == "fail" else EXIT_OK
+    return judged.exit_code
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ def observed(entry: MeasurementEntry, *, with_samples: bool = False) -> Observed
         role=entry.role,
         alpha=entry.alpha,
         accuracy_report=entry.accuracy_report,
+        failure=entry.failure,
     )
 
 

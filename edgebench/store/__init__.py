@@ -321,7 +321,10 @@ class Store:
             connection.execute(sa.insert(base.figures).values(row))
 
     def figures(self, run_id: str, device: str, version: int) -> tuple[KeptFigures, ...]:
-        """What was derived of a run's measurements on a device, in the order of jobs and of beginning."""
+        """What was derived of a run's measurements on a device, in the order of jobs and of beginning.
+
+        What a failed job left half measured is no result.
+        """
         current = (base.figures.c.measurement_number == base.measurement.c.number) & (
             base.figures.c.version == version
         )
@@ -338,6 +341,7 @@ class Store:
         with self._reading() as connection:
             number = _run_number(connection, run_id)
             here = (base.measurement.c.run_number == number) & (base.job.c.device == plain(device))
+            here &= base.job.c.state != "failed"
             return tuple(KeptFigures(*row) for row in connection.execute(chosen.where(here)))
 
     def devices(self, run_id: str) -> tuple[str, ...]:

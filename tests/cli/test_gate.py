@@ -175,3 +175,30 @@ def test_a_run_of_ours_goes_out_as_a_file_and_is_judged_alike(fresh_cli: Cli) ->
     from_store, from_file = fresh_cli.json("gate", run), fresh_cli.json("gate", "run.json")
     assert from_store == from_file
     assert {cell["verdict"] for cell in from_store["cells"]} == {"pass"}
+
+
+TWO = """\
+version: 1
+budgets:
+  - name: all
+    limits: {latency.p50: {regress: 2 %}}
+  - name: lab
+    match: {group: lab, target: "pi*"}
+    limits: {latency.p50: {max: 9 ms}}
+"""
+
+
+def test_limits_of_a_cell_that_was_not_measured_are_explained(files: Cli) -> None:
+    (files.folder / "budgets.yaml").write_text(TWO)
+    (limits,) = files.json("budgets", "explain", "--target", "pi5", "--model", "m")["cells"].values()
+    assert [each["kind"] for each in limits] == ["regress"]
+    named = files.json("budgets", "explain", "--target", "pi5", "--model", "m", "--group", "lab")
+    assert [each["text"] for each in named["cells"]["m · pi5 · lab"]] == ["9 ms", "2 %"]
+    shown = files("budgets", "explain", "--target", "pi5", "--group", "lab").out
+    assert "budgets.yaml:7 (lab)" in shown
+    files.fails(2, "user", "budgets", "explain")
+    files.fails(2, "user", "budgets", "explain", "A.json", "--model", "m")
+
+
+def test_the_schema_for_editors_is_printed(files: Cli) -> None:
+    assert files.json("budgets", "schema")["title"] == "edgebench budgets"
