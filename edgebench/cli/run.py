@@ -283,7 +283,10 @@ def _accuracy(
     """What the flags say of accuracy, by the plan's keys; nothing for those left out."""
     given = {"dataset": dataset, "labels_key": labels_key, "metric": metric, "output": output}
     said: dict[str, str | bool] = {key: value for key, value in given.items() if value is not None}
-    return said | ({"accuracy_on_device": True} if on_device else {})
+    said |= {"accuracy_on_device": True} if on_device else {}
+    if said and dataset is None:
+        raise UserError(f"{_flag(said)} without labelled samples", hint="--dataset FILE.npz names them")
+    return said
 
 
 def _flag(accuracy: dict[str, str | bool]) -> str:

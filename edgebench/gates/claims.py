@@ -107,7 +107,7 @@ def parse(text: str) -> Claim:
     plain = " ".join(text.replace("->", "→").split())
     if len(plain) > MAX_CHARACTERS:
         raise UserError(f"a claim has {len(plain)} characters; at most {MAX_CHARACTERS}", hint=_nearest(""))
-    plain = re.sub(r" ?% ?points?\b| ?pp\b", " %", plain)
+    plain = re.sub(r"(?<=[0-9]) ?(?:% ?points?|pp)\b", " %", plain)
     plain = re.sub(r" ?< ?", " < ", plain)
     for kind, pattern in _PATTERNS.items():
         found = pattern.fullmatch(plain)
@@ -143,7 +143,8 @@ def _ratio(text: str, what: What, number: float, *, percent: bool) -> float:
 
 def _nearest(plain: str) -> str:
     """The form that the words come nearest to."""
-    near = difflib.get_close_matches(plain, FORMS, n=1, cutoff=0.5)
+    alike = [form for form in FORMS if ("%" in form) == ("%" in plain)]
+    near = difflib.get_close_matches(plain, alike, n=1, cutoff=0.5)
     return f'the nearest form is "{near[0]}"' if near else f'write for example "{FORMS[0]}", "{FORMS[-2]}"'
 
 

@@ -135,7 +135,8 @@ def _answers(part: Part, compute: Compute, bench: Workbench, *, fixed: bool) -> 
         part_s = time.monotonic()
         with bench.scratch() as folder:
             stop = min(start + count, dataset.feeds)
-            yield from compute(save_inputs(list(datasets.feeds(dataset, info, start, stop)), folder))
+            samples = compute(save_inputs(list(datasets.feeds(dataset, info, start, stop)), folder))
+        yield from samples
         if not fixed:
             each_s = max(1e-6, (time.monotonic() - part_s) / count)
             count = max(1, min(most, round(PART_S / each_s)))

@@ -349,3 +349,61 @@ def test_damaged_plans_never_end_in_a_traceback(at: int, new: str, removed: int)
     except EdgebenchError as error:
         found = error
     assert isinstance(found, Plan | ConfigError)
+
+
+# --- accuracy and claims --------------------------------------------------------------------------
+
+LABELLED = """\
+version: 1
+models:
+  - {path: digits.onnx, dataset: test.npz, labels_key: y, reference: fp32.onnx}
+  - {path: other.onnx, dataset: "mine:samples", metric: "mine:score", accuracy_on_device: true}
+claims: [int8 is 2x faster]
+"""
+
+
+def test_data_sets_are_seen_from_the_plan_and_functions_are_no_files() -> None:
+    plan = parse(LABELLED, "plans/nightly.yaml")
+    first, second = plan.models
+    assert (first.dataset, first.labels_key, first.reference) == ("plans/test.npz", "y", "plans/fp32.onnx")
+    assert (second.dataset, second.metric, second.accuracy_on_device) == ("mine:samples", "mine:score", True)
+    assert plan.claims == ("int8 is 2x faster",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("metric: ", "metrik: ", 'p.yaml:4: unknown key "metrik"'),
+        ('"mine:score"', "top9", 'p.yaml:4: unknown metric "top9"'),
+        ("dataset: test.npz, ", "", "p.yaml:3: labels_key is given for models[0], and no dataset"),
+        ("int8 is 2x faster", "int8 is quick", 'p.yaml:5: "int8 is quick" is no claim'),
+    ],
+)
+def test_mistakes_about_accuracy_and_claims_are_told_with_their_line(old: str, new: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(LABELLED.replace(old, new), "p.yaml")
+    assert said in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_model_is_compared_with_the_fp32_one_of_its_name() -> None:
+    labelled = replace(DIGITS, dataset="test.npz")
+    pruned = replace(labelled, path="pruned.onnx")
+    infos = {"digits.onnx": info(variant="fp32"), "pruned.onnx": info(variant="pruned-50")}
+    plan = Plan(models=(labelled, pruned), runtimes=("onnxruntime",))
+
+    def references(plan: Plan) -> list[str | None]:
+        return [each.model.reference for each in expand(plan, [PC], TARGETS, infos).jobs]
+
+    assert references(plan) == [None, "digits.onnx"]
+    named = replace(plan, models=(labelled, replace(pruned, reference="best.onnx")))
+    assert references(named) == [None, "best.onnx"]
+    assert references(replace(plan, models=(labelled, replace(pruned, name="else")))) == [None, None]
+    made = [assignment(each, TARGETS).cell.labelled for each in expand(plan, [PC], TARGETS, infos).jobs]
+    assert [each and each.dataset for each in made] == ["test.npz", "test.npz"]
+
+
+def test_a_claim_about_what_the_plan_does_not_have_is_refused() -> None:
+    plan = Plan(models=(DIGITS,), precisions=("fp32", "int8"), claims=("int8 is 2x faster than fp16",))
+    with pytest.raises(UserError, match='the plan has no "fp16"'):
+        expand(plan, [PC], TARGETS, {"digits.onnx": info(variant="fp32")})
