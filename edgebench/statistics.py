@@ -193,7 +193,12 @@ def interval_95(values: Sequence[float]) -> tuple[float, float] | None:
 def half_width(launches: Sequence[Launch]) -> float | None:
     """How far the 95 % interval of p50 reaches to each side, as a share of it; None below two launches."""
     usable = [summarise(launch).p50_ns for launch in launches if not unusable_reason(launch)]
-    ends = interval_95(_known(usable))
+    return half_width_of(_known(usable))
+
+
+def half_width_of(values: Sequence[float]) -> float | None:
+    """How far the 95 % interval of some values reaches to each side, as a share; None where there is none."""
+    ends = interval_95(values)
     return None if ends is None else math.sqrt(ends[1] / ends[0]) - 1
 
 

@@ -23,7 +23,7 @@ from statistics import median
 from edgebench import comparison
 from edgebench.budgets import Limit
 from edgebench.comparison import ALPHA, LEAST_LAUNCHES
-from edgebench.gates.base import Observed
+from edgebench.gates.base import Observed, Verdict
 from edgebench.gates.looks import Answer, Bounds, Test, answer, look
 
 METRIC = "latency.p50"  # the only figure that a duet tells
@@ -33,11 +33,22 @@ MOST_P50_OVER_P10 = 1.3
 MOST_SLOWED = 1.5  # beside another model of their size networks took 1.02 to 1.16 times as long
 MOST_UNLIKE = 1.05
 MOST_SIZE_RATIO = 1.5  # of the artifacts
+# Others are at work: 3 to 6 % of launches were 20 % slower below 0.1 core of theirs, and 65 to 94 % above 0.5
+# (recorded on a shared machine of two cores).
+LOADED_CORES = 0.2
+WANTED_EFFECT = 0.03  # beyond the limit: what 20 pairs are to find, or duets take over
 
 
 def tells(metric: str, kind: str) -> bool:
     """Whether a duet tells anything of such a limit."""
     return metric == METRIC and kind == "regress"
+
+
+def takes_over(verdict: Verdict) -> bool:
+    """Whether a duet is to decide instead: others use the device, or 20 pairs will hardly decide it."""
+    loaded = (verdict.foreign_load or 0.0) > LOADED_CORES
+    wanted = (1 + verdict.limit) * (1 + WANTED_EFFECT) - 1
+    return loaded or (verdict.least_effect_at_last or math.inf) > wanted
 
 
 def test_of(limit: Limit, duet: Observed) -> Test | None:

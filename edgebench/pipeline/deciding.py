@@ -8,7 +8,6 @@ mode "auto" goes over to duets by the spread of the launches and the load of oth
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
@@ -47,12 +46,8 @@ from edgebench.validity import judged
 Mode = Literal["auto", "separate", "duet"]
 Rival = Prepared | Measurement  # the baseline: made of a file, or an artifact that an earlier run measured
 
-# A launch beside more foreign load than this is run again, by the load alone: 3 to 6 % of launches were 20 %
-# slower below 0.1 core, and 65 to 94 % above 0.5 (recorded on a shared machine of two cores).
-RERUN_CORES = 0.2
-MOST_RERUNS = 2
+MOST_RERUNS = 2  # of a launch beside the load of others: by the load alone, never by what it measured
 STEADY = 2  # so many launches in a row that were loaded in spite of that: the load will not go away
-WANTED_EFFECT = 0.03  # beyond the limit: what 20 pairs are to find, or duets take over
 
 
 class Ruling(NamedTuple):
@@ -277,7 +272,7 @@ def _launched(side: Side, pair: int, site: Site, bench: Workbench) -> tuple[Side
 
 
 def _is_loaded(launch: Launch) -> bool:
-    return not unusable_reason(launch) and (launch.foreign_load or 0.0) > RERUN_CORES
+    return not unusable_reason(launch) and (launch.foreign_load or 0.0) > duet_rules.LOADED_CORES
 
 
 def _load_is_steady(measurement: Measurement) -> bool:
@@ -307,9 +302,7 @@ def _wants_duet(verdict: Verdict, duel: Duel, ruling: Ruling) -> bool:
         return False
     if not duet_rules.tells(verdict.metric, verdict.kind):
         return False
-    loaded = (verdict.foreign_load or 0.0) > RERUN_CORES
-    wanted = (1 + verdict.limit) * (1 + WANTED_EFFECT) - 1
-    return ruling.mode == "duet" or loaded or (verdict.least_effect_at_last or math.inf) > wanted
+    return ruling.mode == "duet" or duet_rules.takes_over(verdict)
 
 
 def _sung(duel: Duel, site: Site, bench: Workbench, ruling: Ruling) -> Duel:

@@ -1,7 +1,8 @@
 """Launches of boards that do not exist, with known truth: two as published ones are noisy, and a worse one.
 
 A launch has its own level (log-normal), is sometimes a slow one, is in a slow clock state for a part of its
-inferences, and these are correlated (AR(1)) with rare spikes. Launches may drift during a lease.
+inferences, and these are correlated (AR(1)) with rare spikes. Launches may drift during a lease, or resemble
+the one before (AR(1) as well). In a duet both models have one launch's level, clock and spikes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from scipy.signal import lfilter
 
 Floats = npt.NDArray[np.float64]
 ITERATIONS = 200
+CHUNK = 250  # trials made at a time
 
 
 class Board(NamedTuple):
@@ -28,51 +30,100 @@ class Board(NamedTuple):
     iteration_sd: float
     spike_share: float
     spike_by: float
-    drift: float
+    duet_sd: float  # between the launches of a duet: 0.42 % to 1.3 % were recorded on a shared machine
+    drift: float = 0.0
+    launch_phi: float = 0.0
 
 
 BOARDS = (
-    Board("quiet", 0.007, 0.05, 0.03, 0.0, 0.5, 0.010, 0.01, 0.10, 0.0),
-    Board("typical", 0.015, 0.15, 0.05, 0.08, 0.7, 0.015, 0.01, 0.30, 0.0),
-    Board("noisy", 0.050, 0.25, 0.20, 0.15, 0.8, 0.030, 0.02, 0.60, 0.0),
+    Board("quiet", 0.007, 0.05, 0.03, 0.0, 0.5, 0.010, 0.01, 0.10, 0.004),
+    Board("typical", 0.015, 0.15, 0.05, 0.08, 0.7, 0.015, 0.01, 0.30, 0.004),
+    Board("noisy", 0.050, 0.25, 0.20, 0.15, 0.8, 0.030, 0.02, 0.60, 0.013),
 )
-DRIFTING = BOARDS[1]._replace(name="typical, drifting", drift=0.004)
+TYPICAL = BOARDS[1]
+HARD = (
+    TYPICAL._replace(name="drifting, 0.4 % a launch", drift=0.004),
+    TYPICAL._replace(name="bimodal, half the launches 10 % slower", slow_share=0.5, slow_by=0.10),
+    TYPICAL._replace(name="autocorrelated, each launch resembles the last (0.7)", launch_phi=0.7),
+)
 
 
-class Trials(NamedTuple):
-    """Many repetitions of one comparison without any change: logarithms of single inferences.
+class Compared(NamedTuple):
+    """Many repetitions of one comparison without any change, trials x launches.
 
-    Both arrays are trials x launches x inferences; launch i of one side is the neighbour of launch i of the
-    other (ABBA in one lease).
+    `before` and `after`: the logarithm of every launch's p50 of baseline and candidate; launch i of one side
+    is the neighbour of launch i of the other (ABBA in one lease). `together`: what every launch of a duet
+    differs by.
     """
 
-    baseline: Floats
-    candidate: Floats
+    before: Floats
+    after: Floats
+    together: Floats
 
-    def p50(self) -> tuple[Floats, Floats]:
-        """The logarithm of every launch's p50, trials x launches."""
-        return _lower_median(self.baseline), _lower_median(self.candidate)
+    def first(self, launches: int) -> Compared:
+        """The same with so many launches."""
+        return Compared(*(each[:, :launches] for each in self))
 
 
-def trials(
-    board: Board,
-    count: int,
-    launches: int,
-    seed: int,
-    *,
-    iterations: int = ITERATIONS,
-    session_sd: float = 0.0,
-) -> Trials:
-    """`count` comparisons of `launches` a side; with `session_sd` the sides are from different days."""
-    chance = np.random.default_rng((seed, launches, round(board.launch_sd * 1e4)))
+class Pooled(NamedTuple):
+    """Logarithms of single inferences, trials x launches x inferences, without any change."""
+
+    before: Floats
+    after: Floats
+
+    def first(self, launches: int) -> Pooled:
+        """The same with so many launches."""
+        return Pooled(*(each[:, :launches] for each in self))
+
+
+def compared(board: Board, trials: int, launches: int, seed: int, session_sd: float = 0.0) -> Compared:
+    """So many comparisons; with `session_sd` the two sides are from different days."""
+    chance = np.random.default_rng(_seeds(board, launches, seed))
+    parts = []
+    for begin in range(0, trials, CHUNK):
+        count = min(CHUNK, trials - begin)
+        sides = _inferences(board, _levels(board, count, launches, session_sd, chance), chance)
+        alone = _inferences(board, _levels(board, count, launches, 0.0, chance)[:, 0], chance)
+        p50 = _lower_median(sides)
+        parts.append(Compared(p50[:, 0], p50[:, 1], _neighbours(board, alone, chance)))
+    return Compared(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+
+def pooled(board: Board, trials: int, launches: int, seed: int) -> Pooled:
+    """So many comparisons, with every inference."""
+    chance = np.random.default_rng(_seeds(board, launches, seed))
+    made = _inferences(board, _levels(board, trials, launches, 0.0, chance), chance)
+    return Pooled(made[:, 0], made[:, 1])
+
+
+def _seeds(board: Board, launches: int, seed: int) -> tuple[int, ...]:
+    return (seed, launches, *board.name.encode())
+
+
+def _levels(
+    board: Board, count: int, launches: int, session_sd: float, chance: np.random.Generator
+) -> Floats:
+    """The level of every launch as a logarithm, trials x sides x launches."""
     positions = _abba(launches)
-    drift = board.drift * chance.choice((-1.0, 1.0), (count, 1)) * positions.ravel()[None, :]
-    level = chance.normal(0, board.launch_sd, (count, 2 * launches)) + drift
-    level += np.log1p(board.slow_by) * (chance.random((count, 2 * launches)) < board.slow_share)
-    sides = level.reshape(count, 2, launches)
-    sides = sides + chance.normal(0, session_sd, (count, 2, 1)) if session_sd else sides
-    made = _inferences(board, sides, iterations, chance)
-    return Trials(made[:, 0], made[:, 1])
+    own = _resembling(chance.normal(0, board.launch_sd, (count, 2 * launches)), board.launch_phi)
+    own += np.log1p(board.slow_by) * (chance.random((count, 2 * launches)) < board.slow_share)
+    own += board.drift * chance.choice((-1.0, 1.0), (count, 1)) * np.arange(2 * launches)
+    sides = own[:, positions.astype(int)]
+    return np.asarray(sides + chance.normal(0, session_sd, (count, 2, 1)) if session_sd else sides)
+
+
+def _resembling(shocks: Floats, phi: float) -> Floats:
+    """Each value as like the one before as `phi` says, with the same spread (AR(1))."""
+    if not phi:
+        return shocks
+    shocks[:, 1:] *= np.sqrt(1 - phi**2)
+    return np.asarray(lfilter([1.0], [1.0, -phi], shocks, axis=-1))
+
+
+def _neighbours(board: Board, logs: Floats, chance: np.random.Generator) -> Floats:
+    """The medians of what neighbouring inferences of a process differ by, and the launch's own noise."""
+    between = np.median(logs[..., 1:] - logs[..., :-1], axis=-1)
+    return np.asarray(between + chance.normal(0, board.duet_sd, between.shape))
 
 
 def _abba(launches: int) -> npt.NDArray[np.float64]:
@@ -84,8 +135,8 @@ def _abba(launches: int) -> npt.NDArray[np.float64]:
     return np.stack([np.where(even, first, second), np.where(even, second, first)])
 
 
-def _inferences(board: Board, level: Floats, iterations: int, chance: np.random.Generator) -> Floats:
-    shape = (*level.shape, iterations)
+def _inferences(board: Board, level: Floats, chance: np.random.Generator) -> Floats:
+    shape = (*level.shape, ITERATIONS)
     shocks = chance.normal(0, board.iteration_sd * np.sqrt(1 - board.phi**2), shape)
     logs = lfilter([1.0], [1.0, -board.phi], shocks, axis=-1)
     logs += level[..., None]

@@ -3,66 +3,111 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from scipy import stats
 
 from edgebench import comparison
-from edgebench.comparison import ALPHA, LOOKS
-from tests.simulation.boards import Floats, Trials
+from edgebench.comparison import ALPHA, Estimate, Outcome
+from edgebench.gates import SessionNoise
+from edgebench.gates.base import Word
+from tests.simulation import procedure
+from tests.simulation.boards import Compared, Floats, Pooled
 
-Answers = list[comparison.Outcome]
-Rule = Callable[[Trials, float, float], Answers]
+Answers = list[Word]
+Rule = Callable[[Compared, float, float], Answers]
+PooledRule = Callable[[Pooled, float, float], list[Outcome]]
 BOOTSTRAPS = 200
+HISTORY = 10  # pairs of sessions in an A/A history
+SESSION_SD = 0.015
 
 
-def welch(trials: Trials, effect: float, limit: float) -> Answers:
+# --- rules at a number of launches ----------------------------------------------------------------
+
+
+def one_sample(known: Compared, effect: float, limit: float) -> Answers:
+    """An absolute limit, which lies at what a launch takes on average plus `limit`."""
+    typical = known.after.mean()
+    return [_outcome(comparison.one_sample(each), limit) for each in known.after - typical + effect]
+
+
+def welch(known: Compared, effect: float, limit: float) -> Answers:
     """Welch's t on the logarithms of launch p50s."""
-    before, after = trials.p50()
-    return [_outcome(comparison.welch(a, b), limit) for a, b in zip(before, after + effect, strict=True)]
+    sides = zip(known.before, known.after + effect, strict=True)
+    return [_outcome(comparison.welch(a, b), limit) for a, b in sides]
 
 
-def paired(trials: Trials, effect: float, limit: float) -> Answers:
+def paired(known: Compared, effect: float, limit: float) -> Answers:
     """Paired t on ABBA pairs."""
-    return [_outcome(comparison.paired(each), limit) for each in _differences(trials, effect)]
+    return [_outcome(comparison.paired(each), limit) for each in known.after - known.before + effect]
 
 
-def trimmed(trials: Trials, effect: float, limit: float) -> Answers:
+def trimmed(known: Compared, effect: float, limit: float) -> Answers:
     """Trimmed paired t on ABBA pairs."""
-    return [_outcome(comparison.trimmed_paired(each), limit) for each in _differences(trials, effect)]
+    return [_outcome(comparison.trimmed_paired(each), limit) for each in known.after - known.before + effect]
 
 
-def looks(trials: Trials, effect: float, limit: float) -> Answers:
-    """The gate's own rule: paired at 5, trimmed at 10 and 20, each with a third of alpha."""
-    return [_first_decided(each, limit) for each in _differences(trials, effect)]
+def duet(known: Compared, effect: float, limit: float) -> Answers:
+    """The rule for pairs on the launches of a duet."""
+    return [_outcome(comparison.by_pairs(each), limit) for each in known.together + effect]
 
 
-def duet(trials: Trials, effect: float, limit: float) -> Answers:
-    """Paired t on the median log-ratio of neighbouring inferences of one process.
-
-    Both models share the process, so its level, clock state and noise are those of the baseline's launch;
-    what differs is one inference's own noise.
-    """
-    chance = np.random.default_rng(7)
-    own = chance.normal(0, 0.004, trials.baseline.shape)
-    neighbours = trials.baseline[..., 1:] - trials.baseline[..., :-1]
-    ratios = np.median(neighbours + own[..., 1:], axis=-1)
-    ratios += effect + chance.normal(0, 0.002, ratios.shape)
-    return [_outcome(comparison.paired(each), limit) for each in ratios]
+def _outcome(estimate: Estimate | None, limit: float) -> Outcome:
+    return "inconclusive" if estimate is None else comparison.decide(estimate, limit)
 
 
-def naive_mean(trials: Trials, effect: float, limit: float) -> Answers:
+# --- what the product does ------------------------------------------------------------------------
+
+
+def looks(known: Compared, effect: float, limit: float) -> Answers:
+    """The gate in the mode "separate": pairs at looks 5, 10 and 20."""
+    sides = zip(known.before, known.after + effect, strict=True)
+    return [procedure.separate(procedure.Launches(a, b), limit).word for a, b in sides]
+
+
+def duet_looks(known: Compared, effect: float, limit: float) -> Answers:
+    """A duet at looks 5, 10 and 20, as the gate judges it."""
+    return [procedure.duet(each, limit) for each in known.together + effect]
+
+
+def auto(known: Compared, effect: float, limit: float, shrinks_to: float = 1.0) -> Answers:
+    """The gate in the mode "auto"; a duet sees only the share `shrinks_to` of a change."""
+    sides = zip(known.before, known.after + effect, known.together + shrinks_to * effect, strict=True)
+    return [procedure.auto(procedure.Launches(*each), limit).word for each in sides]
+
+
+def other_day(known: Compared, effect: float, limit: float) -> Answers:
+    """A stored baseline, with the variance that an A/A history of the board gives."""
+    chance = np.random.default_rng(3)
+    made: Answers = []
+    for before, after in zip(known.before, known.after + effect, strict=True):
+        history = chance.normal(0, SESSION_SD * math.sqrt(2), HISTORY)
+        noise = SessionNoise(variance=float(np.mean(history**2)), freedom=HISTORY)
+        made.append(procedure.other_session(procedure.Launches(before, after), limit, noise).word)
+    return made
+
+
+def other_day_unknown(known: Compared, effect: float, limit: float) -> Answers:
+    """A stored baseline of a board that has no A/A history."""
+    sides = zip(known.before, known.after + effect, strict=True)
+    return [procedure.other_session(procedure.Launches(a, b), limit, None).word for a, b in sides]
+
+
+# --- what others do -------------------------------------------------------------------------------
+
+
+def naive_mean(known: Pooled, effect: float, limit: float) -> list[Outcome]:
     """Slower when the mean of all inferences is slower than the limit: what most tools do."""
-    before = np.exp(trials.baseline).mean(axis=(1, 2))
-    after = np.exp(trials.candidate + effect).mean(axis=(1, 2))
+    before = np.exp(known.before).mean(axis=(1, 2))
+    after = np.exp(known.after + effect).mean(axis=(1, 2))
     return ["fail" if ratio > math.exp(limit) else "pass" for ratio in after / before]
 
 
-def pooled_mann_whitney(trials: Trials, effect: float, limit: float) -> Answers:
+def pooled_mann_whitney(known: Pooled, effect: float, limit: float) -> list[Outcome]:
     """Mann-Whitney over all inferences as if they were independent."""
-    made: Answers = []
-    for before, after in zip(trials.baseline, trials.candidate + effect - limit, strict=True):
+    made: list[Outcome] = []
+    for before, after in zip(known.before, known.after + effect - limit, strict=True):
         p = stats.mannwhitneyu(
             after.ravel(), before.ravel(), alternative="greater", method="asymptotic"
         ).pvalue
@@ -70,11 +115,11 @@ def pooled_mann_whitney(trials: Trials, effect: float, limit: float) -> Answers:
     return made
 
 
-def pooled_bootstrap(trials: Trials, effect: float, limit: float) -> Answers:
+def pooled_bootstrap(known: Pooled, effect: float, limit: float) -> list[Outcome]:
     """A bootstrap interval of the ratio of medians over all inferences."""
     chance = np.random.default_rng(11)
-    made: Answers = []
-    for before, after in zip(trials.baseline, trials.candidate + effect, strict=True):
+    made: list[Outcome] = []
+    for before, after in zip(known.before, known.after + effect, strict=True):
         ratios = _resampled_median(after.ravel(), chance) - _resampled_median(before.ravel(), chance)
         made.append("fail" if np.quantile(ratios, ALPHA) > limit else "pass")
     return made
@@ -88,21 +133,7 @@ def _resampled_median(values: Floats, chance: np.random.Generator) -> Floats:
     return np.asarray(ordered[np.minimum((rank * len(ordered)).astype(int), len(ordered) - 1)])
 
 
-def _differences(trials: Trials, effect: float) -> Floats:
-    before, after = trials.p50()
-    return np.asarray(after - before + effect)
-
-
-def _outcome(estimate: comparison.Estimate | None, limit: float, alpha: float = ALPHA) -> comparison.Outcome:
-    return "inconclusive" if estimate is None else comparison.decide(estimate, limit, alpha)
-
-
-def _first_decided(differences: Sequence[float], limit: float) -> comparison.Outcome:
-    alpha = comparison.alpha_of_look(LOOKS)
-    for look in LOOKS:
-        if look > len(differences):
-            break
-        outcome = _outcome(comparison.by_pairs(differences[:look]), limit, alpha)
-        if outcome != "inconclusive":
-            return outcome
-    return "inconclusive"
+def share(answers: Iterable[str], word: str) -> float:
+    """How many of the answers are that word."""
+    known = list(answers)
+    return sum(each == word for each in known) / len(known)
