@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from edgebench.budgets import Limit, Subject
 from edgebench.comparison import ALPHA, LOOKS
-from edgebench.gates import Observed, SessionNoise, Verdict
+from edgebench.gates import DeviceNoise, Observed, SessionNoise, Verdict
 from edgebench.gates import duets as duet_rules
 from edgebench.gates.base import LaunchFigures, Word
 from edgebench.gates.limits import Baseline, judge
@@ -48,7 +48,7 @@ def duet(shifts: Sequence[float], limit: float) -> Word:
     """A duet alone."""
     cell = _duet(shifts)
     test = duet_rules.test_of(p50_limit(limit), cell)
-    return "inconclusive" if test is None else duet_rules.answer_of(test, cell, cell).word
+    return "inconclusive" if test is None else duet_rules.answer_of(test, cell, cell, None).word
 
 
 def auto(launches: Launches, limit: float) -> Verdict:
@@ -61,7 +61,8 @@ def auto(launches: Launches, limit: float) -> Verdict:
 def other_session(launches: Launches, limit: float, noise: SessionNoise | None) -> Verdict:
     """A baseline of another session, one look."""
     candidate = _side(launches.after, looks=())
-    return judge(p50_limit(limit), candidate, Baseline(_side(launches.before, session="s0"), noise))
+    known = None if noise is None else DeviceNoise(session=noise)
+    return judge(p50_limit(limit), candidate, Baseline(_side(launches.before, session="s0"), known))
 
 
 def decided(cells: Cells, limit: float) -> Verdict:
