@@ -107,7 +107,7 @@ BASES = {
         "verdicts",
     },
     "edgebench.report": {"base", "gate_words", "layers"},
-    "edgebench.gates": {"base", "looks", "duets", "limits"},
+    "edgebench.gates": {"base", "looks", "duets", "limits", "plausible"},
     "edgebench.convert.ncnn": {"base", "param"},
     "edgebench.convert.tensorrt": {"base", "graph"},
 }
