@@ -12,7 +12,7 @@ from edgebench.budgets import METRICS, VERSION, BudgetsFile, Metric, Severity
 from edgebench.units import BYTE_UNITS, TIME_UNITS
 
 METRIC_WORDS: Mapping[str, str] = {
-    "latency.p50": "median time of one inference, over launches",
+    "latency.p50": "median time of one inference; 5 samples a launch are the least",
     "latency.p90": "time that 90 % of inferences keep; 29 samples a launch are the least",
     "latency.p95": "time that 95 % of inferences keep; 59 samples a launch are the least",
     "latency.p99": "time that 99 % of inferences keep; 299 samples a launch are the least",

@@ -335,7 +335,8 @@ def _value(document: Document[BudgetsFile], at: At, metric: str, kind: Kind, tex
     positive = kind != "regress" and known.unit in ("time", "per-second", "mJ")
     highest = 1.0 if known.more_is_better and kind == "regress" else 10.0 if kind == "regress" else 1e18
     if not math.isfinite(value) or value >= highest or (positive and value <= 0):
-        raise document.error(at, f"{metric}.{kind} is {quoted(text)}, which cannot be meant")
+        message = f"{metric}.{kind} is {quoted(text)}, which cannot be meant"
+        raise document.error(at, message, hint="budgets suggest RUN shows limits of that size that hold")
     return value
 
 

@@ -113,7 +113,7 @@ BASES = {
         "verdicts",
     },
     "edgebench.report": {"base", "gate_words", "layers"},
-    "edgebench.gates": {"base", "accuracy", "looks", "duets", "limits"},
+    "edgebench.gates": {"base", "accuracy", "looks", "duets", "limits", "plausible"},
     "edgebench.convert.ncnn": {"base", "param"},
     "edgebench.convert.tensorrt": {"base", "graph"},
 }

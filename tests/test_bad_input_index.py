@@ -142,6 +142,64 @@ BAD_INPUT: dict[str, tuple[str, ...]] = {
         "cli/test_lists.py::test_wrong_inventories",
         "cli/test_lists.py::test_wrong_targets",
     ),
+    # measurements from elsewhere, and verdicts
+    "empty launches": (
+        "gates/test_gate.py::test_data_that_says_little_never_passes_by_itself",
+        "cli/test_gate_bad_input.py::test_empty_launches",
+    ),
+    "one sample": (
+        "gates/test_gate.py::test_data_that_says_little_never_passes_by_itself",
+        "cli/test_gate_bad_input.py::test_one_sample",
+    ),
+    "identical samples": (
+        "test_comparison.py::test_launches_without_any_spread_are_compared_with_the_limit",
+        "gates/test_gate.py::test_data_that_says_little_never_passes_by_itself",
+        "cli/test_gate_bad_input.py::test_identical_samples",
+        "cli/test_gate_bad_input.py::test_a_baseline_of_identical_samples",
+    ),
+    "negative or absurd times": (
+        "test_exchange.py::test_numbers_that_cannot_be_are_named_with_their_place",
+        "cli/test_gate_bad_input.py::test_times_that_cannot_be_or_a_clock_going_back",
+    ),
+    "mixed units": (
+        "gates/test_gate.py::test_data_that_says_little_never_passes_by_itself",
+        "cli/test_gate_bad_input.py::test_mixed_units",
+    ),
+    "a clock going back": ("cli/test_gate_bad_input.py::test_times_that_cannot_be_or_a_clock_going_back",),
+    "NaN": (
+        "test_exchange.py::test_what_is_no_number_is_refused",
+        "cli/test_gate_bad_input.py::test_what_is_no_number",
+    ),
+    "ten million samples": ("cli/test_gate_bad_input.py::test_ten_million_samples",),
+    "contradictory budgets": (
+        "test_budgets.py::test_two_budgets_for_the_same_cells_must_not_contradict_each_other",
+        "cli/test_gate_bad_input.py::test_contradictory_budgets",
+    ),
+    "a baseline with other inputs or batch size": (
+        "gates/test_gate.py::test_what_was_measured_otherwise_is_not_comparable",
+        "cli/test_gate_bad_input.py::test_a_baseline_with_other_inputs_or_batch",
+    ),
+    "a truncated or newer file of measurements": (
+        "test_exchange.py::test_what_is_no_file_of_measurements_is_refused",
+        "cli/test_gate.py::test_a_file_that_cannot_be_judged_is_refused",
+        "cli/test_gate_bad_input.py::test_a_truncated_or_newer_file",
+    ),
+    "a tampered bundle": (
+        "test_evidence.py::test_a_changed_byte_is_refused_or_changes_no_content",
+        "test_evidence.py::test_members_and_manifest_must_fit",
+        "test_evidence.py::test_another_verdict_than_the_stored_one_names_the_first_cell",
+        "cli/test_replay.py::test_a_changed_or_truncated_bundle_is_refused",
+    ),
+    "a bundle that is a bomb, cut off or newer, or names other files": (
+        "test_evidence.py::test_a_truncated_bundle_is_refused",
+        "test_evidence.py::test_a_bomb_is_not_unpacked",
+        "test_evidence.py::test_a_bomb_that_lies_about_its_size_is_refused",
+        "test_evidence.py::test_a_directory_without_end_is_not_read",
+        "test_evidence.py::test_unknown_names_are_refused_and_never_written",
+        "test_evidence.py::test_a_missing_member_is_named",
+        "test_evidence.py::test_a_newer_schema_says_so",
+        "test_evidence.py::test_nonsense_in_a_member_is_refused",
+    ),
     # the way to the device
     "unreachable host": (
         "transport/test_ssh.py::test_a_cut_cable",

@@ -80,7 +80,7 @@ def gate(
             write_bytes(Path(bundle), pack(evidence(asked, text, inconclusive, sources), judged))
     _write(judged, Files(junit, summary, metrics, output), inconclusive_fails=inconclusive == "fail")
     if annotate:
-        click.echo(job_summary.workflow_commands(judged), nl=False)
+        click.echo(job_summary.workflow_commands(judged), nl=False, err=as_json)  # GitHub reads both
     if as_json:
         emit_json(document(judged))
     else:

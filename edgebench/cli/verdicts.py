@@ -10,7 +10,7 @@ from edgebench.cli.output import note, print_table, warn
 from edgebench.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK
 from edgebench.evidence import Inconclusive
 from edgebench.gates import Gate, Verdict, label
-from edgebench.report.gate_words import counts, ordered
+from edgebench.report.gate_words import counts, ordered, word
 
 
 def print_gate(judged: Gate) -> None:
@@ -34,10 +34,8 @@ def exit_code(judged: Gate, inconclusive: Inconclusive) -> int:
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:
-    shown = f"{verdict.word} (waived)" if verdict.waived else verdict.word
-    quality = "" if verdict.severity == "block" else f" ({verdict.severity})"
     why = f"{verdict.reason}; waived {verdict.waived}" if verdict.waived else verdict.reason
-    return f"{shown}{quality}", label(verdict.subject), f"{verdict.metric} {verdict.kind}", why
+    return word(verdict), label(verdict.subject), f"{verdict.metric} {verdict.kind}", why
 
 
 def _next_steps(verdicts: Sequence[Verdict]) -> list[str]:

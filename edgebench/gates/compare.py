@@ -11,6 +11,7 @@ from edgebench.budgets import METRICS, Subject
 from edgebench.comparison import ALPHA, LEAST_LAUNCHES, Estimate
 from edgebench.gates.base import Observed
 from edgebench.gates.limits import FIGURES, LEAST_SAMPLES, change, differences
+from edgebench.gates.plausible import MIXED_UNITS, implausible
 from edgebench.records import Record, replace
 
 Finding = Literal[
@@ -61,7 +62,7 @@ def _beside(cell: Observed, candidates: Sequence[Observed]) -> Observed | None:
 def _cell(before: Observed | None, after: Observed) -> Iterator[Compared]:
     if before is None:
         return
-    problem = differences(after, before)
+    problem = differences(after, before) or implausible(before) or implausible(after)
     for metric in COMPARED:
         first, second = _figures(metric, before), _figures(metric, after)
         if not first or not second:
@@ -113,6 +114,8 @@ def _finding(
     fewest = min(launch.n for side in (before, after) for launch in side.launches)
     if fewest < LEAST_SAMPLES.get(metric, 1):
         return "inconclusive", f"{fewest} samples in a launch are too few for this quantile"
+    if not 1 / MIXED_UNITS < math.exp(estimate.shift) < MIXED_UNITS:
+        return "not-comparable", "the two sides differ too much for a change of a model: mixed units?"
     if before.session != after.session:
         return (
             "inconclusive",

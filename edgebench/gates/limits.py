@@ -14,22 +14,29 @@ from typing import Any, NamedTuple
 from edgebench import comparison
 from edgebench.budgets import METRICS, Limit, show
 from edgebench.comparison import ALPHA, LEAST_LAUNCHES
-from edgebench.gates import duets
+from edgebench.gates import duets, plausible
 from edgebench.gates.accuracy import loss
 from edgebench.gates.base import DeviceNoise, LaunchFigures, Observed, SessionNoise, Verdict, Word
 from edgebench.gates.looks import Answer, Bounds, Test, answer, interval, least_effect, look, told
+from edgebench.gates.plausible import MIXED_UNITS
 from edgebench.records import replace
 from edgebench.units import significant
 
 # below so many samples a launch, no 95 % upper bound of that quantile exists: q^n > 0.05
-LEAST_SAMPLES = {"latency.p90": 29, "latency.p95": 59, "latency.p99": 299}
+LEAST_SAMPLES = {
+    "latency.p50": 5,
+    "latency.p90": 29,
+    "latency.p95": 59,
+    "latency.p99": 299,
+    "throughput": 5,
+}
 LEAST_MEMORY_LAUNCHES = 3
-MIXED_UNITS = 50.0  # a ratio beyond this is no change of a model, but of what was written down
 # Without A/A history: how far sessions of one board may lie apart (standard deviation of each, a logarithm).
 # An assumption on the safe side: only a change that no session explains is a failure, and nothing passes.
 ASSUMED_SESSION_SD = 0.10
 ASSUMED_FREEDOM = 4
 SAME_ARTIFACT = "the artifact is the baseline's, byte for byte: there is nothing to compare"
+UNITS_HINT = "times are whole nanoseconds, one for each inference, on both sides"
 MIN_HINT = f"measure at least {LEAST_LAUNCHES} launches: edgebench run --launches {LEAST_LAUNCHES}"
 
 FIGURES: Mapping[str, Callable[[LaunchFigures, Observed], float | None]] = {
@@ -77,12 +84,24 @@ def judge(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
         )
     if limit.metric == "memory_peak":
         return _memory(limit, cell, baseline)
+    sides = (cell, baseline.cell) if limit.kind == "regress" else (cell,)
+    nonsense = _nonsense(limit, sides)
+    if nonsense:
+        return _verdict(limit, cell, "invalid", nonsense, next=UNITS_HINT)
     if limit.metric == "deadline_misses":
         return _deadlines(limit, cell)
     if limit.kind != "regress":
         return replace(_absolute(limit, cell), **_company(cell))
     found = replace(_relative(limit, cell, baseline), **_company(cell))
     return _with_duet(found, limit, cell, baseline)
+
+
+def _nonsense(limit: Limit, sides: Sequence[Observed | None]) -> str:
+    """Why the times behind a limit cannot have been measured, or ""."""
+    if not limit.metric.startswith(("latency.", "throughput", "deadline_misses")):
+        return ""
+    found = [plausible.implausible(side) for side in sides if side is not None]
+    return next((each for each in found if each), "")
 
 
 # --- exact figures --------------------------------------------------------------------------------
@@ -493,7 +512,7 @@ def _next(found: Answer, test: Test, limit: Limit) -> str:
     if found.word in ("pass", "fail"):
         return ""
     if found.word == "invalid":
-        return "times are whole nanoseconds on both sides"
+        return UNITS_HINT
     if found.cause == "load-dilution":
         return "stop the other work on the device (edgebench devices doctor shows it), then measure again"
     if found.cause == "duet-refused":

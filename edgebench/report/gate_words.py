@@ -12,8 +12,11 @@ WORST_FIRST = ("fail", "error", "invalid", "not-comparable", "missing", "inconcl
 
 
 def ordered(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """The worst first; of equals those that block first."""
-    return sorted(verdicts, key=lambda each: (WORST_FIRST.index(each.word), not each.blocks))
+    """What passed last; of the rest what blocks first, and then the worst first."""
+    return sorted(
+        verdicts,
+        key=lambda each: (each.word == "pass", not each.blocks, WORST_FIRST.index(each.word)),
+    )
 
 
 def counts(gate: Gate) -> str:
@@ -46,12 +49,28 @@ def figures(verdict: Verdict) -> list[str]:
         ("p", None if verdict.p_value is None else f"{verdict.p_value:.2g}"),
         ("q", None if verdict.q_value is None else f"{verdict.q_value:.2g}"),
         ("launches", str(verdict.launches) if verdict.launches else None),
+        ("measured", verdict.design if verdict.rule else None),
         ("rule", f"{verdict.rule}, look {verdict.look}" if verdict.rule else None),
+        ("least change found", _change(verdict.least_effect)),
+        ("least change found by 20 launches", _change(verdict.least_effect_at_last)),
+        ("foreign load", None if verdict.foreign_load is None else f"{verdict.foreign_load:.2f} cores"),
+        ("cause", verdict.cause or None),
+        ("severity", None if verdict.severity == "block" else verdict.severity),
         ("reason", clean(verdict.reason)),
         ("next", clean(verdict.next) or None),
         ("waived", clean(verdict.waived) or None),
     ]
     return [f"{label}: {text}" for label, text in shown if text is not None]
+
+
+def word(verdict: Verdict) -> str:
+    """The verdict with what takes its weight away: "fail (waived)", "fail (warn)"."""
+    weight = "waived" if verdict.waived else "" if verdict.severity == "block" else verdict.severity
+    return f"{verdict.word} ({weight})" if weight else verdict.word
+
+
+def _change(effect: float | None) -> str | None:
+    return None if effect is None else f"{100 * effect:+.1f} % (in 80 % of cases)"
 
 
 def _value(verdict: Verdict, value: float | None) -> str | None:

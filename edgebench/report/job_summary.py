@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from edgebench.gates import Gate, Verdict
-from edgebench.report.base import clean
-from edgebench.report.gate_words import bound, cell, counts, ordered
+from edgebench.report.base import clean, name
+from edgebench.report.gate_words import WORST_FIRST, bound, cell, counts, ordered, word
 
 # GitHub drops a summary of more than 1024 KiB as a whole
 MOST_BYTES = 900 << 10
@@ -18,26 +19,48 @@ SIGNS = {"pass": "✅", "fail": "❌", "error": "⛔", "invalid": "⛔"}
 
 def render(gate: Gate) -> str:
     """Markdown with the worst cells first, within the size that GitHub takes."""
-    rows = [_row(each) for each in ordered(gate.cells)]
+    told = _told(gate)
     for most in (MOST_ROWS, 20, 5, 0):
-        text = "\n".join([*_head(gate), *_table(rows[:most], len(rows) - most), *_remarks(gate)])
+        rows = [_row(each) for each in told[:most]]
+        table = _table(rows, len(gate.cells) - len(rows))
+        text = "\n".join([*_head(gate), *table, *_devices(gate), *_remarks(gate)])
         if len(text.encode()) <= MOST_BYTES:
             break
     return text + "\n"
 
 
+def _told(gate: Gate) -> list[Verdict]:
+    """The verdicts that get a row: all of a few, of many those that did not pass."""
+    found = ordered(gate.cells)
+    return found if len(found) <= MOST_ROWS else [each for each in found if each.word != "pass"]
+
+
 def workflow_commands(gate: Gate) -> str:
-    """GitHub's workflow commands: an error for each failure that blocks, a warning for what is undecided."""
-    lines: list[str] = []
-    for kind, words in (
-        ("error", ("fail", "error", "invalid")),
-        ("warning", ("inconclusive", "not-comparable", "missing")),
-    ):
-        found = [each for each in ordered(gate.cells) if each.word in words and each.blocks]
-        for each in found[:MOST_ANNOTATIONS]:
-            title = _escaped(f"{each.word}: {bound(each)}", property_=True)
-            lines.append(f"::{kind} title={title}::{_escaped(f'{cell(each.subject)}: {clean(each.reason)}')}")
-    return "".join(line + "\n" for line in lines)
+    """GitHub's workflow commands: errors for failures, warnings for what is undecided, notices for the rest.
+
+    Where there are more of a kind than GitHub shows, the last one says how many.
+    """
+    kinds: dict[str, list[Verdict]] = {"error": [], "warning": [], "notice": []}
+    for each in ordered(gate.cells):
+        if each.word != "pass":
+            kinds[_kind(each)].append(each)
+    return "".join(f"{line}\n" for kind, found in kinds.items() for line in _commands(kind, found))
+
+
+def _kind(verdict: Verdict) -> str:
+    if verdict.blocks:
+        return "error" if verdict.word in ("fail", "error", "invalid") else "warning"
+    return "warning" if verdict.severity == "warn" and not verdict.waived else "notice"
+
+
+def _commands(kind: str, found: list[Verdict]) -> Iterator[str]:
+    shown = found if len(found) <= MOST_ANNOTATIONS else found[: MOST_ANNOTATIONS - 1]
+    for each in shown:
+        title = _escaped(f"{word(each)}: {bound(each)}", property_=True)
+        yield f"::{kind} title={title}::{_escaped(f'{cell(each.subject)}: {clean(each.reason)}')}"
+    if len(shown) < len(found):
+        left = len(found) - len(shown)
+        yield f"::{kind} title=edgebench gate::and {left} more; all of them are in gate.json"
 
 
 def _head(gate: Gate) -> Iterator[str]:
@@ -50,7 +73,24 @@ def _table(rows: list[str], left: int) -> Iterator[str]:
     if rows:
         yield from ("", "| | cell | limit | why |", "|---|---|---|---|", *rows)
     if left > 0:
-        yield from ("", f"and {left} more; all of them are in gate.json")
+        yield from ("", f"{'and ' if rows else ''}{left} more; all of them are in gate.json")
+
+
+def _devices(gate: Gate) -> Iterator[str]:
+    """Where many cells were judged: how many of each verdict every device has, the worst devices first."""
+    if len(gate.cells) <= MOST_ROWS:
+        return
+    words = [each for each in WORST_FIRST if any(verdict.word == each for verdict in gate.cells)]
+    found: dict[str, Counter[str]] = {}
+    for verdict in gate.cells:
+        found.setdefault(verdict.subject.device, Counter())[verdict.word] += 1
+    worst = sorted(found, key=lambda device: [-found[device][each] for each in words])
+    yield from ("", f"| device | {' | '.join(words)} |", "|---" * (len(words) + 1) + "|")
+    for device in worst[:MOST_ROWS]:
+        numbers = " | ".join(str(found[device][each] or "") for each in words)
+        yield f"| {_plain(name(device))} | {numbers} |"
+    if len(worst) > MOST_ROWS:
+        yield from ("", f"and {len(worst) - MOST_ROWS} more devices")
 
 
 def _remarks(gate: Gate) -> Iterator[str]:
@@ -61,7 +101,7 @@ def _remarks(gate: Gate) -> Iterator[str]:
 
 
 def _row(verdict: Verdict) -> str:
-    shown = f"{SIGNS.get(verdict.word, '❔')} {verdict.word}{' (waived)' if verdict.waived else ''}"
+    shown = f"{SIGNS.get(verdict.word, '❔')} {word(verdict)}"
     why = (
         verdict.reason
         if verdict.word == "pass" or not verdict.next

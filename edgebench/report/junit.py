@@ -27,12 +27,18 @@ def render(gate: Gate, *, inconclusive_fails: bool = False) -> str:
         if target not in suites:
             suites[target] = ET.SubElement(root, "testsuite", name=f"edgebench/{target}")
         suites[target].append(_case(verdict, seen, inconclusive_fails))
-    for suite in suites.values():
-        for attribute, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
-            suite.set(attribute, str(len(suite.findall(f"testcase/{tag}"))))
-        suite.set("tests", str(len(suite)))
+    for each in (*suites.values(), root):
+        _count(each)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _count(suite: ET.Element) -> None:
+    """The numbers of a suite, or of all of them, as its attributes."""
+    cases = list(suite.iter("testcase"))
+    suite.set("tests", str(len(cases)))
+    for attribute, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(attribute, str(sum(case.find(tag) is not None for case in cases)))
 
 
 def _case(verdict: Verdict, seen: Counter[tuple[str, str]], inconclusive_fails: bool) -> ET.Element:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -21,17 +22,20 @@ _UNITS = {
 
 
 def render(gate: Gate) -> str:
-    """Gauges by metric: the observed value, the limit where it is absolute, and the verdict as 0 or 1."""
+    """Gauges by metric: the observed value, and whether each limit is kept; no series twice."""
     lines: list[str] = []
     for metric in METRICS:
-        found = [each for each in gate.cells if each.metric == metric and each.observed is not None]
+        found = [each for each in gate.cells if each.metric == metric and _known(each)]
         if found:
             lines += _family(metric, found)
     lines += ["# TYPE edgebench_gate_passed gauge", "# HELP edgebench_gate_passed 1 where the limit is kept."]
-    lines += [
-        f"edgebench_gate_passed{{{_labels(each, True)}}} {int(each.word == 'pass')}" for each in gate.cells
-    ]
+    passed = {_labels(each, True): int(each.word == "pass") for each in gate.cells}
+    lines += [f"edgebench_gate_passed{{{labels}}} {value}" for labels, value in passed.items()]
     return "\n".join([*lines, "# EOF", ""])
+
+
+def _known(verdict: Verdict) -> bool:
+    return verdict.observed is not None and math.isfinite(verdict.observed)
 
 
 def _family(metric: str, found: list[Verdict]) -> Iterator[str]:

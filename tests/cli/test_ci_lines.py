@@ -59,7 +59,9 @@ def test_the_lines_run_judge_and_tell(cli: Cli) -> None:
     assert "edgebench gate: pass" in summary.read_text()
     out = cli.folder / "edgebench-out"
     assert json.loads((out / "gate.json").read_text())["verdict"] == "pass"
-    assert {path.name for path in out.iterdir()} >= {"junit.xml", "metrics.txt", "measurements.json"}
+    assert {path.name for path in out.iterdir()} >= {
+        *("junit.xml", "metrics.txt", "measurements.json", "gate.zip"),
+    }
 
 
 def test_a_limit_that_is_exceeded_fails_the_job(cli: Cli) -> None:
@@ -67,6 +69,14 @@ def test_a_limit_that_is_exceeded_fails_the_job(cli: Cli) -> None:
     done = _run(cli, _script())
     assert done.returncode == 1
     assert "::error title=fail%3A artifact_size" in done.stdout
+
+
+def test_a_run_that_cannot_begin_ends_the_job_with_its_own_code_and_message(cli: Cli) -> None:
+    (cli.folder / "budgets.yaml").write_text(GOOD)
+    done = _run(cli, f"set -e\n{_script()}", ARGUMENTS="--to nowhere")
+    assert done.returncode == 2
+    assert "nowhere" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(("limit", "status", "said"), [("10 s", 0, "1 passed"), ("1 ns", 1, "1 failed")])

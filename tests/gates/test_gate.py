@@ -154,12 +154,15 @@ def test_what_was_measured_otherwise_is_not_comparable(changes: dict[str, object
         ([], "invalid", "no launches"),
         ([[]] * 10, "invalid", "no samples"),
         (launches(10.0, count=4), "inconclusive", "4 valid launches"),
-        ([[10_000_000]] * 10, "pass", "+"),
+        ([[10_000_000] * 30] * 10, "invalid", "all 300 samples are exactly 10.0 ms"),
+        ([[9_000_000 + place] for place in range(10)], "inconclusive", "1 samples in a launch"),
+        ([*launches(10.0, 5), *launches(0.01, 5)], "invalid", "mixed units"),
+        ([[10_000_000 + place, 10_000] * 15 for place in range(10)], "invalid", "mixed units"),
         (launches(10_000.0), "invalid", "mixed units"),
     ],
 )
 def test_data_that_says_little_never_passes_by_itself(now: list[list[int]], word: str, said: str) -> None:
-    verdict = only(judged(entry(now), entry([[10_000_000]] * 10), REGRESS))
+    verdict = only(judged(entry(now), entry(launches(10.0, seed=9)), REGRESS))
     assert verdict.word == word
     assert said in verdict.reason
 

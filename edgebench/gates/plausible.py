@@ -1,0 +1,35 @@
+"""Whether times can be measurements at all: constants, mixed units. Pure."""
+
+from __future__ import annotations
+
+from edgebench.gates.base import LaunchFigures, Observed
+from edgebench.units import format_ms, significant
+
+MIXED_UNITS = 50.0  # a ratio beyond this is no change of a model, but of what was written down
+MIXED_INSIDE = 300.0  # inside a launch work beside it makes large ratios too, but not of whole launches
+
+
+def implausible(cell: Observed) -> str:
+    """Why the times of a cell cannot be what was measured; "" where they can."""
+    middles = [launch.p50_ns for launch in cell.launches if launch.p50_ns is not None]
+    if not middles or len(middles) < len(cell.launches):
+        return ""
+    samples = sum(launch.n for launch in cell.launches)
+    if samples > 1 and min(middles) == max(middles) and all(map(_constant, cell.launches)):
+        return f"all {samples} samples are exactly {format_ms(middles[0])}: a constant, or a clock too coarse"
+    ratio = max(middles) / min(middles)
+    if ratio > MIXED_UNITS:
+        return f"launches of the same artifact differ by {significant(ratio)} times: mixed units?"
+    if any(map(_mixed, cell.launches)):
+        return f"times inside a launch differ by more than {MIXED_INSIDE:g} times: mixed units?"
+    return ""
+
+
+def _constant(launch: LaunchFigures) -> bool:
+    return launch.p10_ns == launch.p50_ns == launch.p99_ns == launch.mean_ns
+
+
+def _mixed(launch: LaunchFigures) -> bool:
+    if launch.p10_ns is None or launch.p90_ns is None:
+        return False
+    return launch.p90_ns > MIXED_INSIDE * launch.p10_ns
