@@ -29,11 +29,11 @@ from edgebench.pipeline import (
     Site,
     Step,
     Workbench,
-    against_itself,
     decide,
     examine,
     measure,
     not_passed,
+    side_by_side,
     tally,
     title,
 )
@@ -180,7 +180,7 @@ class Visit:
         job, prepared, rival = ready
         ruling, trial = self._options.ruling, self._options.trial
         if trial is not None:
-            return against_itself(job, prepared, site, self._bench, trial)
+            return side_by_side(job, prepared, site, self._bench, trial)
         if ruling is not None:
             return decide(job, prepared, rival, site, self._bench, ruling)
         return measure(job, prepared, site, self._bench)

@@ -17,7 +17,7 @@ from edgebench.pipeline.base import (
     silent,
     title,
 )
-from edgebench.pipeline.deciding import Mode, Rival, Ruling, Trial, against_itself, decide
+from edgebench.pipeline.deciding import Mode, Rival, Ruling, Trial, decide, side_by_side
 from edgebench.pipeline.examining import examine, health_cell, not_passed
 from edgebench.pipeline.foreseeing import foreseen
 from edgebench.pipeline.measuring import Site, measure, open_device, tally
@@ -37,7 +37,6 @@ __all__ = [
     "Step",
     "Trial",
     "Workbench",
-    "against_itself",
     "decide",
     "examine",
     "foreseen",
@@ -46,6 +45,7 @@ __all__ = [
     "not_passed",
     "open_device",
     "prepare",
+    "side_by_side",
     "silent",
     "tally",
     "title",

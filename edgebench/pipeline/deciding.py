@@ -60,10 +60,11 @@ class Ruling(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """An artifact against itself: so many pairs of launches, or duets."""
+    """So many pairs of launches, or duets, whatever they show; without a rival of an artifact and itself."""
 
     pairs: int
     mode: Literal["separate", "duet"] = "separate"
+    rival: Prepared | None = None
 
 
 class Side(NamedTuple):
@@ -108,20 +109,31 @@ def decide(
     return _finished(duel, prepared, site, bench)
 
 
-def against_itself(job: Job, prepared: Prepared, site: Site, bench: Workbench, trial: Trial) -> Measurement:
-    """One artifact in pairs with itself (A/A): what differs then is the device's noise."""
+def side_by_side(job: Job, prepared: Prepared, site: Site, bench: Workbench, trial: Trial) -> Measurement:
+    """The candidate of a trial, its launches stored with its rival's, or the duets of both.
+
+    Of an artifact and itself (A/A) all that differs is the device's noise.
+    """
     candidate = Side(*proven(job, prepared, site, bench))
-    if trial.mode == "duet":
-        duel = Duel(candidate, candidate)
-        duet = begin(_like(candidate.measurement, _of_a_duet(duel)), site)
-        duel, _ = _together(
-            duel._replace(duet=duet), Both(candidate.loaded, candidate.loaded), trial.pairs, site, bench
-        )
-        return _finished(duel._replace(baseline=None), prepared, site, bench)
+    baseline = _rival(job, candidate, site, bench, trial)
+    duel = Duel(candidate, baseline)
+    if trial.mode == "separate":
+        duel, _ = _until(duel, trial.pairs, site, bench)
+        return _finished(duel, prepared, site, bench)
+    duet = begin(_like(candidate.measurement, _of_a_duet(duel)), site)
+    both = Both(candidate.loaded, baseline.loaded)
+    duel, _ = _together(duel._replace(duet=duet), both, trial.pairs, site, bench)
+    return _finished(duel if trial.rival else duel._replace(baseline=None), prepared, site, bench)
+
+
+def _rival(job: Job, candidate: Side, site: Site, bench: Workbench, trial: Trial) -> Side:
+    """What the candidate is beside in a trial; only launched alone it has a measurement of its own."""
     marks = {"role": "baseline", "beside": candidate.measurement.id}
-    baseline = Side(begin(_like(candidate.measurement, marks), site), candidate.loaded)
-    duel, _ = _until(Duel(candidate, baseline), trial.pairs, site, bench)
-    return _finished(duel, prepared, site, bench)
+    if trial.rival is not None:
+        return Side(*proven(job, trial.rival, site, bench, **marks))
+    if trial.mode == "duet":
+        return candidate
+    return Side(begin(_like(candidate.measurement, marks), site), candidate.loaded)
 
 
 # --- begin and end --------------------------------------------------------------------------------

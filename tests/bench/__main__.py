@@ -28,6 +28,7 @@ from edgebench.pipeline import Cell, Prepared, Workbench, prepare
 from edgebench.records import Device, Workload
 from edgebench.tools import find_pnnx, install_pnnx
 from tests.bench.coreml import interpreter_against_inference, onnx2coreml
+from tests.bench.figures import ten_million_samples
 from tests.bench.fleets import real_devices, simulated_devices
 from tests.bench.measure import Figure, Line, Ratio, paired, peak_bytes, python, run, wall_s
 from tests.bench.push import pushing
@@ -40,7 +41,7 @@ LOOP_PAIRS = 9
 CONVERT_PAIRS = 5
 CONVERT_LIMITS = {"ncnn": 1.25, "openvino": 1.25, "coreml": 1.5}
 BARE_TOOLS = {"coreml": "onnx2coreml"}  # where it is not the runtime's own
-PARTS = ("runtimes", "push", "fleets")
+PARTS = ("statistics", "runtimes", "push", "fleets")
 
 
 class Sizes(NamedTuple):
@@ -285,6 +286,10 @@ def lines(sizes: Sizes) -> Iterator[Line]:
     """Every benchmark, one after the other, or those of one part."""
     from tests.bench.sampler import session_and_sampler
 
+    if sizes.only in (None, "statistics"):
+        yield ten_million_samples()
+    if sizes.only == "statistics":
+        return
     if sizes.only in (None, "runtimes"):  # its leases are of the whole computer: before the bench takes one
         yield from session_and_sampler()
     with opened() as bench:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "statistics.md"
 RECORDED = "## On a real machine"
-SIMULATION = "simulation"
+SIMULATION, MACHINE = "simulation", "machine"
 HOLDS, FAILS = "HOLDS", "DOES NOT HOLD"
 
 
