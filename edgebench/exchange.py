@@ -16,7 +16,19 @@ import msgspec
 
 from edgebench.energy import of_launch
 from edgebench.errors import UserError
-from edgebench.records import Accuracy, Job, Launch, Measurement, Record, Role, Tensor, prepared, to_json
+from edgebench.records import (
+    Accuracy,
+    Job,
+    Launch,
+    Measurement,
+    Record,
+    Role,
+    Tensor,
+    from_json,
+    prepared,
+    replace,
+    to_json,
+)
 
 # 1: the first
 SCHEMA = 1
@@ -198,6 +210,8 @@ def _launch_problems(launch: LaunchEntry, where: str) -> Iterator[str]:
 
 def entry(measurement: Measurement, groups: tuple[str, ...] = ()) -> MeasurementEntry:
     """A stored measurement as a file holds it."""
+    if measurement.imported:
+        return _as_imported(measurement, groups)
     job, facts = measurement.job, measurement.facts
     sessions = dict.fromkeys(launch.session for launch in measurement.launches)
     versions = dict.fromkeys(launch.runtime_version for launch in measurement.launches)
@@ -232,6 +246,17 @@ def entry(measurement: Measurement, groups: tuple[str, ...] = ()) -> Measurement
         alpha=measurement.alpha,
         environment={name: value for name, value in environment.items() if value},
     )
+
+
+def _as_imported(measurement: Measurement, groups: tuple[str, ...]) -> MeasurementEntry:
+    """What the file said, with the samples that are stored apart."""
+    told = dict(measurement.imported)
+    told["launches"] = [
+        {**said, "latency_ns": launch.samples_ns, "baseline_ns": launch.baseline_ns}
+        for said, launch in zip(told["launches"], measurement.launches, strict=True)
+    ]
+    entry = from_json(MeasurementEntry, told, source=f"measurement {measurement.id}")
+    return replace(entry, groups=groups or entry.groups)
 
 
 def absent_entry(job: Job, reason: str, groups: tuple[str, ...] = ()) -> MeasurementEntry:

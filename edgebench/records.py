@@ -614,6 +614,8 @@ class Measurement(Record, frozen=True):
     `role`: what a run was asked to measure is the candidate. A gate measures a baseline beside it (`beside`
     is the candidate's id), or both in one process (duet; `baseline_digest` is the other artifact). `looks`
     are the numbers of pairs at which was looked, and `alpha` what all looks together may err by.
+    `imported`: what a file said of a measurement that was made elsewhere, without its samples; what the file
+    did not tell is unknown here.
     """
 
     id: str
@@ -635,6 +637,7 @@ class Measurement(Record, frozen=True):
     looks: tuple[int, ...] = ()
     alpha: float = 0.05
     accuracy: Accuracy | None = None
+    imported: dict[str, Any] = {}
 
 
 class Failure(Record, frozen=True):

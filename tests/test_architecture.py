@@ -41,6 +41,7 @@ FLOORS = {
     "budget_schema": 2,  # made from the records of budgets
     "exchange": 2,  # a file of measurements tells energy
     "inventory": 2,
+    "importing": 3,  # of a file's measurements
     "gates": 3,
     "artifacts": 3,
     "store": 3,

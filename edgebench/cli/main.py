@@ -54,6 +54,10 @@ VERBS = {
     ),
     "budgets": ("edgebench.cli.budgets:budgets", "Check, explain and suggest limits for releases."),
     "compare": ("edgebench.cli.compare:compare", "How one run or file differs from another, with intervals."),
+    "import": (
+        "edgebench.cli.importing:import_",
+        "Store measurements that were made elsewhere, as a run.",
+    ),
     "export": ("edgebench.cli.compare:export", "A run's measurements with all samples, as a file."),
     "devices": (
         "edgebench.cli.devices:devices",

@@ -170,14 +170,20 @@ def cells(name: str, settings: Settings | None = None) -> list[Observed]:
 
 def read(path: Path) -> exchange.MeasurementFile:
     """The measurements in a file."""
+    return exchange.parse(read_bytes(path), str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file of measurements; UserError where there is none, or it is too large."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(exchange.MAX_BYTES + 1)
     except OSError as error:
         raise UserError(
             f"cannot read {path}: {error.strerror}",
             hint="give a file of `edgebench export`, or the name of a run",
         ) from error
-    return exchange.parse(data, str(path))
+    return data
 
 
 def _absent(store: Store, run_id: str) -> Iterator[tuple[Job, str]]:

@@ -57,7 +57,7 @@ class Row(Record, frozen=True):
     job: Job
     status: Status
     artifact_digest: str
-    artifact_bytes: int
+    artifact_bytes: int | None
     summary: Summary
     controller_parity: ParityReport
     device_parity: ParityReport
@@ -81,7 +81,7 @@ class Row(Record, frozen=True):
     accuracy: Accuracy | None = None
 
     @property
-    def run_bytes(self) -> int:
+    def run_bytes(self) -> int | None:
         """The size of what the runtime loads: of the engine, where the device built one."""
         return self.artifact_bytes if self.engine is None else self.engine.size_bytes
 
@@ -382,10 +382,10 @@ class Column(NamedTuple):
 
 def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
     """The columns of a table of these rows, left to right; sizes get the unit that suits the largest."""
-    size_unit, size_bytes = _size_unit(row.run_bytes for row in rows)
+    size_unit, size_bytes = _size_unit(row.run_bytes or 0 for row in rows)
 
     def size(row: Row) -> str:
-        return significant(row.run_bytes / size_bytes)
+        return UNKNOWN if row.run_bytes is None else significant(row.run_bytes / size_bytes)
 
     return (
         Column("variant", "", 0, False, lambda row: form(row.job)),

@@ -118,7 +118,7 @@ def _row(measurement: Measurement, profile: Profile | None) -> Row:
         job=measurement.job,
         status=status,
         artifact_digest=measurement.artifact.digest,
-        artifact_bytes=measurement.artifact.size_bytes,
+        artifact_bytes=_size(measurement),
         summary=summary if status in ("ok", "partial") else _withheld(summary),
         controller_parity=measurement.controller_parity,
         device_parity=measurement.device_parity,
@@ -190,6 +190,13 @@ def _unusable(measurement: Measurement) -> tuple[str, ...]:
 # --- ratios ---------------------------------------------------------------------------------------
 
 
+def _size(measurement: Measurement) -> int | None:
+    """The size of the artifact; None where a file did not tell it."""
+    if measurement.imported and measurement.imported.get("artifact_bytes") is None:
+        return None
+    return measurement.artifact.size_bytes
+
+
 def with_ratios(rows: Sequence[Row]) -> list[Row]:
     """The rows with size ratio and speed-up against fp32, where one and only one reference row is there."""
     references: dict[tuple[object, ...], list[Row]] = {}
@@ -211,7 +218,7 @@ def _against(row: Row, references: Sequence[Row]) -> Row:
     p50s = reference.summary.p50_ns, row.summary.p50_ns
     return replace(
         row,
-        size_ratio=reference.run_bytes / row.run_bytes if row.run_bytes else None,
+        size_ratio=reference.run_bytes / row.run_bytes if row.run_bytes and reference.run_bytes else None,
         speedup=p50s[0] / p50s[1] if p50s[0] and p50s[1] else None,
     )
 

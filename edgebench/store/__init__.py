@@ -268,6 +268,24 @@ class Store:
                 sa.insert(base.sample_blob), [blob | {"launch_number": number} for blob in blobs]
             )
 
+    def add_measurement(self, measurement: Measurement) -> None:
+        """Store a measurement that was made elsewhere, whole: with its launches and its status."""
+        launches = [(launch_row(each), blob_rows(each)) for each in measurement.launches]
+        with self._writing() as connection:
+            run_number = _run_number(connection, measurement.run)
+            job_number = _plan(connection, run_number, measurement.job)
+            row = measurement_row(measurement) | {"run_number": run_number, "job_number": job_number}
+            _insert_new(connection, base.artifact, artifact_row(measurement.artifact))
+            inserted = sa.insert(base.measurement).values(row).returning(base.measurement.c.number)
+            number = connection.execute(inserted).scalar_one()
+            for launch, blobs in launches:
+                launch["measurement_number"] = number
+                kept = sa.insert(base.launch).values(launch).returning(base.launch.c.number)
+                place = {"launch_number": connection.execute(kept).scalar_one()}
+                connection.execute(sa.insert(base.sample_blob), [blob | place for blob in blobs])
+            if measurement.role == "candidate":
+                _set_state(connection, job_number, "measured")
+
     def finish_measurement(
         self,
         measurement_id: str,
