@@ -33,6 +33,10 @@ KEY_WORDS: Mapping[str, Mapping[str, str]] = {
         "defaults": "what holds where a budget says nothing else",
         "baseline": "what `regress` compares with: a release's name, or latest-passed",
     },
+    "BaselineEntry": {
+        "release": "a release's name, or latest-passed",
+        "mode": "interleaved measures it again beside the candidate, stored takes what was measured then",
+    },
     "DefaultsEntry": {"severity": "block decides the exit code, warn and info are shown"},
     "BudgetEntry": {
         "name": "shown beside each verdict, and for `extends`",

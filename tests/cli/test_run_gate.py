@@ -240,3 +240,13 @@ def test_mistakes_are_told_before_anything_is_measured(
 ) -> None:
     (cli.folder / "budgets.yaml").write_text(BUDGETS % "2%")
     assert told in cli.fails(2, "user", "run", DIGITS, *arguments)
+
+
+def test_a_duet_is_in_the_bundle_and_judged_again_from_it(gated: Play, cli: Cli) -> None:
+    document = gated(board(1.0, 0.15), "3%", "--mode", "duet")
+    found = verdict_on(document)
+    assert found["design"] == "duet"
+    code = document["gate"]["exit_code"]
+    judged = cli.json("gate", document["run"], "--bundle", "d.zip", code=code)
+    assert judged["cells"] == document["gate"]["cells"]
+    assert cli.json("replay", "d.zip", code=code)["gate"] == judged
