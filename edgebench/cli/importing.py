@@ -18,7 +18,7 @@ from edgebench.cli.sources import read_bytes
 from edgebench.errors import UserError
 from edgebench.gates import observed
 from edgebench.gates.figures import VERSION
-from edgebench.records import Failure, Measurement, Run, encode, to_json
+from edgebench.records import Failure, Job, Measurement, Run, encode, to_json
 from edgebench.store import Store, new_run_id
 
 KEY = "imported"  # in a run's plan
@@ -74,7 +74,7 @@ def _contents(parsed: exchange.MeasurementFile, file: str, digest: str) -> Conte
     run_id = new_run_id(now, SystemRandom())
     found = importing.imported(parsed.measurements, run_id)
     failed = importing.absent(parsed.measurements, run_id)
-    jobs = dict.fromkeys([*(each.job for each in found), *(each.job for each in failed)])
+    jobs = _jobs(found, failed)
     told: dict[str, Any] = {"file": Path(file).name, "sha256": digest, "edgebench": parsed.edgebench}
     run = Run(
         id=run_id,
@@ -89,10 +89,13 @@ def _contents(parsed: exchange.MeasurementFile, file: str, digest: str) -> Conte
 
 def _store(contents: Contents, store: Store) -> None:
     store.add_run(contents.run)
-    jobs = [each.job for each in (*contents.measurements, *contents.failures)]
-    store.plan_jobs(contents.run.id, jobs)
+    store.plan_jobs(contents.run.id, _jobs(contents.measurements, contents.failures))
     for each in contents.measurements:
         store.add_measurement(each)
         store.keep_figures(each.id, VERSION, encode(observed(exchange.entry(each))).decode())
     for failure in contents.failures:
         store.add_failure(failure)
+
+
+def _jobs(measurements: list[Measurement], failures: list[Failure]) -> list[Job]:
+    return list(dict.fromkeys([*(each.job for each in measurements), *(each.job for each in failures)]))

@@ -48,8 +48,9 @@ def test_a_quiet_table_says_what_its_figures_are(cli: Cli, words: tuple[str, ...
     assert "standard deviation" in answer.err
 
 
-def test_what_was_never_measured_has_no_history(cli: Cli, words: tuple[str, ...]) -> None:
-    answer = cli("aa", "--on", "sim-0000", "--history", "--inventory", "inventory.yaml", code=5)
+def test_what_was_never_measured_has_no_history(fresh_cli: Cli) -> None:
+    (fresh_cli.folder / "inventory.yaml").write_text(inventory(1))
+    answer = fresh_cli("aa", "--on", "sim-0000", "--history", "--inventory", "inventory.yaml", code=5)
     assert "edgebench aa --on sim-0000" in answer.err
 
 

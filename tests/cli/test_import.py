@@ -30,9 +30,10 @@ def write(cli: Cli, *cells: dict[str, Any], name: str = "in.json") -> str:
 
 
 def launches(ms: float, count: int = 5) -> list[dict[str, Any]]:
-    times = [
-        [round(1e6 * ms * (1 + 0.001 * place + 1e-5 * each)) for each in range(60)] for place in range(count)
-    ]
+    def sample(place: int, number: int) -> int:
+        return round(1e6 * ms * (1 + 0.001 * place + 1e-5 * number))
+
+    times = [[sample(place, number) for number in range(60)] for place in range(count)]
     return [{"latency_ns": each} for each in times]
 
 
