@@ -6,7 +6,7 @@ EDGEBENCH := $(BIN)/edgebench
 STAMP := $(VENV)/.installed
 TEST_WORKERS ?= 2
 
-.PHONY: help demo test test-arm64 check format bench conformance models statistics faults faults-sample pnnx clean
+.PHONY: help demo test test-arm64 check format bench conformance models statistics aa-local faults faults-sample pnnx clean
 
 help:
 	@echo "make demo    create $(VENV), install, run the main job on real input, end with the path of the report"
@@ -16,6 +16,7 @@ help:
 	@echo "make conformance  ONNX's own cases through every runtime (an hour or two; writes docs/conformance.md)"
 	@echo "make models  networks of all kinds through every runtime (slow; writes docs/models.md)"
 	@echo "make statistics  how often the gate is right, by simulation (minutes; writes docs/statistics.md)"
+	@echo "make aa-local  launches of this computer, quiet and under load of its own (12 minutes; the same page)"
 	@echo "make faults  over 200 faults against real SSH servers (root; a quarter of an hour; writes docs/faults.md)"
 	@echo "make faults-sample  some of them (root; a minute or two)"
 	@echo "make check   lint and types only"
@@ -61,6 +62,9 @@ models: $(STAMP) pnnx
 
 statistics: $(STAMP)
 	$(BIN)/python -m tests.simulation --write
+
+aa-local: $(STAMP)
+	$(BIN)/python -m tests.aa_local
 
 faults: $(STAMP)
 	$(BIN)/python -m tests.faults
