@@ -42,7 +42,8 @@ def gate_over_a_large_store(devices: int = DEVICES) -> Iterator[Figure]:
         home = Path(folder)
         fill(home / "store.sqlite", devices)
         (home / "budgets.yaml").write_text(BUDGETS)
-        (home / "inventory.yaml").write_text("version: 1\ndevices:\n  local: {target: linux-x86_64, transport: local}\n")
+        inventory = "version: 1\ndevices:\n  local: {target: linux-x86_64, transport: local}\n"
+        (home / "inventory.yaml").write_text(inventory)
         argv = [sys.executable, "-c", TIMED, "gate", RUN, "--no-keep", "-o", "gate.json"]
         environment = {**os.environ, "EDGEBENCH_HOME": str(home)}
         done = subprocess.run(
