@@ -213,6 +213,8 @@ def matches(match: MatchEntry, subject: Subject) -> bool:
     """Whether all names of a cell fit; of its groups one is enough."""
     for field in FIELDS:
         patterns = _patterns(getattr(match, field))
+        if "*" in patterns:
+            continue
         names = (subject.groups or ("",)) if field == "group" else (getattr(subject, field),)
         if not any(fnmatchcase(name, pattern) for name in names for pattern in patterns):
             return False

@@ -190,11 +190,13 @@ def false_discoveries(p_values: Sequence[float]) -> list[float]:
 
     Benjamini and Hochberg 1995, as adjusted p-values in the order given; holds under positive dependence.
     """
-    if not p_values:
-        return []
-    from scipy.stats import false_discovery_control
-
-    return [float(q) for q in false_discovery_control(list(p_values), method="bh")]
+    count = len(p_values)
+    largest_first = sorted(range(count), key=lambda place: -p_values[place])
+    adjusted, least = [1.0] * count, 1.0
+    for rank, place in enumerate(largest_first):
+        least = min(least, p_values[place] * count / (count - rank))
+        adjusted[place] = least
+    return adjusted
 
 
 # --- Student's t ----------------------------------------------------------------------------------

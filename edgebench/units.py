@@ -82,6 +82,6 @@ def significant(value: float, digits: int = 3) -> str:
     """A plain decimal with so many significant digits, never in exponent form: 0.0123, 12.3, 1230."""
     if value == 0:
         return "0"
-    rounded = float(f"{value:.{digits - 1}e}")
-    exponent = int(f"{value:.{digits - 1}e}".split("e")[1])
-    return f"{rounded:.{max(0, digits - 1 - exponent)}f}"
+    rounded = f"{value:.{digits - 1}e}"
+    exponent = int(rounded.partition("e")[2])
+    return f"{float(rounded):.{max(0, digits - 1 - exponent)}f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,13 +13,13 @@ from edgebench import budgets as budget_files
 from edgebench.cli.judging import answered, evidence, keep, question
 from edgebench.cli.output import emit_json, json_option
 from edgebench.cli.setup import read_settings
-from edgebench.cli.showing import write_bytes, write_whole
+from edgebench.cli.showing import write_bytes, write_parts, write_whole
 from edgebench.cli.sources import check_not_empty, opened
 from edgebench.cli.verdicts import exit_code, print_gate
 from edgebench.documents import read_text
 from edgebench.evidence import Inconclusive, pack
 from edgebench.gates import Gate
-from edgebench.gates.document import document
+from edgebench.gates.document import document, document_parts
 from edgebench.report import job_summary, openmetrics
 from edgebench.report import junit as junit_xml
 
@@ -98,13 +99,23 @@ class Files(NamedTuple):
 
 
 def _write(judged: Gate, files: Files, *, inconclusive_fails: bool) -> None:
-    plain = msgspec.json.format(msgspec.json.encode(document(judged)), indent=2).decode()
-    texts = (
-        (files.output, plain),
-        (files.junit, junit_xml.render(judged, inconclusive_fails=inconclusive_fails)),
-        (files.summary, job_summary.render(judged)),
-        (files.metrics, openmetrics.render(judged)),
+    if files.output is not None:
+        write_parts(Path(files.output), gate_json(judged))
+    made: tuple[tuple[str | None, Callable[[], str]], ...] = (
+        (files.junit, lambda: junit_xml.render(judged, inconclusive_fails=inconclusive_fails)),
+        (files.summary, lambda: job_summary.render(judged)),
+        (files.metrics, lambda: openmetrics.render(judged)),
     )
-    for path, text in texts:
+    for path, render in made:
         if path is not None:
-            write_whole(Path(path), text.rstrip("\n"))
+            write_whole(Path(path), render().rstrip("\n"))
+
+
+def gate_json(judged: Gate) -> Iterator[bytes]:
+    """gate.json piece by piece, a cell a line: a large fleet's is never in memory as a whole."""
+    cells, rest = document_parts(judged)
+    head = msgspec.json.encode(rest)[:-1]
+    yield head + b', "cells": ['
+    for number, cell in enumerate(cells):
+        yield (b"\n " if not number else b",\n ") + msgspec.json.encode(cell)
+    yield b"\n]}\n"

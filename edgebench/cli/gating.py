@@ -67,9 +67,9 @@ def _baseline_run(name: str, store: Store) -> str:
         return ""
 
 
-def ruling_of(plan: GatePlan, settings: Settings) -> Ruling:
-    """How the run decides."""
-    return ruling(plan, groups_of(settings), datetime.now(UTC).date())
+def ruling_of(plan: GatePlan, settings: Settings, cells: int) -> Ruling:
+    """How a run of so many jobs decides."""
+    return ruling(plan, groups_of(settings), datetime.now(UTC).date(), cells)
 
 
 def judged(run: Run, store: Store, settings: Settings, ruling: Ruling) -> Gate:

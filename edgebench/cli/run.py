@@ -445,7 +445,7 @@ def _execute(
     wish: Wish,
 ) -> Outcome:
     run_id, gate = started.run.id, gate_of(started.run)
-    ruling = None if gate is None else gating.ruling_of(gate, settings)
+    ruling = None if gate is None else gating.ruling_of(gate, settings, len(store.jobs(run_id)))
     _say_workload(started)
     devices = {device.name: device for device in fleet.devices}
     try:

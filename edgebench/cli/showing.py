@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from edgebench.cli.output import terminal_width
@@ -34,15 +35,21 @@ def render(built: Report, form: str, *, colour: bool = False) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file completely or not at all."""
-    write_bytes(path, (text + "\n").encode())
+    write_bytes(path, f"{text}\n".encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file completely or not at all."""
+    write_parts(path, [data])
+
+
+def write_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a file piece by piece, completely or not at all."""
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
+        with part.open("wb") as file:
+            file.writelines(parts)
         os.replace(part, path)
     except OSError as error:
         with contextlib.suppress(OSError):  # there may be no folder to remove it from

@@ -79,6 +79,7 @@ class Stored:
         self._groups = groups
         self._with_samples = with_samples
         self._absent: dict[str, list[Observed]] | None = None
+        self._decoder = msgspec.json.Decoder(prepared(Observed))
 
     def devices(self) -> Sequence[str]:
         """The devices of the run's jobs."""
@@ -95,7 +96,7 @@ class Stored:
         if kept.document is None or self._with_samples:
             entry = exchange.entry(self._store.measurement(kept.measurement_id), groups)
             return observed(entry, with_samples=self._with_samples)
-        cell = msgspec.json.decode(kept.document, type=prepared(Observed))
+        cell: Observed = self._decoder.decode(kept.document)
         return replace(cell, subject=replace(cell.subject, groups=groups)) if groups else cell
 
     def _not_measured(self) -> dict[str, list[Observed]]:

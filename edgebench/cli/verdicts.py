@@ -12,17 +12,24 @@ from edgebench.evidence import Inconclusive
 from edgebench.gates import Gate, Verdict, label
 from edgebench.report.gate_words import counts, ordered, word
 
+MOST_NAMES = 20
+MOST_ROWS = 200  # of the table; what a person reads
+
 
 def print_gate(judged: Gate) -> None:
     """The verdicts as a table, worst first, and what to do next."""
     worst_first = ordered(judged.cells)
-    print_table(["verdict", "cell", "metric", "why"], [_row(each) for each in worst_first])
+    print_table(["verdict", "cell", "metric", "why"], [_row(each) for each in worst_first[:MOST_ROWS]])
+    if len(worst_first) > MOST_ROWS:
+        note(f"  and {len(worst_first) - MOST_ROWS:,} more, none worse; --json and -o FILE hold all of them")
     for each in _next_steps(worst_first):
         note(f"  next: {each}")
     for name in judged.unmatched:
         warn(f"the budget {name} matches no cell")
-    for name in judged.unlimited:
+    for name in judged.unlimited[:MOST_NAMES]:
         warn(f"no budget limits {name}")
+    if len(judged.unlimited) > MOST_NAMES:
+        warn(f"no budget limits {len(judged.unlimited) - MOST_NAMES:,} further cells")
     click.echo(f"gate: {judged.verdict} ({counts(judged)})")
 
 

@@ -34,9 +34,9 @@ def gate_of(run: Run) -> GatePlan | None:
     return None if plain is None else from_json(GatePlan, plain, source=f"run {run.id}")
 
 
-def ruling(plan: GatePlan, groups: Mapping[str, tuple[str, ...]], today: date) -> Ruling:
-    """How the run decides."""
-    return Ruling(budgets.parse(plan.budgets, plan.source), plan.mode, today, groups)
+def ruling(plan: GatePlan, groups: Mapping[str, tuple[str, ...]], today: date, cells: int) -> Ruling:
+    """How a run of so many jobs decides."""
+    return Ruling(budgets.parse(plan.budgets, plan.source), plan.mode, today, groups, cells)
 
 
 def rivals(plan: GatePlan | None, jobs: Iterable[Job], store: Store) -> dict[Job, Measurement]:

@@ -36,6 +36,7 @@ __all__ = [
     "Verdict",
     "concluded",
     "gate",
+    "is_unsure_failure",
     "judged",
     "label",
     "needs_samples",
@@ -105,7 +106,8 @@ def concluded(parts: Iterable[Part], budgets: Budgets, *, today: date) -> Gate:
         verdicts += part.verdicts
         unlimited += part.unlimited
         matched |= part.matched
-    made = _waived(_corrected(verdicts), budgets, today)
+    _correct(verdicts)
+    made = _waived(verdicts, budgets, today)
     return Gate(
         verdict=_worst(made),
         exit_code=exit_code(made),
@@ -168,13 +170,22 @@ def _key(subject: Subject) -> tuple[str, ...]:
     )
 
 
-def _corrected(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """With the share of false ones among all failures of a metric kept at alpha (Benjamini-Hochberg).
+def is_unsure_failure(verdict: Verdict, cells: int) -> bool:
+    """Whether a failure may be one by chance among so many cells: its p, for each look and cell (Bonferroni).
+
+    A run goes on to its next look then, so that what is true survives what `concluded` asks of it.
+    """
+    if verdict.word != "fail" or verdict.p_value is None:
+        return False
+    return verdict.p_value * verdict.looks * cells > ALPHA
+
+
+def _correct(verdicts: list[Verdict]) -> None:
+    """Keep the share of false ones among all failures of a metric at alpha (Benjamini-Hochberg), in place.
 
     A failure that does not survive among so many cells is inconclusive. Where several looks were planned, the
     p of one counts as often.
     """
-    made = list(verdicts)
     families: dict[tuple[str, str], list[int]] = {}
     for place, each in enumerate(verdicts):
         if each.p_value is not None:
@@ -182,8 +193,7 @@ def _corrected(verdicts: Sequence[Verdict]) -> list[Verdict]:
     for places in families.values():
         p_values = [min(1.0, (verdicts[place].p_value or 0.0) * verdicts[place].looks) for place in places]
         for place, q in zip(places, false_discoveries(p_values), strict=True):
-            made[place] = _with_q(verdicts[place], q, len(places))
-    return made
+            verdicts[place] = _with_q(verdicts[place], q, len(places))
 
 
 def _with_q(verdict: Verdict, q: float, cells: int) -> Verdict:

@@ -24,7 +24,7 @@ from edgebench import comparison
 from edgebench.budgets import Limit
 from edgebench.comparison import ALPHA, LEAST_LAUNCHES
 from edgebench.gates.base import Observed, Verdict
-from edgebench.gates.looks import Answer, Bounds, Test, answer, look
+from edgebench.gates.looks import Answer, Bounds, Test, look
 
 METRIC = "latency.p50"  # the only figure that a duet tells
 SHRINKS_TO = 0.85
@@ -66,7 +66,7 @@ def answer_of(test: Test, duet: Observed, candidate: Observed, baseline: Observe
     refused = _refused(duet, candidate, baseline)
     if refused:
         return Answer("inconclusive", f"{refused}: a duet tells nothing", "duet-refused")
-    return capped(answer(test), loaded(duet))
+    return capped(test.answer, loaded(duet))
 
 
 def _refused(duet: Observed, candidate: Observed, baseline: Observed | None) -> str:

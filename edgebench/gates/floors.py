@@ -9,7 +9,7 @@ from random import Random
 from edgebench import comparison
 from edgebench.comparison import ALPHA, LOOKS
 from edgebench.gates.base import LaunchFigures, Observed
-from edgebench.gates.looks import Bounds, answer, look
+from edgebench.gates.looks import Bounds, look
 from edgebench.records import Record
 
 DRAWS = 2000
@@ -67,7 +67,7 @@ def _false_alarms(differences: Sequence[float]) -> float:
     for _ in range(DRAWS):
         drawn = [each if draw.random() < 0.5 else -each for each in differences]
         test = look(drawn, limit, LOOKS, comparison.by_pairs, comparison.hodges_lehmann_of_pairs)
-        alarms += answer(test).word == "fail"
+        alarms += test.answer.word == "fail"
     return alarms / DRAWS
 
 

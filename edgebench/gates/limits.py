@@ -17,7 +17,7 @@ from edgebench.comparison import ALPHA, LEAST_LAUNCHES
 from edgebench.gates import duets, plausible
 from edgebench.gates.accuracy import loss
 from edgebench.gates.base import DeviceNoise, LaunchFigures, Observed, SessionNoise, Verdict, Word
-from edgebench.gates.looks import Answer, Bounds, Test, answer, interval, least_effect, look, told
+from edgebench.gates.looks import Answer, Bounds, Test, interval, least_effect, look, tested, told
 from edgebench.gates.plausible import MIXED_UNITS
 from edgebench.records import replace
 from edgebench.units import significant
@@ -92,8 +92,7 @@ def judge(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
         return _deadlines(limit, cell)
     if limit.kind != "regress":
         return replace(_absolute(limit, cell), **_company(cell))
-    found = replace(_relative(limit, cell, baseline), **_company(cell))
-    return _with_duet(found, limit, cell, baseline)
+    return _with_duet(_relative(limit, cell, baseline), limit, cell, baseline)
 
 
 def _nonsense(limit: Limit, sides: Sequence[Observed | None]) -> str:
@@ -199,11 +198,11 @@ def _absolute(limit: Limit, cell: Observed) -> Verdict:
     sign = -1.0 if limit.kind == "min" else 1.0
     logs = [sign * math.log(value) for value in values]
     bound = sign * math.log(limit.value)
-    bounds = Bounds(bound, cell.alpha)
+    bounds = Bounds(bound, cell.alpha, pass_alpha=cell.alpha / 2)  # skewed launches pass too often at alpha
     test = look(logs, bounds, cell.looks, comparison.one_sample, comparison.hodges_lehmann_of_pairs)
     low, high = interval(test.estimate)
     ends = sorted((math.exp(sign * low), math.exp(sign * high)))
-    found = answer(test)
+    found = test.answer
     observed = math.exp(sign * test.estimate.shift)
     return _verdict(
         limit,
@@ -241,15 +240,17 @@ def _relative(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
         return _verdict(
             limit, cell, "inconclusive", reason, next=MIN_HINT, cause="few-launches", observed=typical
         )
-    return _relative_verdict(limit, cell, baseline, test, sign)
+    found = _judged_ratio(test, sign, cell, baseline)
+    found = _refused_if_too_fine(found, limit, test, baseline)
+    verdict = _ratio_verdict(limit, cell, test, found, sign)
+    return replace(verdict, observed=typical, baseline=math.exp(_mean_log(before)), **_company(cell))
 
 
-def _relative_verdict(limit: Limit, cell: Observed, baseline: Baseline, test: Test, sign: float) -> Verdict:
+def _ratio_verdict(limit: Limit, cell: Observed, test: Test, found: Answer, sign: float = 1.0) -> Verdict:
+    """The verdict on a ratio, without the two figures that it is of."""
     low, high = interval(test.estimate)
     ends = sorted((math.exp(sign * low), math.exp(sign * high)))
     ratio = math.exp(sign * test.estimate.shift)
-    found = _judged_ratio(answer(test), ratio, cell, baseline)
-    found = _refused_if_too_fine(found, limit, test, baseline)
     return _verdict(
         limit,
         cell,
@@ -257,8 +258,6 @@ def _relative_verdict(limit: Limit, cell: Observed, baseline: Baseline, test: Te
         _sentence(limit, change(ratio), ends, test, found),
         next=_next(found, test, limit),
         cause=found.cause,
-        observed=_typical(limit, cell),
-        baseline=_typical(limit, baseline.cell) if baseline.cell else None,
         ratio=ratio,
         ci_low=ends[0],
         ci_high=ends[1],
@@ -266,8 +265,9 @@ def _relative_verdict(limit: Limit, cell: Observed, baseline: Baseline, test: Te
     )
 
 
-def _judged_ratio(found: Answer, ratio: float, cell: Observed, baseline: Baseline) -> Answer:
+def _judged_ratio(test: Test, sign: float, cell: Observed, baseline: Baseline) -> Answer:
     """The answer, where the two sides can be compared at all."""
+    found, ratio = test.answer, math.exp(sign * test.estimate.shift)
     side_by_side = baseline.cell is not None and baseline.cell.session == cell.session
     if not (1 / MIXED_UNITS < ratio < MIXED_UNITS):
         times = significant(max(ratio, 1 / ratio))
@@ -315,7 +315,7 @@ def _compare(limit: Limit, cell: Observed, baseline: Baseline, sign: float, boun
     noise = baseline.session_noise or assumed
     estimate = found.with_variance(noise.variance, noise.freedom)
     crosscheck = comparison.hodges_lehmann(before, now)
-    return Test(estimate, crosscheck, bound, ALPHA, min(len(before), len(now)), 1, bound)
+    return tested(estimate, crosscheck, Bounds(bound), min(len(before), len(now)), 1)
 
 
 # --- duets ----------------------------------------------------------------------------------------
@@ -324,33 +324,21 @@ def _compare(limit: Limit, cell: Observed, baseline: Baseline, sign: float, boun
 def _with_duet(verdict: Verdict, limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
     """What the duet says where separate launches do not decide; a failure of those stands."""
     duet = baseline.duet
-    if (
-        duet is None
-        or not duets.tells(limit.metric, limit.kind)
-        or verdict.word not in ("inconclusive", "missing")
-    ):
+    decided = verdict.word not in ("inconclusive", "missing")
+    if duet is None or decided or not duets.tells(limit.metric, limit.kind):
         return verdict
     test = duets.test_of(limit, duet)
     if test is None:
         return verdict
-    ends = [math.exp(end) for end in interval(test.estimate)]
-    found = duets.answer_of(test, duet, cell, baseline.cell)
-    ratio = math.exp(test.estimate.shift)
-    heard = _verdict(
-        limit,
-        cell,
-        found.word,
-        f"duet: {_sentence(limit, change(ratio), ends, test, found)}",
-        next=_next(found, test, limit),
-        cause=found.cause,
+    heard = _ratio_verdict(limit, cell, test, duets.answer_of(test, duet, cell, baseline.cell))
+    return replace(
+        heard,
+        design="duet",
+        reason=f"duet: {heard.reason}",
         observed=_typical(limit, cell),
         baseline=verdict.baseline,
-        ratio=ratio,
-        ci_low=ends[0],
-        ci_high=ends[1],
-        **told(test),
+        **_company(duet),
     )
-    return replace(heard, design="duet", **_company(duet))
 
 
 def _company(cell: Observed) -> dict[str, Any]:

@@ -16,28 +16,17 @@ from edgebench.gates.base import Cause, Word
 Rule = Callable[[Sequence[float]], Estimate | None]
 
 
-class Test(NamedTuple):
-    """What was found at a look.
-
-    Beyond `bound` it is a failure, within `inner` it passes; the two differ where a rule is known to see less
-    than there is. `crosscheck` is the Hodges-Lehmann shift.
-    """
-
-    estimate: Estimate
-    crosscheck: float
-    bound: float
-    alpha: float
-    look: int
-    looks: int
-    inner: float
-
-
 class Bounds(NamedTuple):
-    """A limit on logarithms; `inner` as in Test, `alpha` what all looks together may err by."""
+    """A limit on logarithms: beyond `bound` it is a failure, within `inner` (None: the same) it passes.
+
+    The two differ where a rule is known to see less than there is. `alpha` is what all looks together may err
+    by, and `pass_alpha` (None: the same) what they may err by when they pass.
+    """
 
     bound: float
     alpha: float = ALPHA
     inner: float | None = None
+    pass_alpha: float | None = None
 
 
 class Answer(NamedTuple):
@@ -48,6 +37,21 @@ class Answer(NamedTuple):
     cause: Cause = ""
 
 
+class Test(NamedTuple):
+    """What was found at a look, and the answer to it; `crosscheck` is the Hodges-Lehmann shift.
+
+    `alpha` is what this look may err by.
+    """
+
+    estimate: Estimate
+    crosscheck: float
+    bound: float
+    alpha: float
+    look: int
+    looks: int
+    answer: Answer
+
+
 def look(
     values: Sequence[float],
     bounds: Bounds,
@@ -55,44 +59,52 @@ def look(
     rule: Rule,
     crosscheck: Callable[[Sequence[float]], float],
 ) -> Test:
-    """What the first look that decides has found; the last one where none does. Two values are the least.
+    """The first look that passes or fails, else the last one; of several that fail the surest.
 
-    Without planned looks there is one, at the end, which may use all of alpha.
+    A failure stays one, whatever comes after it; where many cells are judged at once it has to be sure, and a
+    run goes on to further looks for that. Without planned looks there is one, at the end, which may use all
+    of alpha. Two values are the least.
     """
     planned = tuple(each for each in looks if each <= len(values)) or (len(values),)
-    alpha = comparison.alpha_of_look(looks, bounds.alpha)
-    inner = bounds.bound if bounds.inner is None else bounds.inner
-    test: Test | None = None
+    found: list[Test] = []
     for each in planned:
-        part = values[:each]
-        estimate = rule(part)
+        estimate = rule(values[:each])
         if estimate is None:
             continue
-        test = Test(estimate, crosscheck(part), bounds.bound, alpha, each, max(1, len(looks)), inner)
-        if answer(test).word != "inconclusive":
+        test = tested(estimate, crosscheck(values[:each]), bounds, each, len(looks))
+        if found and found[0].answer.word == "fail":
+            found += [test] if test.answer.word == "fail" else []
+            continue
+        found = [test]
+        if test.answer.word == "pass":
             break
-    if test is None:
+    if not found:
         raise ValueError("a look needs two values")
-    return test
+    return min(found, key=lambda test: test.estimate.p_above(test.bound)) if found[1:] else found[0]
 
 
-def answer(test: Test) -> Answer:
-    """What the test comes to: beyond the limit, within it, or neither."""
-    word = _decided(test)
-    if word == "inconclusive":
-        return Answer(word, cause="low-power")
-    bound = test.inner if word == "pass" else test.bound
-    if (test.crosscheck - bound) * (test.estimate.shift - bound) < 0:
+def tested(estimate: Estimate, crosscheck: float, bounds: Bounds, at: int, looks: int) -> Test:
+    """An estimate at one of so many planned looks, with its answer."""
+    planned = max(1, looks)
+    alpha = bounds.alpha / planned
+    found = _answer(estimate, crosscheck, bounds, planned)
+    return Test(estimate, crosscheck, bounds.bound, alpha, at, planned, found)
+
+
+def _answer(estimate: Estimate, crosscheck: float, bounds: Bounds, looks: int) -> Answer:
+    """Beyond the limit, within it, or neither."""
+    inner = bounds.bound if bounds.inner is None else bounds.inner
+    pass_alpha = bounds.alpha if bounds.pass_alpha is None else bounds.pass_alpha
+    if comparison.decide(estimate, bounds.bound, bounds.alpha / looks) == "fail":
+        word, bound = "fail", bounds.bound
+    elif comparison.decide(estimate, inner, pass_alpha / looks) == "pass":
+        word, bound = "pass", inner
+    else:
+        return Answer("inconclusive", cause="low-power")
+    if (crosscheck - bound) * (estimate.shift - bound) < 0:
         why = "the median of the pairs lies on the other side of the limit than their mean"
         return Answer("inconclusive", why, "sign-disagreement")
-    return Answer(word)
-
-
-def _decided(test: Test) -> comparison.Outcome:
-    if comparison.decide(test.estimate, test.bound, test.alpha) == "fail":
-        return "fail"
-    within = comparison.decide(test.estimate, test.inner, test.alpha) == "pass"
-    return "pass" if within else "inconclusive"
+    return Answer("fail" if word == "fail" else "pass")
 
 
 def interval(estimate: Estimate) -> tuple[float, float]:

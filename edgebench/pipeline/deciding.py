@@ -17,7 +17,7 @@ from edgebench import exchange
 from edgebench.budgets import Budgets
 from edgebench.comparison import ALPHA, LOOKS
 from edgebench.errors import DeviceError, EdgebenchError, Interrupted
-from edgebench.gates import Observed, Verdict, gate, needs_samples, observed
+from edgebench.gates import Observed, Verdict, gate, is_unsure_failure, needs_samples, observed
 from edgebench.gates import duets as duet_rules
 from edgebench.pipeline.base import BUILT_ON_DEVICE, Prepared, Step, Workbench, build_on, title
 from edgebench.pipeline.measuring import (
@@ -51,12 +51,16 @@ STEADY = 2  # so many launches in a row that were loaded in spite of that: the l
 
 
 class Ruling(NamedTuple):
-    """How a run decides: by which budgets, in which mode, and what else its gate knows."""
+    """How a run decides: by which budgets, in which mode, and what else its gate knows.
+
+    `cells`: how many are judged together, which a failure has to survive.
+    """
 
     budgets: Budgets
     mode: Mode
     today: date
     groups: Mapping[str, tuple[str, ...]] = {}
+    cells: int = 1
 
 
 class Trial(NamedTuple):
@@ -198,8 +202,10 @@ def _finished(duel: Duel, prepared: Prepared, site: Site, bench: Workbench) -> M
 
 
 def _undecided(duel: Duel, ruling: Ruling) -> list[Verdict]:
-    """The verdicts that more launches may still decide."""
-    return [each for each in _verdicts(duel, ruling) if each.more_helps]
+    """The verdicts that more launches may still decide, or make sure among all cells of the run."""
+    return [
+        each for each in _verdicts(duel, ruling) if each.more_helps or is_unsure_failure(each, ruling.cells)
+    ]
 
 
 def _verdicts(duel: Duel, ruling: Ruling) -> Sequence[Verdict]:
@@ -312,7 +318,7 @@ def _wants_duet(verdict: Verdict, duel: Duel, ruling: Ruling) -> bool:
     job = duel.candidate.measurement.job
     if duel.duet is not None or len(_sides(duel)) < 2 or not _may_sing(job, ruling):
         return False
-    if not duet_rules.tells(verdict.metric, verdict.kind):
+    if verdict.word == "fail" or not duet_rules.tells(verdict.metric, verdict.kind):
         return False
     return ruling.mode == "duet" or duet_rules.takes_over(verdict)
 

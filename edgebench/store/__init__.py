@@ -358,7 +358,7 @@ class Store:
         )
         with self._reading() as connection:
             number = _run_number(connection, run_id)
-            here = (base.measurement.c.run_number == number) & (base.job.c.device == plain(device))
+            here = (base.job.c.run_number == number) & (base.job.c.device == plain(device))
             here &= base.job.c.state != "failed"
             return tuple(KeptFigures(*row) for row in connection.execute(chosen.where(here)))
 

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -68,6 +69,7 @@ job = Table(
     Column("precision", Text, nullable=False),
     Column("document", Text, nullable=False),
     UniqueConstraint("run_number", "digest"),
+    Index("ix_job_run_number_device", "run_number", "device"),  # gates read a run device by device
 )
 
 # what was measured; the files are in the artifact store

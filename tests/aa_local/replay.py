@@ -127,7 +127,7 @@ def _heard(cell: Observed, alone: Observed) -> Said:
     test = duet_rules.test_of(p50_limit(LIMIT), cell)
     if test is None:
         return Said("inconclusive", "few-launches")
-    found = duet_rules.answer_of(test, cell, alone)
+    found = duet_rules.answer_of(test, cell, alone, None)
     return Said(found.word, found.cause)
 
 

@@ -177,3 +177,4 @@ def take_gates_away(connection: sa.Connection) -> None:
     for name in ("release", "judgement", "noise_floor", "figures"):
         connection.exec_driver_sql(f"DROP TABLE {name}")
     connection.exec_driver_sql("ALTER TABLE measurement DROP COLUMN role")
+    connection.exec_driver_sql("DROP INDEX ix_job_run_number_device")

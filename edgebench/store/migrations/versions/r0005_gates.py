@@ -13,6 +13,7 @@ def upgrade() -> None:
     """Add the column and make the tables."""
     role = sa.Column("role", sa.Text, nullable=False, server_default="candidate")
     op.add_column("measurement", role)
+    op.create_index("ix_job_run_number_device", "job", ["run_number", "device"])
     to_measurement = sa.ForeignKey("measurement.number", name="fk_figures_measurement_number")
     number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
     op.create_table(
