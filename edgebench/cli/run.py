@@ -152,7 +152,7 @@ class Outcome(NamedTuple):
 )
 @click.option(
     "--baseline",
-    metavar="RUN|FILE.onnx",
+    metavar="RUN|RELEASE|FILE.onnx",
     help="With --gate: what `regress` limits compare with; default: the budgets file's.",
 )
 @click.option(
@@ -225,6 +225,9 @@ def run(
         )
     if resume is not None:
         _refuse_beside("--resume", models, plan_file)
+        if gate_file is not None or baseline is not None:
+            message = "--resume goes on with the gate that the run was begun with"
+            raise UserError(message, hint="leave out --gate and --baseline")
         if dry_run:
             return _foretell_rest(resume, settings, wish)
         return resume_run(resume, settings, wish).exit_code
@@ -257,7 +260,7 @@ def run(
             profile=profile,
         )
     if gate_file is not None:
-        plan = replace(plan, workload=replace(plan.workload, launches=LOOKS[0]))
+        plan = replace(plan, workload=replace(plan.workload, launches=LOOKS[0], precision=0.0))
     if dry_run:
         return _foretell(plan, settings, wish)
     return new_run(plan, settings, wish, asked).exit_code

@@ -552,7 +552,7 @@ def _unknown(limit: Limit, cell: Observed) -> Verdict:
 
 def _no_baseline(limit: Limit, cell: Observed, value: float | None) -> Verdict:
     hint = "name a baseline that has this cell (--baseline), or give an absolute limit (max)"
-    return _verdict(limit, cell, "missing", "the baseline has no such cell", next=hint, observed=value)
+    return _verdict(limit, cell, "missing", "no baseline has this cell", next=hint, observed=value)
 
 
 def _not_comparable(limit: Limit, cell: Observed, problem: str, value: float | None) -> Verdict:

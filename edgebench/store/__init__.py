@@ -171,7 +171,8 @@ class Store:
             listed = ", ".join(row.id for row in exact[:10])
             raise UserError(f'{len(exact)} runs begin with "{name}"', hint=f"type more of one: {listed}")
         near = [*(each.name for each in known), *(each.id for each in self.runs(20))]
-        raise UserError(f'there is no run "{name}"', hint=did_you_mean(name, near))
+        hint = did_you_mean(name, near) if near else "`edgebench run MODEL` makes one"
+        raise UserError(f'there is no run "{name}"', hint=hint)
 
     # --- jobs -----------------------------------------------------------------------------------
 
