@@ -231,7 +231,6 @@ def test_precision_ends_when_the_interval_is_narrow(cli: Cli, facts: dict[str, A
         (("--gate", "budgets.yaml", "--launches", "3"), "leave one of them out"),
         (("--gate", "budgets.yaml", "--precision", "1%"), "leave one of them out"),
         (("--baseline", "x"), "--gate budgets.yaml"),
-        (("--gate", "budgets.yaml", "--mode", "trio"), "duet"),
         (("--precision", "0%"), "cannot be meant"),
         (("--precision", "150 %"), "cannot be meant"),
     ],
