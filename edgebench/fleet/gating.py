@@ -7,7 +7,7 @@ from datetime import date
 
 from edgebench import budgets
 from edgebench.pipeline import Mode, Ruling
-from edgebench.records import Job, Measurement, Record, Run, from_json
+from edgebench.records import Job, Measurement, Record, Run, from_json, replace
 from edgebench.store import Store
 
 KEY = "gate"  # in a run's plan
@@ -43,13 +43,13 @@ def rivals(plan: GatePlan | None, jobs: Iterable[Job], store: Store) -> dict[Job
     """What the baseline's run measured of each job, on the same device or else on one of the same kind."""
     if plan is None or plan.stored or not plan.baseline_run:
         return {}
-    known: dict[tuple[str, ...], Measurement] = {}
-    for each in store.measurements(plan.baseline_run):
-        known[_names(each.job, each.job.target)] = each
-    for each in store.measurements(plan.baseline_run):
-        known[_names(each.job, each.job.device)] = each
-    found = {job: known.get(_names(job, job.device)) or known.get(_names(job, job.target)) for job in jobs}
-    return {job: measurement for job, measurement in found.items() if measurement is not None}
+    found = [replace(each, launches=()) for each in store.measurements(plan.baseline_run)]
+    of_kind = {_names(each.job, each.job.target): each for each in found}
+    of_device = {_names(each.job, each.job.device): each for each in found}
+    matched = {
+        job: of_device.get(_names(job, job.device)) or of_kind.get(_names(job, job.target)) for job in jobs
+    }
+    return {job: measurement for job, measurement in matched.items() if measurement is not None}
 
 
 def _names(job: Job, where: str) -> tuple[str, ...]:
