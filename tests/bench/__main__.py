@@ -30,6 +30,7 @@ from edgebench.tools import find_pnnx, install_pnnx
 from tests.bench.coreml import interpreter_against_inference, onnx2coreml
 from tests.bench.figures import ten_million_samples
 from tests.bench.fleets import real_devices, simulated_devices
+from tests.bench.gates import gate_over_a_large_store
 from tests.bench.measure import Figure, Line, Ratio, paired, peak_bytes, python, run, wall_s
 from tests.bench.push import pushing
 
@@ -288,6 +289,7 @@ def lines(sizes: Sizes) -> Iterator[Line]:
 
     if sizes.only in (None, "statistics"):
         yield ten_million_samples()
+        yield from gate_over_a_large_store()
     if sizes.only == "statistics":
         return
     if sizes.only in (None, "runtimes"):  # its leases are of the whole computer: before the bench takes one

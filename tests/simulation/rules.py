@@ -12,6 +12,7 @@ from edgebench import comparison
 from edgebench.comparison import ALPHA, Estimate, Outcome
 from edgebench.gates import SessionNoise
 from edgebench.gates.base import Word
+from edgebench.gates.looks import Bounds, look
 from tests.simulation import procedure
 from tests.simulation.boards import Compared, Floats, Pooled
 
@@ -27,9 +28,15 @@ SESSION_SD = 0.015
 
 
 def one_sample(known: Compared, effect: float, limit: float) -> Answers:
-    """An absolute limit, which lies at what a launch takes on average plus `limit`."""
+    """An absolute limit, which lies at what a launch takes on average plus `limit`; passes at alpha/2."""
     typical = known.after.mean()
-    return [_outcome(comparison.one_sample(each), limit) for each in known.after - typical + effect]
+    return [_absolute(each, limit) for each in known.after - typical + effect]
+
+
+def _absolute(logs: Floats, limit: float) -> Word:
+    values = [float(each) for each in logs]
+    bounds = Bounds(limit, ALPHA, pass_alpha=ALPHA / 2)
+    return look(values, bounds, (), comparison.one_sample, comparison.hodges_lehmann_of_pairs).answer.word
 
 
 def welch(known: Compared, effect: float, limit: float) -> Answers:
