@@ -5,6 +5,7 @@ Inside edgebench the unit stands in the name (`p50_ns`, `peak_bytes`, `cooldown_
 
 from __future__ import annotations
 
+import math
 import re
 
 from edgebench.errors import UserError
@@ -46,7 +47,10 @@ def _parse(text: str, factors: dict[str, float] | dict[str, int], what: str) -> 
     match = _QUANTITY.fullmatch(text)
     if match is None or match[2] not in factors:
         raise UserError(f'"{text}" is not {what}', hint=f"a number and a unit, one of: {', '.join(factors)}")
-    return float(match[1]) * factors[match[2]]
+    value = float(match[1]) * factors[match[2]]
+    if not math.isfinite(value):
+        raise UserError(f'"{text[:20]}..." is larger than any number', hint="remove some digits")
+    return value
 
 
 def format_ms(value_ns: float | None) -> str:

@@ -124,6 +124,7 @@ def test_absolute_limits_have_units(metric: str, written: str, value: float) -> 
         ("{latency.p50: {max: 12}}", "12"),
         ("{latency.p50: {max: '12'}}", "not a time"),
         ("{latency.p50: {max: 0 ms}}", "cannot be meant"),
+        (f"{{latency.p50: {{max: {'9' * 400} ms}}}}", "larger than any number"),
         ("{latency.p50: {regress: 5 ms}}", "percentage"),
         ("{latency.p50: {}}", "has no limit"),
         ("{latency.p51: {max: 12 ms}}", 'did you mean "latency.p9'),

@@ -12,6 +12,7 @@ from edgebench.evidence import Inconclusive
 from edgebench.gates import Gate, Verdict, label
 from edgebench.report.gate_words import counts, ordered, word
 
+UNJUDGED = ("missing", "not-comparable")
 MOST_NAMES = 20
 MOST_ROWS = 200  # of the table; what a person reads
 
@@ -34,10 +35,16 @@ def print_gate(judged: Gate) -> None:
 
 
 def exit_code(judged: Gate, inconclusive: Inconclusive) -> int:
-    """The gate's exit code, with what an inconclusive one was to count as."""
-    if judged.exit_code == EXIT_INCONCLUSIVE and inconclusive != "keep":
-        return EXIT_GATE_FAILED if inconclusive == "fail" else EXIT_OK
-    return judged.exit_code
+    """The gate's exit code, with what inconclusive cells were to count as.
+
+    What is missing or not comparable never counts as passed: nothing was judged there.
+    """
+    if judged.exit_code != EXIT_INCONCLUSIVE or inconclusive == "keep":
+        return judged.exit_code
+    if inconclusive == "fail":
+        return EXIT_GATE_FAILED
+    unjudged = any(each.blocks and each.word in UNJUDGED for each in judged.cells)
+    return judged.exit_code if unjudged else EXIT_OK
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:

@@ -135,6 +135,7 @@ def test_nothing_in_common_is_nothing_done(files: Cli) -> None:
 def test_what_is_inconclusive_can_count_otherwise(files: Cli) -> None:
     files("gate", "later.json", "--baseline", "A.json", "--inconclusive", "fail", code=1)
     files("gate", "later.json", "--baseline", "A.json", "--inconclusive", "pass", code=0)
+    files("gate", "later.json", "--inconclusive", "pass", code=3)  # without a baseline nothing was judged
 
 
 @pytest.mark.parametrize(
