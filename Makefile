@@ -6,11 +6,12 @@ EDGEBENCH := $(BIN)/edgebench
 STAMP := $(VENV)/.installed
 TEST_WORKERS ?= 2
 
-.PHONY: help demo test test-arm64 check format bench conformance models statistics aa-local faults faults-sample pnnx clean
+.PHONY: help demo test test-boards test-arm64 check format bench conformance models statistics aa-local faults faults-sample pnnx clean
 
 help:
 	@echo "make demo    create $(VENV), install, run the main job on real input, end with the path of the report"
 	@echo "make test    create $(VENV), install, lint, type-check and run the tests"
+	@echo "make test-boards  logins, preparation and many devices at once, with real SSH servers (root; minutes)"
 	@echo "make test-arm64  the path on a true aarch64 userland over SSH, emulated (root; minutes the first time)"
 	@echo "make bench   speed and memory, as ratios measured side by side (slow; writes docs/benchmarks.md)"
 	@echo "make conformance  ONNX's own cases through every runtime (an hour or two; writes docs/conformance.md)"
@@ -38,6 +39,9 @@ demo: $(STAMP) pnnx
 
 test: $(STAMP) pnnx check
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
+
+test-boards: $(STAMP) pnnx
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(addprefix tests/fleet/,test_logins.py test_preparation.py test_scale.py)
 
 test-arm64: $(STAMP) pnnx
 	$(BIN)/python -m pytest tests/arm64

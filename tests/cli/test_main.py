@@ -19,6 +19,7 @@ GROUPS = {
     "targets": ("list", "check"),
     "runtimes": ("install",),
     "budgets": ("check", "explain", "suggest"),
+    "release": ("create", "list", "show", "promote"),
 }
 EVERY = [(), *((verb,) for verb in VERBS), *((verb, sub) for verb, subs in GROUPS.items() for sub in subs)]
 
@@ -31,7 +32,12 @@ def test_help_of_every_command(cli: Cli, words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [words for words in EVERY if words and words not in (("devices",), ("targets",), ("budgets",))]
+    "words",
+    [
+        words
+        for words in EVERY
+        if words and words not in (("devices",), ("targets",), ("budgets",), ("release",))
+    ],
 )
 def test_every_command_offers_json(cli: Cli, words: tuple[str, ...]) -> None:
     assert "--json" in cli(*words, "--help").out

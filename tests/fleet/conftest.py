@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.commands import cli, fresh_cli, shared_home
@@ -10,6 +12,15 @@ from tests.fleet.netns import Fleet
 from tests.fleet.recorded import lab, shared
 
 __all__ = ["board", "cli", "fleet", "fresh_cli", "lab", "shared", "shared_home"]
+
+
+LONG = ("test_logins.py", "test_preparation.py", "test_scale.py")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Minutes of real logins and many devices: `make test` leaves them to `make test-boards`."""
+    asked_for = any("fleet" in argument for argument in config.args)
+    return True if collection_path.name in LONG and not asked_for else None
 
 
 @pytest.fixture(autouse=True)
