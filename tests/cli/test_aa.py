@@ -1,4 +1,7 @@
-"""`edgebench aa`: an artifact against itself, on simulated boards whose noise is known."""
+"""`edgebench aa`: an artifact against itself, on simulated boards whose noise is known.
+
+Their names are their own: what is found of a board's noise counts in later gates on it.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,20 @@ facts = simulated_facts
 
 @pytest.fixture
 def words(cli: Cli) -> tuple[str, ...]:
-    (cli.folder / "inventory.yaml").write_text(inventory(1))
-    return ("aa", DIGITS, "--on", "sim-0000", "--to", "onnxruntime", "--inventory", "inventory.yaml")
+    (cli.folder / "inventory.yaml").write_text(inventory(1).replace("sim-", "noisy-"))
+    return ("aa", DIGITS, "--on", "noisy-0000", "--to", "onnxruntime", "--inventory", "inventory.yaml")
 
 
 def test_the_noise_of_a_board_is_found_and_kept(cli: Cli, words: tuple[str, ...], facts: Any) -> None:
     with played(facts, board(1.0, 0.02)):
         document = cli.json(*words)
     (floor,) = document["floors"]
-    assert (floor["pairs"], floor["design"], floor["device"]) == (20, "separate", "sim-0000")
+    assert (floor["pairs"], floor["design"], floor["device"]) == (20, "separate", "noisy-0000")
     assert 0.01 < floor["launch_sd"] < 0.03
     assert 0.015 < floor["pair_sd"] < 0.045  # two launches: sqrt(2) times one
     assert 0.01 < floor["least_effect"] < 0.05
     assert floor["false_alarms"] <= 0.06
-    history = cli.json("aa", "--on", "sim-0000", "--history", "--inventory", "inventory.yaml")
+    history = cli.json("aa", "--on", "noisy-0000", "--history", "--inventory", "inventory.yaml")
     assert history["floors"][0] == floor
 
 
@@ -44,14 +47,14 @@ def test_a_quiet_table_says_what_its_figures_are(cli: Cli, words: tuple[str, ...
     with played(facts, board(1.0, 0.004)):
         answer = cli(*words, "--pairs", "10")
     assert "false alarms" in answer.out
-    assert "sim-0000" in answer.out
+    assert "noisy-0000" in answer.out
     assert "standard deviation" in answer.err
 
 
 def test_what_was_never_measured_has_no_history(fresh_cli: Cli) -> None:
-    (fresh_cli.folder / "inventory.yaml").write_text(inventory(1))
-    answer = fresh_cli("aa", "--on", "sim-0000", "--history", "--inventory", "inventory.yaml", code=5)
-    assert "edgebench aa --on sim-0000" in answer.err
+    (fresh_cli.folder / "inventory.yaml").write_text(inventory(1).replace("sim-", "noisy-"))
+    answer = fresh_cli("aa", "--on", "noisy-0000", "--history", "--inventory", "inventory.yaml", code=5)
+    assert "edgebench aa --on noisy-0000" in answer.err
 
 
 @pytest.mark.parametrize("pairs", ["0", "9", "1001"])
