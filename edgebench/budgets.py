@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from edgebench import documents
 from edgebench.documents import At, Document, quoted
 from edgebench.errors import ConfigError, UserError, did_you_mean
-from edgebench.records import Record
+from edgebench.records import Job, Record
 from edgebench.units import format_bytes, format_ms, parse_bytes, parse_percent, parse_time_ns, significant
 
 VERSION = 1
@@ -131,6 +131,19 @@ class Subject(Record, frozen=True):
     variant: str
     runtime: str
     precision: str
+
+
+def subject_of(job: Job) -> Subject:
+    """The names of a job's cell, without the groups of its device."""
+    return Subject(
+        target=job.target,
+        device=job.device,
+        groups=(),
+        model=job.model,
+        variant=job.variant,
+        runtime=job.runtime,
+        precision=job.precision,
+    )
 
 
 class Waiver(Record, frozen=True):

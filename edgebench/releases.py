@@ -74,10 +74,14 @@ def named(name: str, releases: Sequence[Release]) -> Release:
 def standing(release: Release, judgement: Judgement | None) -> Standing:
     """How a release stands as a baseline."""
     verdict = "no gate" if judgement is None else judgement.verdict
-    problem = ""
-    if judgement is not None and judgement.verdict == "fail":
-        problem = f"the baseline {release.name} failed its own gate on {judgement.judged_utc[:10]}"
-    return Standing(release=release, verdict=verdict, problem=problem)
+    return Standing(release=release, verdict=verdict, problem=problem_of(release.name, judgement))
+
+
+def problem_of(name: str, judgement: Judgement | None) -> str:
+    """Why a run that goes by a name may be no baseline, or "": its own gate failed."""
+    if judgement is None or judgement.verdict != "fail":
+        return ""
+    return f"the baseline {name} failed its own gate on {judgement.judged_utc[:10]}"
 
 
 def _check_name(name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import NamedTuple
@@ -112,10 +113,7 @@ def has_own_baseline(candidate: Source, store: Store) -> bool:
 
 def problem_of(run: Run | None, name: str, store: Store) -> str:
     """Why a stored run may be no baseline: its own gate failed."""
-    judgement = None if run is None else store.judgement(run.id)
-    if judgement is None or judgement.verdict != "fail":
-        return ""
-    return f"the baseline {name} failed its own gate on {judgement.judged_utc[:10]}"
+    return "" if run is None else releases.problem_of(name, store.judgement(run.id))
 
 
 def problem_of_own(candidate: Source, store: Store) -> str:
@@ -138,11 +136,6 @@ def keep(made: Gate, asked: Question, store: Store) -> None:
             exit_code=made.exit_code,
             baseline="" if asked.baseline is None else asked.baseline.name,
             budgets=asked.budgets.source,
-            counts=_counts(made),
+            counts=dict(Counter(each.word for each in made.cells)),
         )
     )
-
-
-def _counts(made: Gate) -> dict[str, int]:
-    words = [each.word for each in made.cells]
-    return {word: words.count(word) for word in sorted(set(words))}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from edgebench import documents
 from edgebench.accuracy import TOP1
-from edgebench.budgets import Subject
+from edgebench.budgets import subject_of
 from edgebench.documents import At, place, quoted
 from edgebench.errors import NothingDone, UserError, did_you_mean
 from edgebench.gates import claims
@@ -186,7 +186,7 @@ def expand(
     if not jobs and not refused:
         raise NothingDone("the plan has no cells", hint="name at least one model and one device")
     planned_cells = [each.job for each in jobs] + [each.job for each in refused]
-    subjects = [_subject(job) for job in planned_cells]
+    subjects = [subject_of(job) for job in planned_cells]
     for text in plan.claims:
         claims.check(claims.parse(text), subjects)
     return Expansion(tuple(jobs), tuple(refused))
@@ -299,19 +299,6 @@ def _check_distinct(plan: Plan, infos: Mapping[str, ModelInfo]) -> None:
 
 
 # --- cells ---------------------------------------------------------------------------------------
-
-
-def _subject(job: Job) -> Subject:
-    """The names of a cell."""
-    return Subject(
-        target=job.target,
-        device=job.device,
-        groups=(),
-        model=job.model,
-        variant=job.variant,
-        runtime=job.runtime,
-        precision=job.precision,
-    )
 
 
 def _compared(model: PlannedModel, plan: Plan, infos: Mapping[str, ModelInfo]) -> PlannedModel:

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import msgspec
 
 from edgebench import energy, exchange
-from edgebench.budgets import Subject
+from edgebench.budgets import subject_of
 from edgebench.errors import Owner, UserError
 from edgebench.gates import Observed, claims, observed
 from edgebench.gates.claims import ClaimVerdict
@@ -237,7 +237,7 @@ def _claims(run: Run, measured: Sequence[Measurement], failed: Sequence[Failure]
     expected = []
     for job in sorted(jobs, key=_order):
         key = _identity(job)
-        expected.append(claims.Expected(_subject(job), cells.get(key), reasons.get(key, "")))
+        expected.append(claims.Expected(subject_of(job), cells.get(key), reasons.get(key, "")))
     return claims.judge(made, expected)
 
 
@@ -261,18 +261,6 @@ def _observed(measurement: Measurement) -> Observed:
     found = observed(exchange.entry(measurement))
     engine = measurement.engine
     return found if engine is None else replace(found, artifact_bytes=engine.size_bytes)
-
-
-def _subject(job: Job) -> Subject:
-    return Subject(
-        target=job.target,
-        device=job.device,
-        groups=(),
-        model=job.model,
-        variant=job.variant,
-        runtime=job.runtime,
-        precision=job.precision,
-    )
 
 
 # --- the whole run --------------------------------------------------------------------------------
