@@ -16,24 +16,7 @@ from hypothesis import strategies as st
 from edgebench.errors import UserError
 from edgebench.model import dataset
 from edgebench.records import ModelInfo, Tensor
-
-
-def info(*inputs: Tensor) -> ModelInfo:
-    return ModelInfo(
-        name="net",
-        variant="fp32",
-        digest="",
-        size_bytes=0,
-        ir_version=8,
-        opset={"ai.onnx": 17},
-        inputs=inputs,
-        outputs=(),
-        parameters=0,
-        macs=None,
-        operators={},
-        precision="fp32",
-        sparsity=0.0,
-    )
+from tests.model.infos import network
 
 
 def tensor(name: str, *shape: int, dtype: str = "float32") -> Tensor:
@@ -41,7 +24,7 @@ def tensor(name: str, *shape: int, dtype: str = "float32") -> Tensor:
 
 
 def pictures(batch: int = 1) -> ModelInfo:
-    return info(tensor("x", batch, 2, 3))
+    return network(tensor("x", batch, 2, 3))
 
 
 def read(path: Path, net: ModelInfo, *, key: str = "labels", classes: bool = True) -> dataset.Dataset:
@@ -92,7 +75,7 @@ def test_every_sample_is_fed_once_and_the_rest_is_padding(
 
 
 def test_inputs_without_a_batch_axis_and_those_that_are_always_the_same(tmp_path: Path) -> None:
-    net = info(tensor("x", 2, 3), tensor("rate", dtype="int64"), tensor("t"))
+    net = network(tensor("x", 2, 3), tensor("rate", dtype="int64"), tensor("t"))
     path = saved(tmp_path, x=X, rate=np.int64(16000), t=Y.astype(np.float32), labels=Y)
     found = read(path, net)
     feeds = list(dataset.feeds(found, net, 0, 99))
@@ -149,7 +132,7 @@ def test_what_does_not_fit_is_named(arrays: dict[str, Any], said: str, tmp_path:
 
 
 def test_inputs_of_different_batches_are_named(tmp_path: Path) -> None:
-    net = info(tensor("x", 4, 2, 3), tensor("y", 2, 1))
+    net = network(tensor("x", 4, 2, 3), tensor("y", 2, 1))
     path = saved(
         tmp_path, x=np.zeros((8, 2, 3), np.float32), y=np.zeros((8, 1), np.float32), labels=np.arange(8)
     )

@@ -15,33 +15,16 @@ from hypothesis import strategies as st
 
 from edgebench import model
 from edgebench.errors import UserError
-from edgebench.records import ModelInfo, Tensor
+from edgebench.records import Tensor
+from tests.model.infos import network
 from tests.models import generate
-
-
-def _info(*inputs: Tensor) -> ModelInfo:
-    return ModelInfo(
-        name="net",
-        variant="fp32",
-        digest="",
-        size_bytes=0,
-        ir_version=8,
-        opset={"ai.onnx": 17},
-        inputs=inputs,
-        outputs=(),
-        parameters=0,
-        macs=None,
-        operators={},
-        precision="fp32",
-        sparsity=0.0,
-    )
 
 
 def _tensor(name: str, shape: tuple[int | str, ...], dtype: str = "float32") -> Tensor:
     return Tensor(name=name, dtype=dtype, shape=shape)
 
 
-IMAGE = _info(_tensor("image", (1, 3, 4, 5)))
+IMAGE = network(_tensor("image", (1, 3, 4, 5)))
 
 
 # --- parse_shape ----------------------------------------------------------------------------------
@@ -77,7 +60,7 @@ def test_parse_shape_gives_a_shape_or_our_error(text: str) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 3, 32, 32), (1, 32, 32, 3), (2, 1, 8, 8), (1, 64, 5, 7), (1, 3, 1, 1)])
 def test_pictures_are_smooth_and_use_the_range(shape: tuple[int, ...]) -> None:
-    picture = model.random_inputs(_info(_tensor("x", shape)), 1)["x"]
+    picture = model.random_inputs(network(_tensor("x", shape)), 1)["x"]
     assert picture.shape == shape
     assert picture.dtype == np.float32
     assert picture.min() >= 0
@@ -89,7 +72,7 @@ def test_pictures_are_smooth_and_use_the_range(shape: tuple[int, ...]) -> None:
 
 
 def test_other_inputs_are_of_their_kind() -> None:
-    info = _info(
+    info = network(
         _tensor("noise", (1, 1000)),
         _tensor("half", (1, 10), "float16"),
         _tensor("ids", (1, 50), "int64"),
@@ -117,10 +100,10 @@ def test_inputs_repeat_with_their_seed() -> None:
 
 def test_unknown_sizes_and_absurd_ones_are_refused() -> None:
     with pytest.raises(UserError, match="not static") as caught:
-        model.random_inputs(_info(_tensor("x", ("N", 3, "H", "W"))), 0)
+        model.random_inputs(network(_tensor("x", ("N", 3, "H", "W"))), 0)
     assert caught.value.hint == "--shape x=1,3,1,1"
     with pytest.raises(UserError, match="elements"):
-        model.random_inputs(_info(_tensor("x", (1 << 20, 1 << 20))), 0)
+        model.random_inputs(network(_tensor("x", (1 << 20, 1 << 20))), 0)
 
 
 # --- the user's file ------------------------------------------------------------------------------
@@ -142,7 +125,7 @@ def test_one_or_many_samples_are_cut_apart(tmp_path: Path, shape: tuple[int, ...
 
 
 def test_one_sample_is_shared_by_many(tmp_path: Path) -> None:
-    info = _info(_tensor("x", (1, 2)), _tensor("rate", (), "int64"))
+    info = network(_tensor("x", (1, 2)), _tensor("rate", (), "int64"))
     feeds = list(
         model.batches(model.read_inputs(_save(tmp_path, x=np.zeros((3, 2)), rate=16000), info), info)
     )
@@ -151,7 +134,7 @@ def test_one_sample_is_shared_by_many(tmp_path: Path) -> None:
 
 
 def test_a_symbolic_batch_takes_any_number(tmp_path: Path) -> None:
-    info = _info(_tensor("x", ("N", 2)))
+    info = network(_tensor("x", ("N", 2)))
     feeds = list(
         model.batches(model.read_inputs(_save(tmp_path, x=np.zeros((5, 2), np.float32)), info), info)
     )
@@ -186,16 +169,16 @@ def test_a_file_that_does_not_fit_says_what_was_expected(
 
 
 def test_floats_do_not_become_integers(tmp_path: Path) -> None:
-    info = _info(_tensor("ids", (1, 2), "int64"))
+    info = network(_tensor("ids", (1, 2), "int64"))
     with pytest.raises(UserError, match="wants int64"):
         model.read_inputs(_save(tmp_path, ids=np.array([[1.0, 2.0]])), info)
-    small = _info(_tensor("ids", (1, 2), "int8"))
+    small = network(_tensor("ids", (1, 2), "int8"))
     with pytest.raises(UserError, match="do not fit int8"):
         model.read_inputs(_save(tmp_path, ids=np.array([[1, 300]])), small)
 
 
 def test_different_numbers_of_samples_are_refused(tmp_path: Path) -> None:
-    info = _info(_tensor("a", (1, 2)), _tensor("b", (1, 2)))
+    info = network(_tensor("a", (1, 2)), _tensor("b", (1, 2)))
     with pytest.raises(UserError, match="different numbers of samples"):
         model.read_inputs(_save(tmp_path, a=np.zeros((3, 2)), b=np.zeros((4, 2))), info)
 
