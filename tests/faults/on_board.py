@@ -86,7 +86,7 @@ def _profile(frame, event, _argument):
     if (
         event == "call"
         and frame.f_code.co_name == "__call__"
-        and frame.f_code.co_filename.endswith("launch.py")
+        and frame.f_code.co_filename.endswith("loading.py")
     ):
         reached(str(frame.f_locals.get("name")))
 
