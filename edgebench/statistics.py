@@ -11,12 +11,12 @@ import math
 import statistics as stdlib
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
-from functools import lru_cache
 from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from edgebench import comparison
 from edgebench.errors import BugError
 from edgebench.records import Launch, Measurement, MemoryLadder, Record
 from edgebench.units import NS_PER_S, significant
@@ -173,19 +173,20 @@ def summarise(launch: Launch) -> LaunchSummary:
 
 
 def interval_95(values: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % t interval on the log scale: exp(mean(ln v) -+ t(0.975, n-1) * sd / sqrt(n)), sd with ddof 1.
+    """The 95 % interval of the typical value, from those of single launches in their order.
 
-    None for fewer than two values, a value that is not positive, or a bound that no float holds. Its centre
-    is the geometric mean: launch times are close to log-normal.
+    It is that of an absolute limit (`comparison.one_sample`): on logarithms, about the geometric mean, wider
+    upwards as far as launches are skewed. None for fewer than two values, a value that is not positive, or a
+    bound that no float holds.
     """
     if len(values) < 2 or any(not value > 0 for value in values):
         return None
-    logs = [math.log(value) for value in values]
-    mean = math.fsum(logs) / len(logs)
-    variance = math.fsum((x - mean) ** 2 for x in logs) / (len(logs) - 1)
-    half = student_t(1 - (1 - CONFIDENCE) / 2, len(logs) - 1) * math.sqrt(variance / len(logs))
+    found = comparison.one_sample([math.log(value) for value in values])
+    if found is None:
+        return None
+    beyond = (1 - CONFIDENCE) / 2
     try:
-        return math.exp(mean - half), math.exp(mean + half)
+        return math.exp(found.lower(beyond)), math.exp(found.upper(beyond))
     except OverflowError:
         return None
 
@@ -200,16 +201,6 @@ def half_width_of(values: Sequence[float]) -> float | None:
     """How far the 95 % interval of some values reaches to each side, as a share; None where there is none."""
     ends = interval_95(values)
     return None if ends is None else math.sqrt(ends[1] / ends[0]) - 1
-
-
-@lru_cache(maxsize=256)
-def student_t(probability: float, freedom: float) -> float:
-    """The quantile of Student's t, for 0.5 <= probability < 1 and any positive degrees of freedom."""
-    from scipy.special import stdtrit
-
-    if not (0.5 <= probability < 1 and freedom > 0):
-        raise BugError(f"no t quantile for probability {probability}, {freedom} degrees of freedom")
-    return float(stdtrit(freedom, probability))
 
 
 # --- one measurement ------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ def _exact(metric: str, after: Observed, first: int | None, second: int | None) 
 
 def _estimate(side_by_side: bool, first: dict[int, float], second: dict[int, float]) -> Estimate | None:
     if side_by_side:
-        return comparison.by_pairs([second[place] - first[place] for place in second if place in first])
+        return comparison.by_pairs([(first[place], second[place]) for place in second if place in first])
     return comparison.welch(list(first.values()), list(second.values()))
 
 

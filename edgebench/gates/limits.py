@@ -17,7 +17,18 @@ from edgebench.comparison import ALPHA, LEAST_LAUNCHES
 from edgebench.gates import duets, plausible
 from edgebench.gates.accuracy import loss
 from edgebench.gates.base import DeviceNoise, LaunchFigures, Observed, SessionNoise, Verdict, Word
-from edgebench.gates.looks import Answer, Bounds, Test, interval, least_effect, look, tested, told
+from edgebench.gates.looks import (
+    ONE_SIDE,
+    PAIRS,
+    Answer,
+    Bounds,
+    Test,
+    interval,
+    least_effect,
+    look,
+    tested,
+    told,
+)
 from edgebench.gates.plausible import MIXED_UNITS
 from edgebench.records import replace
 from edgebench.units import significant
@@ -199,7 +210,7 @@ def _absolute(limit: Limit, cell: Observed) -> Verdict:
     logs = [sign * math.log(value) for value in values]
     bound = sign * math.log(limit.value)
     bounds = Bounds(bound, cell.alpha, pass_alpha=cell.alpha / 2)  # skewed launches pass too often at alpha
-    test = look(logs, bounds, cell.looks, comparison.one_sample, comparison.hodges_lehmann_of_pairs)
+    test = look(logs, bounds, cell.looks, ONE_SIDE)
     low, high = interval(test.estimate)
     ends = sorted((math.exp(sign * low), math.exp(sign * high)))
     found = test.answer
@@ -236,7 +247,7 @@ def _relative(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
     bound = -math.log(1 - limit.value) if sign < 0 else math.log(1 + limit.value)
     test = _compare(limit, cell, baseline, sign, bound)
     if test is None:
-        reason = f"{_pairs(limit, cell, baseline.cell)} pairs are left; {LEAST_LAUNCHES} are the least"
+        reason = f"{len(_pairs(limit, cell, baseline.cell))} pairs are left; {LEAST_LAUNCHES} are the least"
         return _verdict(
             limit, cell, "inconclusive", reason, next=MIN_HINT, cause="few-launches", observed=typical
         )
@@ -301,11 +312,10 @@ def _compare(limit: Limit, cell: Observed, baseline: Baseline, sign: float, boun
     if other is None:
         return None
     if other.session == cell.session:
-        pairs = [sign * value for value in _differences(limit, cell, other)]
-        if len(pairs) < LEAST_LAUNCHES:
-            return None
-        bounds = Bounds(bound, cell.alpha)
-        return look(pairs, bounds, cell.looks, comparison.by_pairs, comparison.hodges_lehmann_of_pairs)
+        pairs = _pairs(limit, cell, other, sign)
+        return (
+            None if len(pairs) < LEAST_LAUNCHES else look(pairs, Bounds(bound, cell.alpha), cell.looks, PAIRS)
+        )
     before = [sign * math.log(value) for value in _values(limit, other) or ()]
     now = [sign * math.log(value) for value in _values(limit, cell) or ()]
     found = comparison.welch(before, now)
@@ -428,16 +438,12 @@ def _values(limit: Limit, cell: Observed) -> list[float] | None:
     return known if len(known) == len(values) and known else None
 
 
-def _differences(limit: Limit, cell: Observed, other: Observed) -> list[float]:
-    """Logarithms of candidate by baseline, of the pairs in which both launches are valid."""
+def _pairs(limit: Limit, cell: Observed, other: Observed, sign: float = 1.0) -> list[comparison.Pair]:
+    """Logarithms of baseline and candidate, of the pairs in which both launches are valid."""
     figure = FIGURES[limit.metric]
     before = {launch.place: figure(launch, other) for launch in other.launches}
-    pairs = [(figure(launch, cell), before.get(launch.place)) for launch in cell.launches]
-    return [math.log(now / then) for now, then in pairs if now and then]
-
-
-def _pairs(limit: Limit, cell: Observed, other: Observed) -> int:
-    return len(_differences(limit, cell, other))
+    pairs = [(before.get(launch.place), figure(launch, cell)) for launch in cell.launches]
+    return [(sign * math.log(then), sign * math.log(now)) for then, now in pairs if then and now]
 
 
 def _too_little(

@@ -230,11 +230,11 @@ def test_a_warning_does_not_decide_the_exit_code() -> None:
 def test_looks_pass_at_the_first_that_does_and_fail_by_the_surest() -> None:
     before = entry(launches(10.0, count=20), looks=(5, 10, 20))
     same = only(judged(entry(launches(10.0, count=20, seed=2), looks=(5, 10, 20)), before, REGRESS))
-    assert (same.word, same.look, same.looks, same.rule) == ("pass", 5, 3, "paired")
+    assert (same.word, same.look, same.looks, same.rule) == ("pass", 5, 3, "welch")
     first = [replace(each, launches=each.launches[:5]) for each in (before, _slower())]
     early, late = only(judged(first[1], first[0], REGRESS)), only(judged(_slower(), before, REGRESS))
-    assert (early.word, early.look, early.rule) == ("fail", 5, "paired")
-    assert (late.word, late.look, late.rule) == ("fail", 20, "trimmed-paired")
+    assert (early.word, early.look, early.rule) == ("fail", 5, "welch")
+    assert (late.word, late.look, late.rule) == ("fail", 20, "welch")
     assert (late.p_value or 1.0) < (early.p_value or 0.0)
 
 
