@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Literal
+from functools import cache, lru_cache
+from typing import Any, Literal
 
 from edgebench.errors import BugError
 from edgebench.records import Record, replace
@@ -51,19 +51,19 @@ class Estimate(Record, frozen=True):
 
     def lower(self, alpha: float) -> float:
         """What the true shift exceeds but for the share `alpha` of cases (one-sided)."""
-        return self.shift - self._reach(1 - alpha)
+        return self.shift - self._reach(alpha, 1.0)
 
     def upper(self, alpha: float) -> float:
         """What the true shift stays under but for the share `alpha` of cases (one-sided)."""
-        return self.shift - self._reach(alpha)
+        return self.shift - self._reach(alpha, -1.0)
 
     def p_above(self, limit: float) -> float:
         """How often a true shift of `limit` or less gives this much: small speaks for "over the limit"."""
-        return self._tail(self.shift - limit)[0]
+        return self._tail(limit, 1.0)
 
     def p_below(self, limit: float) -> float:
         """How often a true shift of `limit` or more gives this little: small speaks for "within it"."""
-        return self._tail(self.shift - limit)[1]
+        return self._tail(limit, -1.0)
 
     def with_variance(self, variance: float, freedom: float) -> Estimate:
         """The estimate with further variance, known to `freedom` degrees: that between two sessions.
@@ -82,18 +82,18 @@ class Estimate(Record, frozen=True):
             freedom=total**2 / weight if weight else math.inf,
         )
 
-    def _reach(self, probability: float) -> float:
-        """How far below the shift the true one lies in this share of cases, at most."""
+    def _reach(self, alpha: float, side: float) -> float:
+        """How far the true shift lies below this one (side 1) or above it (-1), but for `alpha` of cases."""
         if not self.error:
             return 0.0
-        return self._skewed(quantile(probability, self.freedom)) * self.error
+        return self._skewed(side * quantile(1 - alpha, self.freedom)) * self.error
 
-    def _tail(self, distance: float) -> tuple[float, float]:
-        """How often so much or more is found where nothing is, and so much or less."""
+    def _tail(self, limit: float, side: float) -> float:
+        """How often so much (side 1) or so little (-1) is found where the true shift is the limit."""
+        distance = self.shift - limit
         if not self.error:
-            return (0.5, 0.5) if distance == 0 else (float(distance < 0), float(distance > 0))
-        t = self._straight(distance / self.error)
-        return survival(t, self.freedom), survival(-t, self.freedom)
+            return 0.5 if distance == 0 else float(side * distance < 0)
+        return survival(side * self._straight(distance / self.error), self.freedom)
 
     def _straight(self, t: float) -> float:
         """A mean of skewed values by its standard error -> what is distributed as Student's t.
@@ -285,19 +285,25 @@ def false_discoveries(p_values: Sequence[float]) -> list[float]:
 @lru_cache(maxsize=4096)
 def quantile(probability: float, freedom: float) -> float:
     """The quantile of Student's t; of the normal distribution for infinite degrees of freedom."""
-    from scipy import special
-
     if not (0 < probability < 1 and freedom > 0):
         raise BugError(f"no t quantile for probability {probability}, {freedom} degrees of freedom")
-    found = special.ndtri(probability) if math.isinf(freedom) else special.stdtrit(freedom, probability)
+    known = _distributions()
+    found = known.ndtri(probability) if math.isinf(freedom) else known.stdtrit(freedom, probability)
     return float(found)
 
 
 def survival(t: float, freedom: float) -> float:
     """P(T > t) of Student's t with `freedom` degrees."""
+    known = _distributions()
+    return float(known.ndtr(-t) if math.isinf(freedom) else known.stdtr(freedom, -t))
+
+
+@cache
+def _distributions() -> Any:
+    """The functions of distributions that scipy has, loaded when first asked for: that takes a while."""
     from scipy import special
 
-    return float(special.ndtr(-t) if math.isinf(freedom) else special.stdtr(freedom, -t))
+    return special
 
 
 # --- small arithmetic -----------------------------------------------------------------------------

@@ -14,12 +14,13 @@ def implausible(cell: Observed) -> str:
     middles = [launch.p50_ns for launch in cell.launches if launch.p50_ns is not None]
     if not middles or len(middles) < len(cell.launches):
         return ""
-    samples = sum(launch.n for launch in cell.launches)
-    if samples > 1 and min(middles) == max(middles) and all(map(_constant, cell.launches)):
-        return f"all {samples} samples are exactly {format_ms(middles[0])}: a constant, or a clock too coarse"
-    ratio = max(middles) / min(middles)
-    if ratio > MIXED_UNITS:
-        return f"launches of the same artifact differ by {significant(ratio)} times: mixed units?"
+    least, most = min(middles), max(middles)
+    if least == most and all(map(_constant, cell.launches)):
+        samples = sum(launch.n for launch in cell.launches)
+        constant = f"all {samples} samples are exactly {format_ms(least)}: a constant, or a clock too coarse"
+        return constant if samples > 1 else ""
+    if most > MIXED_UNITS * least:
+        return f"launches of the same artifact differ by {significant(most / least)} times: mixed units?"
     if any(map(_mixed, cell.launches)):
         return f"times inside a launch differ by more than {MIXED_INSIDE:g} times: mixed units?"
     return ""
