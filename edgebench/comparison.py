@@ -237,18 +237,20 @@ def decide(estimate: Estimate, limit: float, alpha: float = ALPHA) -> Outcome:
 
 def least_effect(estimate: Estimate, limit: float, alpha: float = ALPHA, power: float = POWER) -> float:
     """The smallest true shift that this many launches find in `power` of all cases, as a logarithm."""
-    if not estimate.error:
-        return limit
-    reach = quantile(1 - alpha, estimate.freedom) + quantile(power, estimate.freedom)
-    return limit + reach * estimate.error
+    return limit + _found_beyond(estimate.freedom, alpha, power) * estimate.error
 
 
 def least_effect_at(estimate: Estimate, limit: float, launches: int, alpha: float = ALPHA) -> float:
     """`least_effect` as expected with that many launches of the same spread."""
-    freedom = max(1.0, estimate.freedom * (launches - 1) / max(1, estimate.n - 1))
+    freedom = estimate.freedom * (launches - 1) / max(1, estimate.n - 1)
     error = estimate.error * math.sqrt(estimate.n / launches)
-    scaled = Estimate(rule=estimate.rule, n=launches, shift=estimate.shift, error=error, freedom=freedom)
-    return least_effect(scaled, limit, alpha)
+    return limit + _found_beyond(freedom, alpha, POWER) * error
+
+
+def _found_beyond(freedom: float, alpha: float, power: float) -> float:
+    """How many standard errors beyond a limit are found in `power` of all cases; whole degrees of freedom."""
+    whole = freedom if math.isinf(freedom) else max(1.0, round(freedom))
+    return quantile(1 - alpha, whole) + quantile(power, whole)
 
 
 def launches_needed(estimate: Estimate, limit: float, effect: float, alpha: float = ALPHA) -> int | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from itertools import chain
 from typing import NamedTuple
 
-from edgebench.budgets import Budgets, Subject, merged
+from edgebench.budgets import Budgets, Limit, Subject, merged
 from edgebench.comparison import ALPHA, false_discoveries
 from edgebench.gates.base import (
     EXIT_CODES,
@@ -83,18 +84,20 @@ def judged(
     before, together = _by_subject(baseline), _by_subject(duets)
     verdicts: list[Verdict] = []
     unlimited: list[str] = []
-    matched: set[str] = set()
+    matched: dict[tuple[str, ...], tuple[Limit, ...]] = {}  # names of budgets that match together -> limits
     for cell in cells:
         matching = budgets.matching(cell.subject)
-        limits = merged(matching)
-        matched.update(each.name for each in matching)
+        names = tuple(each.name for each in matching)
+        if names not in matched:
+            matched[names] = merged(matching)
+        limits = matched[names]
         if not limits:
             unlimited.append(label(cell.subject))
         duet = next(iter(together.get(_key(cell.subject), ())[-1:]), None)
         noise = known.noise.get((cell.subject.device, cell.subject.runtime))
         against = Baseline(_partner(cell, before), noise, duet, known.problem)
         verdicts += [judge(limit, cell, against) for limit in limits]
-    return Part(tuple(verdicts), tuple(unlimited), frozenset(matched))
+    return Part(tuple(verdicts), tuple(unlimited), frozenset(chain.from_iterable(matched)))
 
 
 def concluded(parts: Iterable[Part], budgets: Budgets, *, today: date) -> Gate:
