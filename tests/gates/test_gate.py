@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 
+import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,9 +17,12 @@ from hypothesis import strategies as st
 from edgebench import budgets as budget_files
 from edgebench.exchange import LaunchEntry, MeasurementEntry
 from edgebench.gates import DeviceNoise, Gate, Known, Observed, SessionNoise, Verdict, gate, observed
+from edgebench.gates.document import document, json_schema
 from edgebench.records import replace
 
 TODAY = date(2026, 11, 25)
+SCHEMA_FILE = Path(__file__).parents[2] / "docs" / "gate.schema.json"
+PUBLISHED = jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text()))
 NOISE = 0.004
 
 
@@ -57,7 +63,9 @@ def judged(
     cell = now if isinstance(now, Observed) else observed(now, with_samples=True)
     base = [] if before is None else [observed(before)]
     known = Known({("d", "onnxruntime"): DeviceNoise(session=noise)})
-    return gate([cell], budget_files.parse(text, "b.yaml"), base, today=TODAY, known=known)
+    made = gate([cell], budget_files.parse(text, "b.yaml"), base, today=TODAY, known=known)
+    PUBLISHED.validate(json.loads(json.dumps(document(made))))
+    return made
 
 
 def only(result: Gate) -> Verdict:
@@ -284,3 +292,8 @@ def test_any_numbers_get_an_answer(now: list[list[int]], before: list[list[int]]
         assert verdict.reason
         if verdict.word in ("inconclusive", "invalid", "missing"):
             assert verdict.next
+
+
+def test_the_published_schema_is_that_of_the_code() -> None:
+    """Every answer of this file's `judged` was held against it."""
+    assert json.loads(SCHEMA_FILE.read_text()) == json.loads(json.dumps(json_schema()))
