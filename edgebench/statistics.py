@@ -103,9 +103,9 @@ class Summary(Record, frozen=True):
     `p50_ns`, `p90_ns` and `p99_ns` are medians over the launches of each launch's own quantile: one slow
     launch does not move them. `mean_ns` is the mean of launch means (each launch counts once), `min_ns` and
     `max_ns` the extremes of all samples. `p50_low_ns` to `p50_high_ns` is the 95 % interval of the typical
-    launch's p50, see `interval_95`. `p99_note` says why `p99_ns` is missing or rough. `spread` is slowest /
-    fastest launch p50, minus 1. `throughput_per_s` is inputs per second, one request after the other: batch
-    / mean.
+    launch's p50, see `interval_95`; so are the others. `p99_note` says why `p99_ns` is missing or rough.
+    `spread` is slowest / fastest launch p50, minus 1. `throughput_per_s` is inputs per second, one request
+    after the other: batch / mean.
     """
 
     launches: int
@@ -116,7 +116,11 @@ class Summary(Record, frozen=True):
     p50_low_ns: float | None = None
     p50_high_ns: float | None = None
     p90_ns: int | None = None
+    p90_low_ns: float | None = None
+    p90_high_ns: float | None = None
     p99_ns: int | None = None
+    p99_low_ns: float | None = None
+    p99_high_ns: float | None = None
     p99_note: str = ""
     min_ns: int | None = None
     max_ns: int | None = None
@@ -222,8 +226,11 @@ def summarise_measurement(measurement: Measurement) -> Summary:
     launches = [launch for launch in measurement.launches if not unusable_reason(launch)]
     each = [summarise(launch) for launch in launches]
     p50s = tuple(_known(summary.p50_ns for summary in each))
-    low, high = interval_95(p50s) or (None, None)
+    p90s = _known(summary.p90_ns for summary in each)
     p99_ns, p99_note = _p99(each)
+    p99s = [] if p99_ns is None else _known(summary.p99_ns for summary in each)
+    ends = {50: interval_95(p50s), 90: interval_95(p90s), 99: interval_95(p99s)}
+    low, high = ({q: None if found is None else found[end] for q, found in ends.items()} for end in (0, 1))
     mean_ns = _mean(_known(summary.mean_ns for summary in each))
     return Summary(
         launches=len(launches),
@@ -231,10 +238,14 @@ def summarise_measurement(measurement: Measurement) -> Summary:
         samples=sum(summary.n for summary in each),
         launch_p50_ns=p50s,
         p50_ns=_median(p50s),
-        p50_low_ns=low,
-        p50_high_ns=high,
-        p90_ns=_median(_known(summary.p90_ns for summary in each)),
+        p50_low_ns=low[50],
+        p50_high_ns=high[50],
+        p90_ns=_median(p90s),
+        p90_low_ns=low[90],
+        p90_high_ns=high[90],
         p99_ns=p99_ns,
+        p99_low_ns=low[99],
+        p99_high_ns=high[99],
         p99_note=p99_note,
         min_ns=min(_known(summary.min_ns for summary in each), default=None),
         max_ns=max(_known(summary.max_ns for summary in each), default=None),
