@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from operator import mul
 from typing import Any, Literal
 
 from edgebench.errors import BugError
@@ -178,9 +179,10 @@ def by_pairs(pairs: Sequence[Pair]) -> Estimate | None:
     themselves: that finds more, because what a side varies by is then known from twice as many launches.
     """
     differences = [candidate - baseline for baseline, candidate in pairs]
-    if len(pairs) < 3 or _has_outliers(differences) or _go_together(pairs):
+    if len(pairs) < 3 or _has_outliers(differences):
         return by_differences(differences)
-    return welch([each for each, _ in pairs], [each for _, each in pairs])
+    baseline, candidate = [each for each, _ in pairs], [each for _, each in pairs]
+    return paired(differences) if _go_together(baseline, candidate) else welch(baseline, candidate)
 
 
 def by_differences(differences: Sequence[float]) -> Estimate | None:
@@ -197,16 +199,15 @@ def _has_outliers(differences: Sequence[float]) -> bool:
     return max(off) > OUTLIER * 1.4826 * _median(off)
 
 
-def _go_together(pairs: Sequence[Pair]) -> bool:
-    """Whether the sides' values are correlated, at 5 % one-sided."""
-    baseline, candidate = ([pair[side] for pair in pairs] for side in (0, 1))
-    middles = _mean(baseline), _mean(candidate)
-    off = [(b - middles[0], c - middles[1]) for b, c in pairs]
-    scale = math.sqrt(math.fsum(b * b for b, _ in off) * math.fsum(c * c for _, c in off))
+def _go_together(baseline: Sequence[float], candidate: Sequence[float]) -> bool:
+    """Whether the values of neighbours are correlated, at 5 % one-sided."""
+    off = [_off_mean(side) for side in (baseline, candidate)]
+    scale = math.sqrt(_sum_of_products(off[0], off[0]) * _sum_of_products(off[1], off[1]))
     if not scale:
         return True
-    t = quantile(1 - ALPHA, len(pairs) - 2)
-    return math.fsum(b * c for b, c in off) > scale * t / math.sqrt(len(pairs) - 2 + t * t)
+    freedom = len(baseline) - 2
+    t = quantile(1 - ALPHA, freedom)
+    return _sum_of_products(*off) > scale * t / math.sqrt(freedom + t * t)
 
 
 def hodges_lehmann(baseline: Sequence[float], candidate: Sequence[float]) -> float:
@@ -332,24 +333,30 @@ def _deviation(values: Sequence[float]) -> float:
     """The standard deviation with n - 1; exactly 0 where all values are equal."""
     if min(values) == max(values):
         return 0.0
+    off = _off_mean(values)
+    return math.sqrt(_sum_of_products(off, off) / (len(values) - 1))
+
+
+def _off_mean(values: Sequence[float]) -> list[float]:
     mean = _mean(values)
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return [value - mean for value in values]
+
+
+def _sum_of_products(first: Sequence[float], second: Sequence[float]) -> float:
+    return math.fsum(map(mul, first, second))
 
 
 def _skew(values: Sequence[float]) -> float:
     """The third standardized moment; 0 where all values are equal."""
-    mean = _mean(values)
-    off = [value - mean for value in values]
-    spread = math.sqrt(math.fsum(each**2 for each in off) / len(off))
+    off = _off_mean(values)
+    spread = math.sqrt(_sum_of_products(off, off) / len(off))
     return math.fsum(each**3 for each in off) / len(off) / spread**3 if spread else 0.0
 
 
 def _alike(values: Sequence[float]) -> float:
     """The correlation of each value with the one before it, freed of its bias; from 0 to MOST_ALIKE."""
-    mean = _mean(values)
-    off = [value - mean for value in values]
-    together = math.fsum(now * then for now, then in zip(off[1:], off, strict=False))
-    found = together / math.fsum(each**2 for each in off) + 1 / len(off)
+    off = _off_mean(values)
+    found = _sum_of_products(off[1:], off) / _sum_of_products(off, off) + 1 / len(off)
     return min(MOST_ALIKE, max(0.0, found))
 
 

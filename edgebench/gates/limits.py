@@ -232,7 +232,8 @@ def _absolute(limit: Limit, cell: Observed) -> Verdict:
 
 
 def _relative(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
-    typical = _typical(known_logs(limit.metric, cell))
+    now = known_logs(limit.metric, cell)
+    typical = _typical(now)
     if identical(cell, baseline.cell):
         return _verdict(limit, cell, "pass", SAME_ARTIFACT, observed=typical, launches=len(cell.launches))
     problem = baseline.problem or differences(cell, baseline.cell)
@@ -240,22 +241,23 @@ def _relative(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
         return _not_comparable(limit, cell, problem, typical)
     if baseline.cell is None or baseline.cell.failure or not baseline.cell.launches:
         return _no_baseline(limit, cell, typical)
-    before = _typical(known_logs(limit.metric, baseline.cell))
+    before = known_logs(limit.metric, baseline.cell)
     refused = _too_little(limit, cell, typical, [cell, baseline.cell])
-    if refused is not None or typical is None or before is None:
+    if refused is not None or now is None or before is None:
         return refused or _unknown(limit, cell)
     sign = -1.0 if METRICS[limit.metric].more_is_better else 1.0
     bound = -math.log(1 - limit.value) if sign < 0 else math.log(1 + limit.value)
-    test = _compare(limit, cell, baseline, sign, bound)
+    sides = _Sides(cell, [sign * each for each in now], baseline.cell, [sign * each for each in before])
+    test = _compare(sides, bound, baseline.session_noise)
     if test is None:
-        reason = f"{len(_pairs(limit, cell, baseline.cell))} pairs are left; {LEAST_LAUNCHES} are the least"
+        reason = f"{len(sides.pairs())} pairs are left; {LEAST_LAUNCHES} are the least"
         return _verdict(
             limit, cell, "inconclusive", reason, next=MIN_HINT, cause="few-launches", observed=typical
         )
     found = _judged_ratio(test, sign, cell, baseline)
     found = _refused_if_too_fine(found, limit, test, baseline)
     verdict = _ratio_verdict(limit, cell, test, found, sign)
-    return replace(verdict, observed=typical, baseline=before, **_company(cell))
+    return replace(verdict, observed=typical, baseline=_typical(before), **_company(cell))
 
 
 def _ratio_verdict(limit: Limit, cell: Observed, test: Test, found: Answer, sign: float = 1.0) -> Verdict:
@@ -307,25 +309,34 @@ def _refused_if_too_fine(found: Answer, limit: Limit, test: Test, baseline: Base
     return Answer("inconclusive", why, "too-fine")
 
 
-def _compare(limit: Limit, cell: Observed, baseline: Baseline, sign: float, bound: float) -> Test | None:
+class _Sides(NamedTuple):
+    """A cell and its baseline, and the logarithms of their launches' figures; more is worse."""
+
+    cell: Observed
+    now: list[float]
+    other: Observed
+    before: list[float]
+
+    def pairs(self) -> list[comparison.Pair]:
+        """Baseline and candidate of the pairs in which both launches are valid."""
+        then = {launch.place: log for launch, log in zip(self.other.launches, self.before, strict=True)}
+        beside = zip(self.cell.launches, self.now, strict=True)
+        return [(then[launch.place], log) for launch, log in beside if launch.place in then]
+
+
+def _compare(sides: _Sides, bound: float, noise: SessionNoise | None) -> Test | None:
     """Pairs where both were measured side by side, else Welch with the noise between sessions."""
-    other = baseline.cell
-    if other is None:
-        return None
-    if other.session == cell.session:
-        pairs = _pairs(limit, cell, other, sign)
-        return (
-            None if len(pairs) < LEAST_LAUNCHES else look(pairs, Bounds(bound, cell.alpha), cell.looks, PAIRS)
-        )
-    before, now = ([sign * value for value in known_logs(limit.metric, each) or ()] for each in (other, cell))
-    found = comparison.welch(before, now)
+    if sides.other.session == sides.cell.session:
+        pairs = sides.pairs()
+        bounds = Bounds(bound, sides.cell.alpha)
+        return look(pairs, bounds, sides.cell.looks, PAIRS) if len(pairs) >= LEAST_LAUNCHES else None
+    found = comparison.welch(sides.before, sides.now)
     if found is None:
         return None
-    assumed = SessionNoise(variance=2 * ASSUMED_SESSION_SD**2, freedom=ASSUMED_FREEDOM)
-    noise = baseline.session_noise or assumed
-    estimate = found.with_variance(noise.variance, noise.freedom)
-    crosscheck = comparison.hodges_lehmann(before, now)
-    return tested(estimate, crosscheck, Bounds(bound), min(len(before), len(now)), 1)
+    between = noise or SessionNoise(variance=2 * ASSUMED_SESSION_SD**2, freedom=ASSUMED_FREEDOM)
+    estimate = found.with_variance(between.variance, between.freedom)
+    crosscheck = comparison.hodges_lehmann(sides.before, sides.now)
+    return tested(estimate, crosscheck, Bounds(bound), min(len(sides.before), len(sides.now)), 1)
 
 
 # --- duets ----------------------------------------------------------------------------------------
@@ -435,14 +446,6 @@ def known_logs(metric: str, cell: Observed) -> list[float] | None:
     values = FIGURES[metric](cell)
     known = [math.log(value) for value in values if value is not None and value > 0]
     return known if len(known) == len(values) and known else None
-
-
-def _pairs(limit: Limit, cell: Observed, other: Observed, sign: float = 1.0) -> list[comparison.Pair]:
-    """Logarithms of baseline and candidate, of the pairs in which both launches are valid."""
-    figure = FIGURES[limit.metric]
-    before = {launch.place: then for launch, then in zip(other.launches, figure(other), strict=True)}
-    pairs = [(before.get(launch.place), now) for launch, now in zip(cell.launches, figure(cell), strict=True)]
-    return [(sign * math.log(then), sign * math.log(now)) for then, now in pairs if then and now]
 
 
 def _too_little(

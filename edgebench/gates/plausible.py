@@ -21,16 +21,14 @@ def implausible(cell: Observed) -> str:
         return constant if samples > 1 else ""
     if most > MIXED_UNITS * least:
         return f"launches of the same artifact differ by {significant(most / least)} times: mixed units?"
-    if any(map(_mixed, cell.launches)):
+    if any(
+        launch.p90_ns > MIXED_INSIDE * launch.p10_ns
+        for launch in cell.launches
+        if launch.p10_ns is not None and launch.p90_ns is not None
+    ):
         return f"times inside a launch differ by more than {MIXED_INSIDE:g} times: mixed units?"
     return ""
 
 
 def _constant(launch: LaunchFigures) -> bool:
     return launch.p10_ns == launch.p50_ns == launch.p99_ns == launch.mean_ns
-
-
-def _mixed(launch: LaunchFigures) -> bool:
-    if launch.p10_ns is None or launch.p90_ns is None:
-        return False
-    return launch.p90_ns > MIXED_INSIDE * launch.p10_ns
