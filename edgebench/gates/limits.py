@@ -432,6 +432,8 @@ def _told_apart(cell: Observed, baseline: Observed) -> Iterator[str]:
         yield f"batch {cell.batch} is not batch {baseline.batch}"
     if cell.inputs and baseline.inputs and cell.inputs != baseline.inputs:
         yield f"the inputs are {cell.inputs}, and were {baseline.inputs}"
+    if cell.environment == baseline.environment:
+        return
     for name in sorted(set(cell.environment) & set(baseline.environment)):
         now, before = cell.environment[name], baseline.environment[name]
         if now != before:
