@@ -128,9 +128,16 @@ def one_sample(logs: Sequence[float]) -> Estimate | None:
     found = _mean_of(logs, "one-sample")
     if found is None or not found.error or len(logs) < LEAST_LAUNCHES:
         return found
-    wider = math.sqrt((1 + (alike := _alike(logs))) / (1 - alike)) if len(logs) >= LOOKS[1] else 1.0
     skew = KNOWN_SKEW * _skew(logs) + USUAL_SKEW
-    return replace(found, error=found.error * wider, skew=skew)
+    return replace(found, error=found.error * _wider_by(logs), skew=skew)
+
+
+def _wider_by(logs: Sequence[float]) -> float:
+    """How much surer independent launches would be than these, as a ratio of standard errors."""
+    if len(logs) < LOOKS[1]:
+        return 1.0
+    alike = min(MOST_ALIKE, max(0.0, lag_1(logs) + 1 / len(logs)))  # freed of its bias
+    return math.sqrt((1 + alike) / (1 - alike))
 
 
 def paired(differences: Sequence[float]) -> Estimate | None:
@@ -153,14 +160,14 @@ def trimmed_paired(differences: Sequence[float], share: float = TRIM) -> Estimat
         return None
     winsorized = [kept[0]] * cut + kept + [kept[-1]] * cut
     scale = (1 - 2 * cut / count) * math.sqrt(count)
-    return _estimate("trimmed-paired", count, _mean(kept), _deviation(winsorized) / scale, len(kept) - 1)
+    return _estimate("trimmed-paired", count, _mean(kept), deviation(winsorized) / scale, len(kept) - 1)
 
 
 def welch(baseline: Sequence[float], candidate: Sequence[float]) -> Estimate | None:
     """Welch's t on logarithms of launches that are not pairs; None below two on a side."""
     if len(baseline) < 2 or len(candidate) < 2:
         return None
-    parts = [(_deviation(side) ** 2 / len(side), len(side) - 1) for side in (baseline, candidate)]
+    parts = [(deviation(side) ** 2 / len(side), len(side) - 1) for side in (baseline, candidate)]
     variance = sum(part for part, _ in parts)
     weight = sum(part**2 / free for part, free in parts)
     return _estimate(
@@ -179,10 +186,12 @@ def by_pairs(pairs: Sequence[Pair]) -> Estimate | None:
     themselves: that finds more, because what a side varies by is then known from twice as many launches.
     """
     differences = [candidate - baseline for baseline, candidate in pairs]
-    if len(pairs) < 3 or _has_outliers(differences):
-        return by_differences(differences)
+    if _has_outliers(differences):
+        return trimmed_paired(differences)
     baseline, candidate = [each for each, _ in pairs], [each for _, each in pairs]
-    return paired(differences) if _go_together(baseline, candidate) else welch(baseline, candidate)
+    if len(pairs) < 3 or _go_together(baseline, candidate):
+        return paired(differences)
+    return welch(baseline, candidate)
 
 
 def by_differences(differences: Sequence[float]) -> Estimate | None:
@@ -316,7 +325,7 @@ def _mean_of(values: Sequence[float], rule: RuleName) -> Estimate | None:
     count = len(values)
     if count < 2:
         return None
-    return _estimate(rule, count, _mean(values), _deviation(values) / math.sqrt(count), count - 1)
+    return _estimate(rule, count, _mean(values), deviation(values) / math.sqrt(count), count - 1)
 
 
 def _estimate(rule: RuleName, n: int, shift: float, error: float, freedom: float) -> Estimate:
@@ -329,7 +338,7 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _deviation(values: Sequence[float]) -> float:
+def deviation(values: Sequence[float]) -> float:
     """The standard deviation with n - 1; exactly 0 where all values are equal."""
     if min(values) == max(values):
         return 0.0
@@ -353,11 +362,10 @@ def _skew(values: Sequence[float]) -> float:
     return math.fsum(each**3 for each in off) / len(off) / spread**3 if spread else 0.0
 
 
-def _alike(values: Sequence[float]) -> float:
-    """The correlation of each value with the one before it, freed of its bias; from 0 to MOST_ALIKE."""
+def lag_1(values: Sequence[float]) -> float:
+    """The correlation of each value with the one before it; not of values that are all equal."""
     off = _off_mean(values)
-    found = _sum_of_products(off[1:], off) / _sum_of_products(off, off) + 1 / len(off)
-    return min(MOST_ALIKE, max(0.0, found))
+    return _sum_of_products(off[1:], off) / _sum_of_products(off, off)
 
 
 def _median(values: Sequence[float]) -> float:

@@ -351,13 +351,10 @@ def _drift(samples_ns: Sequence[int]) -> float:
 
 
 def _lag_1(values: Sequence[int]) -> float:
-    """The correlation of each value with the one before it; 0 below five values."""
+    """How much each value resembles the one before it; 0 below five values."""
     if len(values) < 5 or min(values) == max(values):
         return 0.0
-    mean = math.fsum(values) / len(values)
-    off = [value - mean for value in values]
-    together = math.fsum(now * then for now, then in zip(off[1:], off, strict=False))
-    return together / math.fsum(each**2 for each in off)
+    return comparison.lag_1(values)
 
 
 def _mode_gap(samples_ns: Sequence[int]) -> float | None:

@@ -159,8 +159,10 @@ def _estimate(side_by_side: bool, first: dict[int, float], second: dict[int, flo
 
 def _figures(metric: str, cell: Observed) -> dict[int, float]:
     """Logarithms of a metric by the launch's place; empty where a launch does not have it."""
-    known = known_logs(metric, cell) or ()
-    return dict(zip((launch.place for launch in cell.launches), known, strict=False))
+    known = known_logs(metric, cell)
+    if known is None:
+        return {}
+    return {launch.place: log for launch, log in zip(cell.launches, known, strict=True)}
 
 
 def _mean(logs: dict[int, float]) -> float:

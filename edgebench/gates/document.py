@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from edgebench.budgets import Subject
-from edgebench.gates.base import SCHEMA, Gate, Overall, Verdict, Word
+from edgebench.gates.base import SCHEMA, Gate, Overall, Verdict
 
 KEY_WORDS: Mapping[str, str] = {
     "metric": "what the limit is on",
@@ -83,10 +83,7 @@ def json_schema() -> dict[str, Any]:
         **_closed(
             {
                 "schema": {"const": SCHEMA, "description": "raised when a key changes its meaning or goes"},
-                "verdict": {
-                    "enum": sorted({*get_args(Word), *get_args(Overall)}),
-                    "description": "the worst",
-                },
+                "verdict": {"enum": sorted(get_args(Overall)), "description": "the worst"},
                 "exit_code": {"type": "integer", "description": "what `edgebench gate` ends with"},
                 "unmatched_budgets": {**names, "description": "budgets that no cell matched"},
                 "cells_without_budget": {**names, "description": "cells that no limit is for"},

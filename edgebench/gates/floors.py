@@ -64,8 +64,8 @@ def _floor(apart: _Apart[T], differences: Sequence[float], logs: Sequence[float]
     return Floor(
         pairs=len(differences),
         level=math.fsum(logs) / len(logs),
-        launch_sd=_deviation(logs),
-        pair_sd=_deviation(differences),
+        launch_sd=comparison.deviation(logs),
+        pair_sd=comparison.deviation(differences),
         least_effect=math.expm1(min(50.0, least)),
         false_alarms=_false_alarms(apart),
     )
@@ -85,8 +85,3 @@ def _false_alarms(apart: _Apart[T]) -> float:
 
 def _log_p50(launch: LaunchFigures) -> float:
     return math.log(launch.p50_ns) if launch.p50_ns else 0.0
-
-
-def _deviation(values: Sequence[float]) -> float:
-    mean = math.fsum(values) / len(values)
-    return math.sqrt(math.fsum((each - mean) ** 2 for each in values) / max(1, len(values) - 1))

@@ -15,10 +15,9 @@ def implausible(cell: Observed) -> str:
     if not middles or len(middles) < len(cell.launches):
         return ""
     least, most = min(middles), max(middles)
-    if least == most and all(map(_constant, cell.launches)):
-        samples = sum(launch.n for launch in cell.launches)
-        constant = f"all {samples} samples are exactly {format_ms(least)}: a constant, or a clock too coarse"
-        return constant if samples > 1 else ""
+    samples = sum(launch.n for launch in cell.launches)
+    if least == most and samples > 1 and all(map(_constant, cell.launches)):
+        return f"all {samples} samples are exactly {format_ms(least)}: a constant, or a clock too coarse"
     if most > MIXED_UNITS * least:
         return f"launches of the same artifact differ by {significant(most / least)} times: mixed units?"
     if any(

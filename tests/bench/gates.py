@@ -13,7 +13,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from edgebench.budgets import Subject
+from edgebench.budgets import subject_of
 from edgebench.gates import Observed
 from edgebench.gates.base import LaunchFigures
 from edgebench.gates.figures import VERSION
@@ -131,17 +131,8 @@ def _observed(job: Job, role: Role, chance: random.Random) -> Observed:
                 foreign_load=0.01,
             )
         )
-    subject = Subject(
-        target=job.target,
-        device=job.device,
-        groups=(),
-        model=job.model,
-        variant=job.variant,
-        runtime=job.runtime,
-        precision=job.precision,
-    )
     return Observed(
-        subject=subject,
+        subject=subject_of(job),
         session=f"s-{job.device}",
         launches=tuple(launches),
         looks=(5, 10, 20),

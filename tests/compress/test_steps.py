@@ -22,6 +22,7 @@ from onnx import ModelProto, helper
 from edgebench import compress, model
 from edgebench.errors import EdgebenchError, ModelError, UserError
 from edgebench.records import ModelInfo
+from tests.model.infos import network
 from tests.model.running import run
 from tests.models import generate
 from tests.models.published import PUBLISHED, published
@@ -125,30 +126,13 @@ def test_pruning_zeroes_that_share_and_keeps_the_largest(share: float) -> None:
 
     proto = generate.matmul_net()
     before = onnx.numpy_helper.to_array(proto.graph.initializer[0]).copy()
-    Prune().run(proto, Task(_INFO, PruneOptions(share=share), compress.Settings()))
+    Prune().run(proto, Task(network(), PruneOptions(share=share), compress.Settings()))
     after = onnx.numpy_helper.to_array(proto.graph.initializer[0])
     kept = after != 0
     assert kept.size - kept.sum() == round(share * kept.size)
     np.testing.assert_array_equal(after[kept], before[kept])
     if kept.any() and not kept.all():
         assert np.abs(before[kept]).min() >= np.abs(before[~kept]).max()
-
-
-_INFO = ModelInfo(
-    name="net",
-    variant="fp32",
-    digest="",
-    size_bytes=0,
-    ir_version=8,
-    opset={"ai.onnx": 17},
-    inputs=(),
-    outputs=(),
-    parameters=0,
-    macs=None,
-    operators={},
-    precision="fp32",
-    sparsity=0.0,
-)
 
 
 def test_pruning_reaches_constants_and_branches_but_no_vectors(tmp_path: Path) -> None:

@@ -10,30 +10,12 @@ import pytest
 
 from edgebench import model
 from edgebench.fleet.plan import own_precision
-from edgebench.records import ModelInfo, Tensor
+from edgebench.records import Tensor
+from tests.model.infos import network
 from tests.models import feeds
 from tests.models.elsewhere import ELSEWHERE
 from tests.models.published import PUBLISHED
 from tests.models.sources import NETWORKS, source
-
-
-def _info(*inputs: Tensor) -> ModelInfo:
-    return ModelInfo(
-        name="it",
-        variant="fp32",
-        digest="",
-        size_bytes=0,
-        inputs=inputs,
-        outputs=(),
-        ir_version=8,
-        opset={},
-        operators={},
-        parameters=0,
-        macs=None,
-        precision="fp32",
-        sparsity=0.0,
-        lineage=(),
-    )
 
 
 def test_names_are_unique_and_every_feed_is_known() -> None:
@@ -52,7 +34,7 @@ def test_names_are_unique_and_every_feed_is_known() -> None:
     ],
 )
 def test_what_is_drawn_or_spoken_varies_with_the_seed_alone(kind: str, shape: tuple[int, ...]) -> None:
-    info = _info(Tensor(name="x", dtype="float32", shape=shape))
+    info = network(Tensor(name="x", dtype="float32", shape=shape))
     first, again, other = (feeds.sample(kind, info, seed)["x"] for seed in (1, 1, 2))
     assert first.shape == shape
     assert first.dtype == np.float32
@@ -69,7 +51,7 @@ def test_writing_is_dark_strokes_on_light_ground() -> None:
 def test_words_end_before_their_padding() -> None:
     ids = Tensor(name="input_ids", dtype="int64", shape=(1, 16))
     mask = Tensor(name="attention_mask", dtype="int64", shape=(1, 16))
-    made = feeds.sample("words", _info(ids, mask), 5)
+    made = feeds.sample("words", network(ids, mask), 5)
     assert made["attention_mask"][0].tolist() == [1] * 12 + [0] * 4
     assert made["input_ids"][0, 11] == feeds.END_OF_TEXT
     assert made["input_ids"][0, :11].min() > 2
