@@ -5,19 +5,20 @@ BIN := $(VENV)/bin
 EDGEBENCH := $(BIN)/edgebench
 STAMP := $(VENV)/.installed
 TEST_WORKERS ?= 2
+BOARDS := engine health invalid logins preparation runs scale tensorrt
 
 .PHONY: help demo test test-boards test-arm64 check format bench conformance models statistics aa-local faults faults-sample pnnx clean
 
 help:
 	@echo "make demo    create $(VENV), install, run the main job on real input, end with the path of the report"
 	@echo "make test    create $(VENV), install, lint, type-check and run the tests"
-	@echo "make test-boards  logins, preparation and many devices at once, with real SSH servers (root; minutes)"
+	@echo "make test-boards  whole runs, logins, preparation and many devices, with real SSH servers (root; 10 minutes)"
 	@echo "make test-arm64  the path on a true aarch64 userland over SSH, emulated (root; minutes the first time)"
 	@echo "make bench   speed and memory, as ratios measured side by side (slow; writes docs/benchmarks.md)"
 	@echo "make conformance  ONNX's own cases through every runtime (an hour or two; writes docs/conformance.md)"
 	@echo "make models  networks of all kinds through every runtime (slow; writes docs/models.md)"
 	@echo "make statistics  how often the gate is right, by simulation (minutes; writes docs/statistics.md)"
-	@echo "make aa-local  launches of this computer, quiet and under load of its own (15 minutes; the same page)"
+	@echo "make aa-local  launches of this computer, quiet and under load of its own (25 minutes; the same page)"
 	@echo "make faults  over 200 faults against real SSH servers (root; a quarter of an hour; writes docs/faults.md)"
 	@echo "make faults-sample  some of them (root; a minute or two)"
 	@echo "make check   lint and types only"
@@ -41,7 +42,7 @@ test: $(STAMP) pnnx check
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
 
 test-boards: $(STAMP) pnnx
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(addprefix tests/fleet/,test_logins.py test_preparation.py test_scale.py)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(addprefix tests/fleet/test_,$(addsuffix .py,$(BOARDS)))
 
 test-arm64: $(STAMP) pnnx
 	$(BIN)/python -m pytest tests/arm64

@@ -112,6 +112,7 @@ BASES = {
         "showing",
         "sources",
         "verdicts",
+        "workers",
     },
     "edgebench.report": {"base", "gate_words", "layers"},
     "edgebench.gates": {"base", "accuracy", "looks", "duets", "limits", "plausible"},
