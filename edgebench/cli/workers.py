@@ -21,8 +21,8 @@ from edgebench.gates import Gate, Part, concluded, needs_samples
 from edgebench.settings import Settings
 
 LEAST_JOBS = 10_000  # below, there is hardly a second to be won
-MOST_WORKERS = 8
-SHARES = 4  # of the devices for each process: at the end none waits long for the others
+MOST_WORKERS = 2  # each takes 100 MiB, and the verdicts of 100,000 cells 240
+SHARES = 12  # of the devices for each process: little is in memory, and at the end none waits long
 
 
 class Task(NamedTuple):
