@@ -12,6 +12,7 @@ from edgebench.errors import DeviceError, printable
 from edgebench.transport.base import Channel
 
 MAX_LINE_BYTES = 16 << 20
+HELLO = b'"hello"'  # in a line that is no message: a first message that was damaged
 MAX_NOISE_BYTES = 64 << 10  # what a login shell may print before the probe's first line
 SEND_TIMEOUT_S = 20.0
 
@@ -46,6 +47,8 @@ class Wire:
             message = _parse(line)
             if message is not None and message.get("event") == "hello":
                 return message
+            if message is None and HELLO in line:
+                raise self._garbled(f"it sent {_excerpt(line)}")
             noise += len(line) + 1
         raise self._garbled("its login prints more than 64 KiB before the probe speaks")
 
