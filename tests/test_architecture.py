@@ -65,6 +65,9 @@ FLOORS = {
 
 # Modules that may import their siblings, and why. All others import only the `base` of their package.
 ENTRIES = {
+    "edgebench.compress.training": "the door to run, and the options of all steps",
+    "edgebench.compress.training.run": "puts data, steps, checkpoints and export together",
+    "edgebench.compress.training.transformers": "gradients as for channels",
     "edgebench.convert.coreml.evaluate": "the interpreter as a process of its own",
     "edgebench.convert.coreml.interpreter": "one table of the operators of every family, and the evaluation",
     "edgebench.convert.coreml.interpreter.package": "a package is a program and the weight files beside it",
@@ -113,6 +116,7 @@ BASES = {
         "sources",
         "verdicts",
     },
+    "edgebench.compress.training": {"base", "checkpoints", "data", "fitting", "looking", "structure"},
     "edgebench.report": {"base", "gate_words", "layers"},
     "edgebench.gates": {"base", "accuracy", "looks", "duets", "limits", "plausible"},
     "edgebench.convert.ncnn": {"base", "param"},
@@ -131,6 +135,7 @@ SDKS = (
     "sklearn",
     "tensorrt",
     "torch",
+    "torch_pruning",
 )
 
 # Folders of modules that exist for one library and are imported on first use; their package loads without it.
