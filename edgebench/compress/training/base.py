@@ -193,7 +193,8 @@ STRUCTURAL = (ChannelPrune, LayerDrop, HeadPrune, MlpPrune, Distill)
 class TrainSettings(NamedTuple):
     """What all steps share. `work` is the folder of checkpoints, `name` the model's (else the factory's).
 
-    An opset below 18 is written by PyTorch's older exporter, for runtimes that need it.
+    `threads` of the processor; 0 is as many as PyTorch takes. An opset below 18 is written by PyTorch's older
+    exporter, for runtimes that need it.
     """
 
     work: Path
@@ -201,6 +202,7 @@ class TrainSettings(NamedTuple):
     device: Device = "auto"
     name: str = ""
     opset: int = 18
+    threads: int = 0
 
 
 class Metric(Record, frozen=True):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,15 +38,21 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values, whole or not at all."""
     import torch
 
+    _whole(path, lambda part: torch.save(state, part))
+
+
+def _whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let a file be written beside its place, then put it there; InfrastructureError where that fails."""
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, part)
+        write(part)
         os.replace(part, path)
     except (OSError, RuntimeError) as error:  # torch tells a full disk as a RuntimeError
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         raise InfrastructureError(
-            f"cannot write the checkpoint {path}: {error}",
+            f"cannot write the checkpoint {path}: {str(error).splitlines()[0][:200]}",
             hint="free some disk, or name another folder; the steps that are done stay done",
         ) from error
 
@@ -69,12 +77,7 @@ def finish(folder: Path, network: Network, entry: dict[str, Any]) -> None:
     """Keep what a step made; its epochs are not needed any more."""
     save(folder / DONE, {"module": network.module.state_dict(), "masks": network.masks})
     told = json.dumps({"changes": network.changes, "entry": entry}, sort_keys=True)
-    part = folder / f"{TOLD}.part"
-    try:
-        part.write_text(told, encoding="utf-8")
-        os.replace(part, folder / TOLD)
-    except OSError as error:
-        raise InfrastructureError(f"cannot write {folder / TOLD}: {error}", hint="free some disk") from error
+    _whole(folder / TOLD, lambda part: part.write_text(told, encoding="utf-8"))
     (folder / EPOCH).unlink(missing_ok=True)
 
 

@@ -126,3 +126,6 @@ def _strip(module: Module, hooks: list[Any]) -> None:
         if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear) and parametrize.is_parametrized(layer):
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
             delattr(layer, OBSERVER)
+            bias = layer.bias  # behind the weight again: files list parameters in this order
+            del layer.bias
+            layer.register_parameter("bias", bias)

@@ -156,6 +156,8 @@ def _refuse_places(out: Path) -> None:
 def _device(settings: TrainSettings) -> Any:
     import torch
 
+    if settings.threads > 0:
+        torch.set_num_threads(settings.threads)
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise UserError("no CUDA device is there, as PyTorch says", hint="device: cpu, or auto")
     wanted = settings.device

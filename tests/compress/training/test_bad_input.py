@@ -42,7 +42,7 @@ FACTORIES = {
     "takes_another_example": "failed",
     "one_sample": "example has 1 sample",
     "empty_validation": "validation is empty",
-    "wrong_shapes": "test, batch 2 has inputs torch.float32 [50, 1, 6, 8]... the example's",
+    "wrong_shapes": "test, batch 2 has inputs torch.float32 [50, 1, 8, 6]... the example's",
     "labels_out_of_range": "has the label 10; the network has 10 classes",
     "labels_as_floats": "the labels of train, batch 1 are torch.float32",
     "not_a_number": "validation, batch 1 has NaN or infinity in image",
@@ -125,11 +125,20 @@ def test_shuffled_channels_are_told_by_layer(tmp_path: Path) -> None:
     assert "ignore: [" in error.hint
 
 
+def test_the_hint_of_what_to_ignore_is_right(tmp_path: Path) -> None:
+    error = _refused(tmp_path, f"{HERE}:shuffle", ("channel-prune", ChannelPrune()))
+    names = error.hint.partition("[")[2].partition("]")[0].split(", ")
+    step = ("channel-prune", ChannelPrune(ignore=tuple(names)))
+    settings = TrainSettings(work=tmp_path / "work", device="cpu")
+    made = training.train(f"{HERE}:shuffle", [step], settings, out=tmp_path / "out.onnx")
+    assert made.macs[1] < made.macs[0]
+
+
 REFUSED = [
     ("residual", ("channel-prune", ChannelPrune(ratio=0.1, round_to=64)), "removed nothing", "round_to"),
     ("residual", ("channel-prune", ChannelPrune(ignore=("haed",))), 'no layer "haed"', '"head"'),
     ("residual", ("head-prune", HeadPrune()), "finds no attention", "qkv"),
-    ("residual", ("mlp-prune", MlpPrune()), "finds no MLP", "fc1"),
+    ("residual", ("mlp-prune", MlpPrune()), "finds no MLP with the linear layers `fc1`", "timm"),
     ("transformer", ("mlp-prune", MlpPrune(ratio=0.1, round_to=64)), "removed nothing", "ratio"),
     ("residual", ("layer-drop", LayerDrop(count=3)), "finds none after blocks.", "count: "),
     ("residual", ("sparsify", Sparsify(ignore=("stem.9",))), 'no layer "stem.9"', "stem."),
