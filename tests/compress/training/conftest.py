@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Only where this folder is asked for."""
     asked_for = any("compress/training" in argument for argument in config.args)
