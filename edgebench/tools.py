@@ -52,6 +52,16 @@ def package_version(package: str, extra: str) -> str:
         ) from error
 
 
+def own_cpu_features() -> tuple[str, ...]:
+    """What instructions this computer's processor says it has, as facts of devices name them; () unknown."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ()
+    line = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
+    return tuple(line.partition(":")[2].split())
+
+
 def find_pnnx(home: Path | None) -> Path:
     """The path of pnnx: `EDGEBENCH_PNNX`, else in the tool folder; InfrastructureError when missing."""
     chosen = os.environ.get(PNNX_VARIABLE)

@@ -65,6 +65,7 @@ FLOORS = {
 
 # Modules that may import their siblings, and why. All others import only the `base` of their package.
 ENTRIES = {
+    "edgebench.compress.recipe": "a recipe may ask for what presets make of int8",
     "edgebench.convert.coreml.evaluate": "the interpreter as a process of its own",
     "edgebench.convert.coreml.interpreter": "one table of the operators of every family, and the evaluation",
     "edgebench.convert.coreml.interpreter.package": "a package is a program and the weight files beside it",
@@ -76,8 +77,10 @@ ENTRIES = {
     "edgebench.pipeline.preparing": "what is proven is evaluated, too, where a data set is named",
     "edgebench.model.dataset": "reads a file's arrays as inputs does",
     "edgebench.pipeline.profiling": "the nodes of layers, found by names or by matching values",
+    "edgebench.pipeline.compressing": "keeps the files of variants as preparing does",
     "edgebench.pipeline.deciding": "pairs and duets are made of measuring's launches",
     "edgebench.pipeline.measuring": "a profile's layers get their nodes before it is stored; accuracy there",
+    "edgebench.fleet.recipes": "variants become models of the plan",
     "edgebench.fleet.start": "turns plans and interrupted runs into what the engine takes",
     "edgebench.fleet.engine": "sends one visit to every device",
     "edgebench.convert.coreml": "the converter; its parts need coremltools, imported on first use",
@@ -113,8 +116,9 @@ BASES = {
         "sources",
         "verdicts",
     },
-    "edgebench.report": {"base", "gate_words", "layers"},
+    "edgebench.report": {"base", "front", "gate_words", "layers"},
     "edgebench.gates": {"base", "accuracy", "looks", "duets", "limits", "plausible"},
+    "edgebench.compress": {"base", "graph", "qdq"},
     "edgebench.convert.ncnn": {"base", "param"},
     "edgebench.convert.tensorrt": {"base", "graph"},
 }

@@ -53,6 +53,7 @@ from edgebench.fleet.base import Options
 from edgebench.fleet.engine import Engine
 from edgebench.fleet.gating import gate_of, rivals
 from edgebench.fleet.plan import Expansion, Plan, PlannedModel, WorkloadChanges
+from edgebench.fleet.recipes import with_variants
 from edgebench.gates import Gate
 from edgebench.gates.document import document as gate_document
 from edgebench.inventory import Inventory, select
@@ -358,6 +359,7 @@ def _seconds(text: str | None) -> float | None:
 class Expanded(NamedTuple):
     """A plan with all its cells, and what it is about."""
 
+    plan: Plan
     expansion: Expansion
     fleet: Inventory
     targets: dict[str, Target]
@@ -368,7 +370,7 @@ NO_GATE = gating.Asked(None, None, "auto")
 
 def new_run(plan: Plan, settings: Settings, wish: Wish, asked: gating.Asked = NO_GATE) -> Outcome:
     """Run a plan from its beginning and show the result."""
-    expansion, fleet, targets = _expanded(plan, settings, wish)
+    plan, expansion, fleet, targets = _expanded(plan, settings, wish)
     with results(settings) as store:
         started = starts.start(plan, expansion, targets, store, gating.planned(asked, store))
         return _execute(started, fleet, targets, store, settings, wish)
@@ -377,6 +379,7 @@ def new_run(plan: Plan, settings: Settings, wish: Wish, asked: gating.Asked = NO
 def _expanded(plan: Plan, settings: Settings, wish: Wish) -> Expanded:
     """Every cell of the plan on the devices that it picks; those in quarantine are said and left out."""
     plans.check(plan)
+    plan = _with_variants(plan, settings)
     fleet, targets = read_inventory(settings), read_targets(settings)
     picked = select(fleet, plan.on)
     for device in picked.quarantined:
@@ -386,15 +389,25 @@ def _expanded(plan: Plan, settings: Settings, wish: Wish) -> Expanded:
             f'every device that "{plan.on}" picks is in quarantine', hint="edgebench devices list"
         )
     infos = {each.path: model.inspect(Path(each.path)) for each in plan.models}
-    expansion = plans.expand(plan, picked.devices, targets, infos)
+    with results(settings) as store:
+        vnni = starts.known_vnni(picked.devices, store)
+    expansion = plans.expand(plan, picked.devices, targets, infos, vnni)
     if wish.skip_unsupported:
         expansion = _without_refused(expansion)
-    return Expanded(expansion, fleet, targets)
+    return Expanded(plan, expansion, fleet, targets)
+
+
+def _with_variants(plan: Plan, settings: Settings) -> Plan:
+    """The plan with the variants of its recipes in place of them."""
+    if all(each.recipe is None for each in plan.models):
+        return plan
+    with Progress({}) as progress, workbench(settings, progress) as bench:
+        return with_variants(plan, bench)
 
 
 def _foretell(plan: Plan, settings: Settings, wish: Wish) -> int:
     """Say what a new run of the plan would do."""
-    expansion, fleet, targets = _expanded(plan, settings, wish)
+    plan, expansion, fleet, targets = _expanded(plan, settings, wish)
     assignments = [starts.assignment(each, targets) for each in expansion.jobs]
     devices = {device.name: device for device in fleet.devices}
     with results(settings) as store:

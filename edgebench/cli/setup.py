@@ -13,6 +13,7 @@ import click
 
 from edgebench import settings as settings_module
 from edgebench.cli.prompts import Prompts
+from edgebench.compress.presets import Processor, processor
 from edgebench.convert.run import Limits
 from edgebench.errors import InfrastructureError, UserError, did_you_mean
 from edgebench.inventory import Inventory, load
@@ -21,6 +22,7 @@ from edgebench.records import ORT_FORMATS, PRECISIONS, RUNTIMES, Target, replace
 from edgebench.settings import Settings
 from edgebench.store import Store, sqlite_url
 from edgebench.targets import all_targets
+from edgebench.tools import own_cpu_features
 from edgebench.transport.base import Credentials
 from edgebench.transport.connect import answer_with
 
@@ -139,6 +141,12 @@ def this_arch() -> str:
     """The processor of this computer, in the words of targets."""
     machine = platform.machine().lower()
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+
+
+def processor_of(arch: str | None) -> Processor:
+    """The processor that int8 is made for: this one with its instructions, or of a kind that was named."""
+    here = this_arch()
+    return processor(arch or here, own_cpu_features() if arch in (None, here) else None)
 
 
 def words(text: str | None) -> tuple[str, ...]:

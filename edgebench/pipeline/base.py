@@ -109,6 +109,8 @@ class Cell(Record, frozen=True):
     `as_is` takes the model as it comes; otherwise it is compressed to `precision` where need be. `constants`
     are inputs that have one value from now on.
     `inputs` and `calibration` are `.npz` files. `options` are the converter's, of a target that is built for.
+    `vnni`: whether an x86 processor has it (None: not known), by which the form of int8 is chosen; `int8` are
+    options of that form (`compress.presets`), `validation` and `labels_key` the samples that it is chosen by.
     `cut_nms`: the model ends before its NonMaxSuppression. `flexible`: inputs whose sizes stay open, and
     `images`: inputs that are fed pixels, for Core ML.
     """
@@ -129,6 +131,10 @@ class Cell(Record, frozen=True):
     calibration: str | None = None
     options: tuple[tuple[str, str], ...] = ()
     labelled: Labelled | None = None
+    vnni: bool | None = None
+    int8: str = ""
+    validation: str | None = None
+    labels_key: str = "labels"
 
 
 class Evaluation(NamedTuple):
@@ -204,6 +210,7 @@ class Workbench:
         self._bounds: dict[tuple[str, str, str, str], Bounds] = {}
         self.scores: dict[tuple[str, ...], Scores] = {}  # of artifacts and references on data sets
         self.dataset: tuple[object, Dataset] | None = None  # the last one that was read, and what names it
+        self.apart: set[tuple[str, str]] = set()  # files and data sets that share no sample
         self._lock = threading.RLock()
 
     @contextmanager
