@@ -19,11 +19,13 @@ from edgebench.report.front import (
     Metric,
     Option,
     choose,
+    compact,
     options,
     parse_budget,
-    shown,
 )
 from edgebench.report.front_svg import svg
+
+UNITS = {"accuracy": "%", "p50": "ms", "p99": "ms", "energy": "mJ"}
 
 
 @click.command(name="choose")
@@ -96,7 +98,8 @@ def _show(found: tuple[Option, ...], chosen: tuple[Choice, ...], limits: list[Li
         known = [metric for metric in METRICS if any(metric in each.figures for each in group)]
         click.echo(f"{model} on {device}")
         rows = [_row(each, known) for each in sorted(group, key=_order)]
-        print_table(["option", *known, "on the front"], rows, right=range(1, len(known) + 1))
+        heads = [" ".join(filter(None, (metric, UNITS.get(metric, "")))) for metric in known]
+        print_table(["option", *heads, "on the front"], rows, right=range(1, len(known) + 1))
         click.echo()
     for choice in chosen:
         _show_choice(choice, limits)
@@ -108,10 +111,8 @@ def _order(option: Option) -> tuple[int, float]:
 
 
 def _row(option: Option, known: list[Metric]) -> tuple[str, ...]:
-    figures = (option.figures.get(metric) for metric in known)
-    cells = (
-        "-" if each is None else shown(metric, each) for metric, each in zip(known, figures, strict=True)
-    )
+    figures = option.figures
+    cells = [compact(metric, figures[metric]) if metric in figures else "-" for metric in known]
     words = {"front": "yes", "unsure": f"unsure: {option.by} may be better", "dominated": f"no: {option.by}"}
     return f"{option.name} · {option.runtime}", *cells, words[option.place]
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _GRID = ("QuantizeLinear", "DequantizeLinear")
 _NAMED_IN_LINEAGE = 32
 _FLOAT_AGAIN = ".float"
+_OUTPUT = "output "  # before the name of one, among the names of layers
 
 
 class MixedOptions(StaticOptions, frozen=True):
@@ -178,18 +179,48 @@ class _Search:
         for name, own in wanted.items():
             made.graph.initializer.append(stored[name])
             made.graph.initializer[-1].name = own
+        _free_outputs(made, kept)
         drop_unused(made)
         return made
 
 
 def _quantized_layers(network: ModelProto) -> dict[str, str]:
-    """Name -> operator of the nodes that read a dequantized value."""
+    """Name -> operator of the nodes that read a dequantized value; and outputs that are dequantized."""
     dequantized = {node.output[0] for node in network.graph.node if node.op_type == "DequantizeLinear"}
-    return {
+    layers = {
         node.name: node.op_type
         for node in network.graph.node
         if node.op_type not in _GRID and dequantized & set(node.input)
     }
+    return layers | {f"{_OUTPUT}{name}": "output" for name in _rounded_outputs(network)}
+
+
+def _rounded_outputs(network: ModelProto) -> dict[str, str]:
+    """Output -> the float value that it is rounded from; those that a node reads too are left out."""
+    makers = {name: node for node in network.graph.node for name in node.output}
+    read = {name for node in network.graph.node for name in node.input}
+    found = {}
+    for value in network.graph.output:
+        last = makers.get(value.name)
+        if last is None or last.op_type != "DequantizeLinear" or value.name in read:
+            continue
+        before = makers.get(last.input[0])
+        if before is not None and before.op_type == "QuantizeLinear" and before.input[0] in makers:
+            found[value.name] = before.input[0]
+    return found
+
+
+def _free_outputs(network: ModelProto, kept: frozenset[str]) -> None:
+    """Let these outputs be what they are rounded from, in place."""
+    freed = {value: name for name, value in _rounded_outputs(network).items() if f"{_OUTPUT}{name}" in kept}
+    for place in reversed(range(len(network.graph.node))):
+        node = network.graph.node[place]
+        if node.op_type == "DequantizeLinear" and node.output[0] in freed.values():
+            del network.graph.node[place]
+            continue
+        for names in (node.input, node.output):
+            for at, name in enumerate(names):
+                names[at] = freed.get(name, name)
 
 
 def _kept(search: _Search, info: ModelInfo) -> tuple[Sensitivity, ModelProto]:

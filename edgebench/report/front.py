@@ -24,6 +24,7 @@ from edgebench.records import Accuracy, Measurement, Record, replace
 from edgebench.report.base import Row, form
 from edgebench.statistics import interval_95
 from edgebench.units import (
+    NS_PER_MS,
     format_bytes,
     format_ms,
     parse_bytes,
@@ -330,6 +331,17 @@ def shown(metric: str, figure: Figure) -> str:
     return f"{value} ({_SHOWN[metric](figure.low)} to {_SHOWN[metric](figure.high)})"
 
 
+def compact(metric: Metric, figure: Figure) -> str:
+    """A figure without its unit, its interval in brackets; sizes and memory with their unit and alone."""
+    factor = {"accuracy": 100.0, "p50": 1 / NS_PER_MS, "p99": 1 / NS_PER_MS, "energy": 1.0}.get(metric)
+    if factor is None:
+        return format_bytes(figure.value)
+    value = significant(factor * figure.value)
+    if figure.low is None or figure.high is None:
+        return f"{value} (?)"
+    return f"{value} ({significant(factor * figure.low)}–{significant(factor * figure.high)})"
+
+
 _SHOWN: Mapping[str, Callable[[float], str]] = {
     "accuracy": lambda value: f"{significant(100 * value)} %",
     DROP: lambda value: f"{significant(100 * value)} pp",
@@ -423,8 +435,10 @@ def _chosen(
     option = best.each[0]
     figures = ", ".join(f"{each.device} {shown(prefer, each.figures[prefer])}" for each in best.each)
     rank = {"accuracy": "most accurate", "size": "smallest"}.get(prefer, f"lowest {prefer}")
-    count = "the only one" if len(fitting) == 1 else f"{rank} of the {len(fitting)}"
-    kept = "keeps every budget" if blank.answer == "ship" else "may keep every budget: intervals reach beyond"
+    one = len(fitting) == 1
+    count = "the only one" if one else f"{rank} of the {len(fitting)}"
+    may = "may keep every budget (intervals reach beyond)"
+    kept = may if blank.answer != "ship" else "keeps every budget" if one else "keep every budget"
     reason = f"{count} that {kept}; {prefer}: {figures}"
     if not best.holdings:
         reason = f"{rank} of {len(fitting)}; {prefer}: {figures}"
