@@ -212,6 +212,18 @@ def _mark(path: Path) -> str:
     return f"chosen-{hasher.hexdigest()[:16]}"
 
 
+def data_digest(path: Path) -> str:
+    """What names data: the sha256 of a file, or of the names and contents of all files in a folder."""
+    if not path.is_dir():
+        return sha256(path)
+    import hashlib
+
+    made = hashlib.sha256()
+    for each in sorted(found for found in path.rglob("*") if found.is_file()):
+        made.update(f"{each.relative_to(path).as_posix()}\n{sha256(each)}\n".encode())
+    return made.hexdigest()
+
+
 def sha256(path: Path) -> str:
     """The sha256 of a file, 64 hex digits."""
     import hashlib

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,6 +127,8 @@ class Outcome(NamedTuple):
 @inputs_option
 @calibration_option
 @with_options(dataset_options)
+@click.option("--recipe", type=click.Path(), metavar="FILE", help="Measure its variants of MODEL, too.")
+@click.option("--only", multiple=True, metavar="NAME", help="With --recipe: this variant; may be repeated.")
 @ort_format_option
 @click.option("--compute-units", metavar="UNITS", help="coreml: all, cpu_only, cpu_and_gpu or cpu_and_ne.")
 @click.option("--launches", type=int, help="Fresh processes per job: the statistical unit.")
@@ -183,10 +185,13 @@ def run(
     inputs: str | None,
     calibration: str | None,
     dataset: str | None,
+    preprocess: str | None,
     labels_key: str | None,
     metric: str | None,
     output: str | None,
     accuracy_on_device: bool,
+    recipe: str | None,
+    only: tuple[str, ...],
     ort_format: str,
     compute_units: str | None,
     launches: int | None,
@@ -218,7 +223,11 @@ def run(
         raise UserError(message, hint="leave one of them out")
     if retry_failed and resume is None:
         raise UserError("--retry-failed needs a run", hint="edgebench run --resume RUN --retry-failed")
-    accuracy = _accuracy(dataset, labels_key, metric, output, accuracy_on_device)
+    said = {"dataset": dataset, "preprocess": preprocess, "labels_key": labels_key}
+    accuracy = _accuracy(said | {"metric": metric, "output": output}, accuracy_on_device)
+    if recipe is not None and (resume or plan_file):
+        hint = "a plan names it for each model: {path: ..., recipe: FILE}"
+        raise UserError(f"--recipe beside --{'resume' if resume else 'plan'}", hint=hint)
     if accuracy and (resume or plan_file):
         raise UserError(
             f"{_flag(accuracy)} beside --{'resume' if resume else 'plan'}",
@@ -252,7 +261,10 @@ def run(
         chosen = _without_nms(planned) if cut_nms else planned
         plan = Plan(
             models=tuple(
-                replace(each, ort_format=ort_format, compute_units=compute_units) for each in chosen
+                replace(
+                    each, ort_format=ort_format, compute_units=compute_units, recipe=recipe, variants=only
+                )
+                for each in chosen
             ),
             runtimes=runtimes_of(runtimes),
             precisions=names or (plans.AS_IS,),
@@ -281,14 +293,11 @@ def _precisions(given: Sequence[str]) -> tuple[tuple[str, ...], float | None]:
     return names, width
 
 
-def _accuracy(
-    dataset: str | None, labels_key: str | None, metric: str | None, output: str | None, on_device: bool
-) -> dict[str, str | bool]:
+def _accuracy(given: Mapping[str, str | None], on_device: bool) -> dict[str, str | bool]:
     """What the flags say of accuracy, by the plan's keys; nothing for those left out."""
-    given = {"dataset": dataset, "labels_key": labels_key, "metric": metric, "output": output}
     said: dict[str, str | bool] = {key: value for key, value in given.items() if value is not None}
     said |= {"accuracy_on_device": True} if on_device else {}
-    if said and dataset is None:
+    if said and given["dataset"] is None:
         raise UserError(f"{_flag(said)} without labelled samples", hint="--dataset FILE.npz names them")
     return said
 

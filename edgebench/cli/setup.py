@@ -57,8 +57,13 @@ calibration_option = click.option(
 dataset_options = (
     click.option(
         "--dataset",
-        metavar="FILE.npz|M:F",
-        help="Labelled samples to measure accuracy on; or a function of yours, module:function.",
+        metavar="FILE.npz|DIR|M:F",
+        help="Labelled samples to measure accuracy on: a file, a folder of pictures, or a function of yours.",
+    ),
+    click.option(
+        "--preprocess",
+        metavar="FILE",
+        help="How pictures become inputs; default: preprocess.yaml in their folder.",
     ),
     click.option("--labels-key", metavar="NAME", help='The labels in them; default: "labels".'),
     click.option("--metric", metavar="top1|M:F", help="How answers are judged; default: top1."),

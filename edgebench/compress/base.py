@@ -6,7 +6,6 @@ before any work, runs the steps in order, records the lineage in the file and wr
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import warnings
@@ -21,6 +20,7 @@ import msgspec
 
 from edgebench.errors import BugError, InfrastructureError, ModelError, UserError, did_you_mean
 from edgebench.records import Accuracy, ModelInfo, Record, encode, prepared, replace
+from edgebench.tools import data_digest
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -223,7 +223,7 @@ def _refuse_places(model_path: Path, out: Path, chosen: Sequence[Chosen], settin
     if out.exists() and model_path.exists() and out.samefile(model_path):
         raise UserError(f"{out} is the model itself", hint="write the variant to another file")
     for what, path in (("calibration inputs", settings.calibration), ("validation", settings.validation)):
-        if path is not None and not path.is_file():
+        if path is not None and not path.exists():
             raise UserError(f"no file {path}", hint=f"check the path of the {what}")
     needy = next((each.step.name for each in chosen if each.step.needs_calibration), None)
     if needy is not None and settings.calibration is None:
@@ -302,9 +302,8 @@ def _entry(made: Step, result: Made, source: str) -> dict[str, Any]:
 
 
 def file_digest(path: Path) -> str:
-    """The sha256 of a data file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The sha256 of a data file, or of a folder's files."""
+    return data_digest(path)
 
 
 @contextmanager

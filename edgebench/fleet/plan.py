@@ -45,10 +45,10 @@ class PlannedModel(Record, frozen=True):
     `cut_nms`: it ends before its NonMaxSuppression and returns boxes and scores. `constants` are inputs that
     always have that value. `ort_format` is how ONNX Runtime's artifact is stored, `compute_units` what Core
     ML may use; None leaves the target's choice.
-    `dataset` (an `.npz` file or "module:function") is what accuracy is measured on, with the array
-    `labels_key` as labels, by `metric` (top1 or "module:function") on `output`, the first where it is None.
-    `reference` is the model that it is compared with; None: the fp32 one of the same name in the plan, or
-    itself. `accuracy_on_device`: by what the device computes.
+    `dataset` (an `.npz` file, a folder of pictures with `preprocess`, or "module:function") is what accuracy
+    is measured on, with the array `labels_key` as labels, by `metric` (top1 or "module:function") on
+    `output`, the first where it is None. `reference` is the model that it is compared with; None: the fp32
+    one of the same name in the plan, or itself. `accuracy_on_device`: by what the device computes.
     `recipe` is a file of variants (`edgebench.compress.recipe`), measured beside the model: all, or
     `variants`. `runtimes`: only there. `int8` are options of the form that a runtime's int8 takes, such as
     "max_drop=1 pp", which is judged on the labelled samples `validation`.
@@ -70,6 +70,7 @@ class PlannedModel(Record, frozen=True):
     output: str | None = None
     reference: str | None = None
     accuracy_on_device: bool = False
+    preprocess: str | None = None
     recipe: str | None = None
     variants: tuple[str, ...] = ()
     runtimes: tuple[str, ...] = ()
@@ -230,7 +231,7 @@ def own_precision(info: ModelInfo) -> str:
 
 def _located(model: str | PlannedModel, folder: PurePath) -> PlannedModel:
     planned = PlannedModel(path=model) if isinstance(model, str) else model
-    keys = ("path", "inputs", "calibration", "reference", "recipe", "validation")
+    keys = ("path", "inputs", "calibration", "reference", "recipe", "validation", "preprocess")
     paths = {key: getattr(planned, key) for key in keys}
     if planned.dataset is not None and not is_function_name(planned.dataset):
         paths["dataset"] = planned.dataset
@@ -302,7 +303,7 @@ def _accuracy_problems(at: At, model: PlannedModel) -> Iterator[tuple[At, str, s
     if model.dataset is not None:
         return
     plain = PlannedModel(path=model.path)
-    for key in ("labels_key", "metric", "output", "reference", "accuracy_on_device"):
+    for key in ("labels_key", "metric", "output", "reference", "accuracy_on_device", "preprocess"):
         if getattr(model, key) != getattr(plain, key):
             hint = "name the labelled samples: dataset: FILE.npz, or --dataset FILE.npz"
             yield (*at, key), f"{key} is given for {place(at)}, and no dataset", hint

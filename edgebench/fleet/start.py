@@ -153,6 +153,7 @@ def _labelled(source: PlannedModel) -> Labelled | None:
         output=source.output,
         reference=source.reference,
         on_device=source.accuracy_on_device,
+        preprocess=source.preprocess,
     )
 
 

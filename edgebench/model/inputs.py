@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebench.errors import UserError
+from edgebench.model import pictures
 from edgebench.records import ModelInfo, Tensor
 
 Array = NDArray[Any]
@@ -135,11 +136,12 @@ class _Header(NamedTuple):
 def read_inputs(path: Path, info: ModelInfo) -> Arrays:
     """Name -> array for every input of the model, each one sample or N samples along the leading axis.
 
-    UserError when the file is no `.npz`, holds objects, is larger than 1 GiB unpacked, or its names, shapes
-    or types do not fit; an array "labels" may stand in it and is left out. `batches` cuts the samples apart.
+    Of a folder the pictures, as its `preprocess.yaml` says. UserError when the file is no `.npz`, holds
+    objects, is larger than 1 GiB unpacked, or its names, shapes or types do not fit; an array "labels" may
+    stand in it and is left out. `batches` cuts the samples apart.
     """
     wanted = {tensor.name: tensor for tensor in info.inputs}
-    arrays = read_npz(path, list(wanted), or_else=(LABELS,))
+    arrays = _arrays(path, info, (LABELS,), MAX_NPZ_BYTES)
     missing = [name for name in wanted if name not in arrays]
     if missing:
         raise UserError(
@@ -149,6 +151,14 @@ def read_inputs(path: Path, info: ModelInfo) -> Arrays:
     made = {name: fitted(path, arrays[name], tensor) for name, tensor in wanted.items()}
     _sample_count(path, made, info)
     return made
+
+
+def _arrays(path: Path, info: ModelInfo, or_else: Sequence[str] | None, max_bytes: int) -> Arrays:
+    """What a file or a folder of pictures holds for the model's inputs."""
+    if path.is_dir():
+        return pictures.read(path, info)[0]
+    names = [tensor.name for tensor in info.inputs]
+    return read_npz(path, names, or_else=or_else, max_bytes=max_bytes)
 
 
 def batches(arrays: Mapping[str, Array], info: ModelInfo) -> Iterator[Arrays]:
@@ -347,7 +357,7 @@ def samples_of(path: Path, labels_key: str | None, info: ModelInfo) -> list[byte
     """What names each sample of an `.npz` file; labels may stand in it, None: under any name."""
     wanted = {tensor.name: tensor for tensor in info.inputs}
     labels = None if labels_key is None else (LABELS, labels_key)
-    arrays = read_npz(path, list(wanted), or_else=labels, max_bytes=MAX_SETS_BYTES)
+    arrays = _arrays(path, info, labels, MAX_SETS_BYTES)
     missing = [name for name in wanted if name not in arrays]
     if missing:
         raise UserError(

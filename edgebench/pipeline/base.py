@@ -88,7 +88,9 @@ class Bounds(NamedTuple):
 
 
 class Labelled(Record, frozen=True):
-    """The labelled data set that accuracy is measured on: an `.npz` file, or "module:function".
+    """The labelled data set that accuracy is measured on: `.npz`, a folder of pictures, "module:function".
+
+    `preprocess` is the file that says how pictures become inputs, where it is not in their folder.
 
     `metric` is top1 or "module:function"; `output` the one that top1 looks at, the first where it is None.
     `reference` is the model that others are compared with, the cell's own as it was given where it is None.
@@ -101,6 +103,7 @@ class Labelled(Record, frozen=True):
     output: str | None = None
     reference: str | None = None
     on_device: bool = False
+    preprocess: str | None = None
 
 
 class Cell(Record, frozen=True):

@@ -24,7 +24,7 @@ from edgebench.model import shared_samples
 from edgebench.pipeline.base import CONTROLLER, MODEL_FILE, Step, Workbench, key_of
 from edgebench.pipeline.preparing import info_of, keep_onnx
 from edgebench.records import Artifact, ModelInfo, decode, to_json
-from edgebench.tools import sha256
+from edgebench.tools import data_digest
 
 
 class Form(NamedTuple):
@@ -131,7 +131,7 @@ def _settings(recipe: Recipe, arch: str = "x86_64") -> compress.Settings:
 
 def _digests(settings: compress.Settings) -> list[str | None]:
     paths = (settings.calibration, settings.validation)
-    return [sha256(path) if path is not None and path.is_file() else None for path in paths]
+    return [data_digest(path) if path is not None and path.exists() else None for path in paths]
 
 
 def _named(path: Path, digest: str, source: Source, variant: Variant, bench: Workbench) -> Artifact:

@@ -33,7 +33,7 @@ from edgebench.pipeline.base import (
     Workbench,
 )
 from edgebench.records import Accuracy, Artifact, ModelInfo, Tensor, replace
-from edgebench.tools import sha256
+from edgebench.tools import data_digest
 from edgebench.units import format_duration
 
 PART = 128  # inferences in one request to a device
@@ -60,11 +60,12 @@ class Part(NamedTuple):
 def dataset_of(asked: Labelled, info: ModelInfo, bench: Workbench) -> Dataset:
     """The data set as the model takes it; UserError where it does not fit. The last one read is kept."""
     _output(asked, info)
-    key = (asked.dataset, asked.labels_key, asked.metric == TOP1, info.inputs)
+    key = (asked.dataset, asked.preprocess, asked.labels_key, asked.metric == TOP1, info.inputs)
     if bench.dataset is None or bench.dataset[0] != key:
         bench.dataset = None  # not two at a time in memory
         bench.announce(Step("data set", CONTROLLER, asked.dataset))
-        read = datasets.read(asked.dataset, asked.labels_key, info, classes=asked.metric == TOP1)
+        top1 = asked.metric == TOP1
+        read = datasets.read(asked.dataset, asked.labels_key, info, classes=top1, preprocess=asked.preprocess)
         bench.dataset = (key, read)
     return bench.dataset[1]
 
@@ -72,7 +73,7 @@ def dataset_of(asked: Labelled, info: ModelInfo, bench: Workbench) -> Dataset:
 def refuse_shared(paths: Sequence[str | None], dataset: Dataset, info: ModelInfo, bench: Workbench) -> None:
     """UserError where a file that a variant was chosen by holds samples of the data set it is reported on."""
     for path in filter(None, paths):
-        key = (sha256(Path(path)), dataset.digest)
+        key = (data_digest(Path(path)), dataset.digest)
         if key in bench.apart:
             continue
         known = set(samples_of(Path(path), None, info))

@@ -63,7 +63,7 @@ from edgebench.records import (
     encode,
     replace,
 )
-from edgebench.tools import sha256
+from edgebench.tools import data_digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -374,7 +374,8 @@ def wanted_of(cell: Cell, way: Way, source: Artifact, calibration: Path | None) 
         model=source.model,
         variant=source.variant,
         model_digest=source.model_digest,
-        ingredients={"onnx": source.digest} | ({"calibration": sha256(calibration)} if calibration else {}),
+        ingredients={"onnx": source.digest}
+        | ({"calibration": data_digest(calibration)} if calibration else {}),
         options=way.options | dict(cell.options) | _of_inputs(cell),
     )
 
@@ -396,7 +397,7 @@ def calibration_of(cell: Cell, source: Artifact, bench: Workbench) -> Path | Non
             )
         return None
     path = Path(cell.calibration)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"no file {path}", hint="check the path of the calibration inputs")
     return path
 
@@ -529,6 +530,6 @@ def info_of(artifact: Artifact, bench: Workbench) -> ModelInfo:
 
 def variant_key(cell: Cell, form: Form, canonical: Artifact) -> str:
     """What names the variant that a form's steps make."""
-    data = [sha256(Path(path)) if path else None for path in (cell.calibration, cell.validation)]
+    data = [data_digest(Path(path)) if path else None for path in (cell.calibration, cell.validation)]
     asked = (form.steps, cell.arch, *data, cell.labels_key)
     return key_of("variant", canonical.digest, *asked, compress.revision())

@@ -1,8 +1,8 @@
 """Options -> one SVG text: accuracy over latency, a panel for each device and model. Pure.
 
 Points on the front are dark, those that another may dominate hollow, dominated ones grey; bars are 95 %
-intervals, the area of a point grows with the size of its file. Where no accuracy was measured, the size
-stands in its place.
+intervals, the area of a point grows with the size of its file, and its number is that of the list beside the
+panel. Where no accuracy was measured, the size stands in its place.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import NamedTuple
 from edgebench.report.base import clean
 from edgebench.report.base import name as clean_name
 from edgebench.report.front import Figure, Limit, Metric, Option
-from edgebench.units import NS_PER_MS, significant
+from edgebench.units import NS_PER_MS, format_bytes, significant
 
-WIDTH, HEIGHT = 760, 420
-LEFT, RIGHT, TOP, BOTTOM = 78, 24, 46, 52
+WIDTH, HEIGHT = 920, 420
+LEFT, RIGHT, TOP, BOTTOM = 78, 300, 46, 52
 INK, GREY, ACCENT, LINE = "#1f2933", "#b3bac2", "#2563a8", "#d9dee3"
-MAX_RADIUS, MIN_RADIUS = 15.0, 4.0
-TICKS = 5
+MAX_RADIUS, MIN_RADIUS = 17.0, 8.0
+TICKS, LISTED = 5, 16
 
 
 class Axis(NamedTuple):
@@ -73,10 +73,11 @@ def _panel(options: Sequence[Option], limits: Sequence[Limit]) -> str:
     parts += _grid(across, up)
     parts += _limit_lines(across, up, limits)
     parts += _front_line(drawn, across, up)
-    order = {"dominated": 0, "unsure": 1, "front": 2}
-    for each in sorted(drawn, key=lambda one: order[one.place]):
-        parts.append(_point(each, across, up, largest))
-    parts += _labels(drawn, across, up)
+    order = {"front": 0, "unsure": 1, "dominated": 2}
+    ranked = sorted(drawn, key=lambda one: (order[one.place], one.figures["p50"].value))
+    for number, each in reversed(list(enumerate(ranked, start=1))):
+        parts.append(_point(each, number, across, up, largest))
+    parts += _listed(ranked)
     return "".join(parts)
 
 
@@ -182,17 +183,20 @@ def _front_line(drawn: Sequence[Option], across: Axis, up: Axis) -> list[str]:
     return [f'<polyline points="{points}" fill="none" stroke="{ACCENT}" stroke-opacity="0.35"/>']
 
 
-def _point(option: Option, across: Axis, up: Axis, largest: float) -> str:
+def _point(option: Option, number: int, across: Axis, up: Axis, largest: float) -> str:
     x, y = _at(option, across, up)
     size = option.figures.get("size")
     share = math.sqrt(size.value / largest) if size is not None and largest > 0 else 0.0
     radius = MIN_RADIUS + (MAX_RADIUS - MIN_RADIUS) * share
     colour = GREY if option.place == "dominated" else ACCENT
     fill = "#ffffff" if option.place == "unsure" else colour
+    ink = colour if option.place == "unsure" else "#ffffff"
     bars = _bars(option, across, up, (x, y), colour)
     return (
         f'{bars}<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{fill}" fill-opacity="0.75" '
         f'stroke="{colour}" stroke-width="1.5"><title>{_escaped(_told(option))}</title></circle>'
+        f'<text x="{x:.1f}" y="{y + 3.5:.1f}" font-size="10" text-anchor="middle" '
+        f'fill="{ink}">{number}</text>'
     )
 
 
@@ -204,21 +208,19 @@ def _bars(option: Option, across: Axis, up: Axis, at: tuple[float, float], colou
     return f'<path d="{lines}" stroke="{colour}" fill="none"/>'
 
 
-def _labels(drawn: Sequence[Option], across: Axis, up: Axis) -> list[str]:
-    """The options' names, moved down where they would lie on one another."""
-    parts: list[str] = []
-    taken: list[tuple[float, float]] = []
-    for each in sorted(drawn, key=lambda one: _at(one, across, up)[1]):
-        x, y = _at(each, across, up)
-        text = f"{clean_name(each.name)} · {clean_name(each.runtime)}"
-        anchor, at_x = ("end", x - MAX_RADIUS - 3) if x > WIDTH * 0.66 else ("start", x + MAX_RADIUS + 3)
-        at_y = y + 4
-        while any(abs(at_y - other_y) < 13 and abs(at_x - other_x) < 150 for other_x, other_y in taken):
-            at_y += 13
-        taken.append((at_x, at_y))
+def _listed(ranked: Sequence[Option]) -> list[str]:
+    """The options by number, beside the panel; of many the first, and how many more there are."""
+    parts = []
+    for number, each in enumerate(ranked[:LISTED], start=1):
+        y = TOP + 10 + 20 * (number - 1)
+        text = f"{number}  {clean_name(each.name)} · {clean_name(each.runtime)}"
         colour = GREY if each.place == "dominated" else INK
-        where = f'x="{at_x:.1f}" y="{at_y:.1f}" text-anchor="{anchor}"'
-        parts.append(f'<text {where} fill="{colour}">{_escaped(text)}</text>')
+        size = "size" in each.figures and format_bytes(each.figures["size"].value)
+        shown = f"{text}, {size}" if size else text
+        parts.append(f'<text x="{WIDTH - RIGHT + 18}" y="{y}" fill="{colour}">{_escaped(shown)}</text>')
+    if len(ranked) > LISTED:
+        more = f"and {len(ranked) - LISTED} more"
+        parts.append(f'<text x="{WIDTH - RIGHT + 18}" y="{TOP + 10 + 20 * LISTED}">{more}</text>')
     return parts
 
 
