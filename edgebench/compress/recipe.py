@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path, PurePath
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -35,7 +35,16 @@ INT8, FROM = "int8", "from"
 MAX_VARIANTS, MAX_STEPS = 64, 32
 TRAINING = "edgebench.compress.training"
 # What PyTorch steps are called; which options they take, their package says where it is installed.
-TRAINED = ("channel-prune", "layer-drop", "head-prune", "sparsify", "distill", "finetune", "qat")
+TRAINED = (
+    "channel-prune",
+    "layer-drop",
+    "head-prune",
+    "mlp-prune",
+    "sparsify",
+    "distill",
+    "fine-tune",
+    "qat",
+)
 NEEDS_TORCH = "pip install 'edgebench[compress]'"
 FACTORY = "factory: module:function, a function of yours that returns the module and its data loaders"
 _FIELD = re.compile(r"`\$\.([^`.\[]+)")
@@ -54,6 +63,14 @@ class Data(Record, frozen=True):
     labels_key: str = "labels"
 
 
+class Training(Record, frozen=True):
+    """Where and how training steps work: `threads` 0 is as many as PyTorch takes, `opset` is the file's."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 0
+    opset: int = 18
+
+
 class RecipeFile(Record, frozen=True):
     """The keys of a recipe; a step is its name, or its name with options."""
 
@@ -62,6 +79,7 @@ class RecipeFile(Record, frozen=True):
     factory: str | None = None
     data: Data = Data()
     seed: int = 0
+    training: Training = Training()
 
 
 class TrainingStep(NamedTuple):
@@ -88,6 +106,7 @@ class Recipe(NamedTuple):
     data: Data
     seed: int
     variants: tuple[Variant, ...]
+    training: Training = Training()
 
     def chosen(self, names: Sequence[str]) -> tuple[Variant, ...]:
         """The variants of those names, all for none; UserError for one that is not there."""
@@ -136,7 +155,8 @@ def parse(text: str, source: str) -> Recipe:
     for name in document.value.variants:
         made[name] = _variant(document, name, made)
     file = document.value
-    return Recipe(source, file.factory, _located(file.data, source), file.seed, tuple(made.values()))
+    data = _located(file.data, source)
+    return Recipe(source, file.factory, data, file.seed, tuple(made.values()), file.training)
 
 
 def _check_file(document: Document[RecipeFile]) -> None:
@@ -148,6 +168,10 @@ def _check_file(document: Document[RecipeFile]) -> None:
         raise document.error(("seed",), f"seed is {file.seed}", hint="a whole number from 0 on")
     if file.factory is not None and not is_function_name(file.factory):
         raise document.error(("factory",), f"factory is {quoted(file.factory)}", hint=FACTORY)
+    training = file.training
+    if not (0 <= training.threads <= 4096 and 7 <= training.opset <= 30):
+        message = f"training has threads {training.threads} and opset {training.opset}"
+        raise document.error(("training",), message, hint="training: {threads: 2, opset: 18}")
     if not file.variants or len(file.variants) > MAX_VARIANTS:
         message = f"variants has {len(file.variants)} entries"
         raise document.error(("variants",), message, hint=f"name 1 to {MAX_VARIANTS} variants")
@@ -244,9 +268,14 @@ def _with_training(made: Variant, item: _Item, name: str) -> Variant:
         hint = f"move {name} to the front: {made.steps[0].step.name} works on the ONNX file made by training"
         raise item.error(f"{name} cannot follow {made.steps[-1].step.name}", hint)
     if item.document.value.factory is None:
-        signature = getattr(package, "SIGNATURE", FACTORY)
-        raise item.error(f"{name} trains a network, and the recipe names no factory", str(signature))
+        message = f"{name} trains a network, and the recipe names no factory"
+        raise item.error(message, f"factory: module:function at the top, where\n{_signature()}")
     return made._replace(training=(*made.training, TrainingStep(name, _options(item, steps[name]))))
+
+
+def _signature() -> str:
+    """What a factory looks like, as the package of training says it."""
+    return str(getattr(import_module(f"{TRAINING}.data"), "SIGNATURE", FACTORY))
 
 
 def _training() -> ModuleType | None:

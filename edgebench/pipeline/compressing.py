@@ -6,8 +6,6 @@ seed and the versions of the tools. Variants that begin alike share what they be
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import time
 from collections.abc import Sequence
 from itertools import combinations
@@ -18,13 +16,14 @@ from edgebench import compress, model
 from edgebench.compress import Chosen
 from edgebench.compress.base import SENSITIVITY_FILE, Sensitivity
 from edgebench.compress.presets import Int8Options, Preset, Processor, preset, step_of
-from edgebench.compress.recipe import Recipe, TrainingStep, Variant, trainer
+from edgebench.compress.recipe import Recipe, Variant, trainer
 from edgebench.errors import EdgebenchError, UserError
 from edgebench.model import shared_samples
 from edgebench.pipeline.base import CONTROLLER, MODEL_FILE, Step, Workbench, key_of
 from edgebench.pipeline.preparing import info_of, keep_onnx
 from edgebench.records import Artifact, ModelInfo, decode, to_json
 from edgebench.tools import data_digest
+from edgebench.units import format_duration
 
 
 class Form(NamedTuple):
@@ -195,48 +194,31 @@ def _form(
 
 
 def _trained(source: Source, variant: Variant, recipe: Recipe, bench: Workbench) -> tuple[Path, str, bool]:
-    """The fp32 file that training wrote, its digest, and whether it had to be made."""
-    package = trainer()
-    key = key_of("trained", _of_training(variant.training, recipe), _code_digest(recipe.factory or ""))
-    known, fresh = bench.artifacts.lookup(key), False
-    if known is None:
-        with bench.scratch() as folder:
-            info = _train(package, source, variant, recipe, folder, bench)
-            known, fresh = keep_onnx(folder, info, key, bench), True
-    return bench.artifacts.path(known.digest) / MODEL_FILE, known.model_digest, fresh
+    """The float32 file that training wrote, its digest, and whether anything had to be trained.
 
-
-def _of_training(steps: Sequence[TrainingStep], recipe: Recipe) -> list[Any]:
-    return [recipe.factory, recipe.seed, [[each.name, to_json(each.options)] for each in steps]]
-
-
-def _code_digest(factory: str) -> str:
-    """What names the code of a factory's module; "" where it cannot be found, which training will tell."""
-    try:
-        found = importlib.util.find_spec(factory.partition(":")[0])
-    except (ImportError, ValueError):
-        return ""
-    if found is None or not found.origin or not Path(found.origin).is_file():
-        return ""
-    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
-
-
-def _train(
-    package: Any, source: Source, variant: Variant, recipe: Recipe, folder: Path, bench: Workbench
-) -> ModelInfo:
-    def tell(text: str) -> None:
-        bench.announce(Step("train", CONTROLLER, variant.name, note=text))
-
+    Training keeps its steps itself, by what they are made of: code, weights, data, seed and tools.
+    """
+    package, asked = trainer(), recipe.training
     steps = [(each.name, each.options) for each in variant.training]
-    settings = package.TrainSettings(seed=recipe.seed)
-    done = package.train(recipe.factory, steps, settings, out=folder / "trained.onnx", tell=tell)
-    network = model.load(done.path)
-    lineage = [*model.lineage(network), *(each for each in done.lineage)]
-    written = model.write(
-        network, folder / MODEL_FILE, name=source.info.name, variant=variant.name, steps=lineage
+    settings = package.TrainSettings(
+        work=bench.home / "training",
+        seed=recipe.seed,
+        device=asked.device,
+        name=source.info.name,
+        opset=asked.opset,
+        threads=asked.threads,
     )
-    Path(done.path).unlink(missing_ok=True)
-    return written
+
+    def tell(progress: Any) -> None:
+        note = f"{progress.step}: epoch {progress.epoch} of {progress.epochs}, loss {progress.loss:.4g}, "
+        note += f"score {progress.score:.4g}, about {format_duration(progress.left_s)} left"
+        bench.announce(Step("train", CONTROLLER, variant.name, note=note))
+
+    with bench.scratch() as folder:
+        done = package.train(recipe.factory, steps, settings, out=folder / MODEL_FILE, tell=tell)
+        info: ModelInfo = done.info
+        made = keep_onnx(folder, info, key_of("trained", info.digest), bench)
+    return bench.artifacts.path(made.digest) / MODEL_FILE, made.model_digest, done.reused < len(steps)
 
 
 # --- the three sets -------------------------------------------------------------------------------
