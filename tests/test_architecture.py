@@ -75,6 +75,7 @@ ENTRIES = {
     "edgebench.pipeline": "the door to preparing and measuring",
     "edgebench.gates": "puts figures, limits and what many cells ask for together",
     "edgebench.pipeline.preparing": "what is proven is evaluated, too, where a data set is named",
+    "edgebench.model.inputs": "a folder of pictures holds inputs, too",
     "edgebench.model.dataset": "reads a file's arrays as inputs does",
     "edgebench.pipeline.profiling": "the nodes of layers, found by names or by matching values",
     "edgebench.pipeline.compressing": "keeps the files of variants as preparing does",

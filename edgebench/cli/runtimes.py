@@ -27,18 +27,20 @@ def runtimes(context: click.Context, as_json: bool) -> None:
         emit_json({"runtimes": [_document(status, here) for status in found]})
         return
     print_table(
-        ["runtime", "state", "precisions", f"int8 on {here.arch}", "versions, or what to type"],
+        ["runtime", "state", "precisions", "versions, or what to type", "int8 here"],
         [_row(status, here) for status in found],
     )
+    click.echo()
+    for form in (preset(status.runtime, here) for status in found):
+        click.echo(f"{form.name}: {form.form}; {form.why} ({form.known_from})")
 
 
 def _row(status: RuntimeStatus, here: Processor) -> tuple[str, ...]:
     versions = ", ".join(f"{name} {version}" for name, version in status.versions.items())
     state = "ready" if status.ready else "missing"
     int8 = preset(status.runtime, here)
-    told = f"{int8.name}: {int8.form} ({int8.known_from})"
     kinds = ", ".join(status.precisions)
-    return status.runtime, state, kinds, told, versions if status.ready else status.missing
+    return status.runtime, state, kinds, versions if status.ready else status.missing, int8.name
 
 
 def _document(status: RuntimeStatus, here: Processor) -> dict[str, object]:

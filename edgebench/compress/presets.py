@@ -79,7 +79,8 @@ def _by_processor(runtime: str, on: Processor) -> Preset:
     if on.arch in ARM:
         return _made(f"{runtime}-arm", runtime, _ARM, "documented")
     if on.vnni:
-        return _made(f"{runtime}-x86-vnni", runtime, _X86_VNNI, "measured")
+        known_from = "measured" if runtime == "onnxruntime" else "documented"
+        return _made(f"{runtime}-x86-vnni", runtime, _X86_VNNI, known_from)
     name = f"{runtime}-x86-no-vnni" if on.vnni is False else f"{runtime}-x86"
     return _made(name, runtime, _X86, "documented")
 

@@ -134,7 +134,9 @@ def test_runtimes_show_their_form_of_int8(cli: Cli) -> None:
     assert shown["onnxruntime"]["aarch64"]["name"] == "onnxruntime-arm"
     assert shown["onnxruntime"]["x86_64-no-vnni"]["step"].endswith("reduce_range=true")
     assert shown["tensorrt"]["here"]["name"] == "tensorrt"
-    assert "int8 on" in cli("runtimes").out
+    table = cli("runtimes").out
+    assert "int8 here" in table
+    assert "tensorrt: S8S8 QDQ, symmetric" in table
 
 
 # --- refused ------------------------------------------------------------------------------------------
