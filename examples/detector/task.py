@@ -18,7 +18,7 @@ IOU = 0.5  # of a box that counts as found
 MOST_BOXES = 20  # a picture, the surest first
 
 
-def large() -> dict[str, Any]:
+def teacher() -> dict[str, Any]:
     """The teacher, with the three sets of drawn shapes."""
     split = shapes()
     return {
@@ -33,7 +33,7 @@ def large() -> dict[str, Any]:
     }
 
 
-def small() -> nn.Module:
+def student() -> nn.Module:
     """The student."""
     return Detector(width=12, depth=1)
 

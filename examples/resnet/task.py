@@ -15,7 +15,7 @@ def teacher() -> dict[str, Any]:
     """The ResNet teacher, with the three sets."""
     split = mnist()
     return {
-        "module": ResNet(width=32, blocks=(2, 2, 2)),
+        "module": ResNet(width=24, blocks=(2, 2, 2)),
         **split.loaders(64),
         "example": split.train[0][:2],
         "augment": moved_by_a_pixel,

@@ -14,7 +14,7 @@ def teacher() -> dict[str, Any]:
     """The DeiT-like teacher, with the three sets."""
     split = mnist()
     return {
-        "module": Deit(size=28, patch=4, width=96, depth=6, num_heads=6),
+        "module": Deit(size=28, patch=4, width=64, depth=4, num_heads=4),
         **split.loaders(64),
         "example": split.train[0][:2],
         "augment": moved_by_a_pixel,
