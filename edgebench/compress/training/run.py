@@ -318,4 +318,7 @@ def _entry(route: _Route, place: int, network: Network, fitted: Fitted | None) -
 
 
 def _variant(steps: Sequence[Step]) -> str:
+    """The steps' labels; fp32 where the network was trained and nothing else, so that others are like it."""
+    if all(isinstance(options, FineTune) for _, options in steps):
+        return "fp32"
     return "-".join(options.label() for _, options in steps)
