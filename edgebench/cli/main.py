@@ -29,6 +29,10 @@ VERBS = {
         "edgebench.cli.inspect:inspect",
         "What a model is: shapes, operators, precision, size, sparsity.",
     ),
+    "compress": (
+        "edgebench.cli.compress:compress",
+        "Make a model smaller by recipes: prune, quantize, cluster, and their combinations.",
+    ),
     "convert": (
         "edgebench.cli.convert:convert",
         "Turn a model into what a runtime runs, and prove it equal.",
@@ -45,6 +49,10 @@ VERBS = {
     "gate": (
         "edgebench.cli.gate:gate",
         "Judge a run or file by budgets: pass, fail, or why it cannot be said.",
+    ),
+    "choose": (
+        "edgebench.cli.choose:choose_",
+        "What is worth having on each device, and what to ship within a budget.",
     ),
     "release": ("edgebench.cli.release:release", "Give a run a name, and say which may be a baseline."),
     "replay": ("edgebench.cli.replay:replay", "Recompute a gate's verdict from its bundle alone."),

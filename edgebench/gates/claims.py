@@ -161,7 +161,7 @@ def names_of(subject: Subject) -> tuple[str, ...]:
         return exact, variant, precision
     if precision == REFERENCE and REFERENCE not in variant:
         return exact, variant
-    return (exact, precision) if variant in PRECISIONS else (exact,)
+    return (exact, precision) if variant in PRECISIONS else (exact, exact, variant)
 
 
 def check(claim: Claim, subjects: Sequence[Subject]) -> None:

@@ -22,6 +22,7 @@ from edgebench.errors import BugError, UserError, did_you_mean
 from edgebench.records import (
     Accuracy,
     Artifact,
+    Facts,
     Failure,
     HealthCheck,
     Job,
@@ -407,6 +408,21 @@ class Store:
                 if _launch_alike(decode_exact(Job, row.document, source=f"the job of {row.id}"), job)
             ][:limit]
             return tuple(_measurements(connection, base.measurement.c.id == each)[0] for each in ids)
+
+    def last_facts(self, device: str) -> Facts | None:
+        """What the last measurement saw of a device; None where there is none."""
+        newest = (
+            sa.select(base.measurement.c.id, base.measurement.c.document)
+            .select_from(base.measurement.join(base.job))
+            .where(base.job.c.device == plain(device))
+            .order_by(base.measurement.c.number.desc())
+            .limit(1)
+        )
+        with self._reading() as connection:
+            row = connection.execute(newest).first()
+        if row is None:
+            return None
+        return decode_exact(Measurement, row.document, source=f"measurement {row.id}").facts
 
     # --- profiles -------------------------------------------------------------------------------
 
