@@ -348,21 +348,20 @@ class Store:
         current = (base.figures.c.measurement_number == base.measurement.c.number) & (
             base.figures.c.version == version
         )
-        chosen = (
-            sa.select(
-                base.measurement.c.id,
-                base.measurement.c.job_number,
-                base.measurement.c.role,
-                base.figures.c.document,
-            )
-            .select_from(base.measurement.join(base.job).outerjoin(base.figures, current))
-            .order_by(base.measurement.c.job_number, base.measurement.c.number)
-        )
+        chosen = sa.select(
+            base.measurement.c.id,
+            base.measurement.c.job_number,
+            base.measurement.c.role,
+            base.figures.c.document,
+            base.measurement.c.number,
+        ).select_from(base.measurement.join(base.job).outerjoin(base.figures, current))
         with self._reading() as connection:
             number = _run_number(connection, run_id)
             here = (base.job.c.run_number == number) & (base.job.c.device == plain(device))
             here &= base.job.c.state != "failed"
-            return tuple(KeptFigures(*row) for row in connection.execute(chosen.where(here)))
+            rows = connection.execute(chosen.where(here)).all()
+        # sorted here: the database would carry all documents through its sorting
+        return tuple(KeptFigures(*row[:4]) for row in sorted(rows, key=lambda row: (row[1], row[4])))
 
     def devices(self, run_id: str) -> tuple[str, ...]:
         """The devices of a run's jobs, in the order of the plan."""
