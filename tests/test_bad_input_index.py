@@ -250,6 +250,26 @@ BAD_INPUT: dict[str, tuple[str, ...]] = {
         "transport/test_alike.py::test_endless_output_ends_at_the_deadline",
         "fleet/test_runs.py::test_garbage_in_the_place_of_the_probe",
     ),
+    # recipes
+    "a recipe with an unknown step or option, or in an impossible order": (
+        "compress/test_recipes.py::test_what_is_no_recipe_is_told_with_its_line",
+        "compress/test_recipes.py::test_any_list_of_steps_is_understood_or_refused",
+        "cli/test_compress.py::test_recipes_that_are_none",
+    ),
+    "training steps without a factory": ("cli/test_compress.py::test_training_steps_name_what_they_need",),
+    "samples in two of the three sets": (
+        "cli/test_compress.py::test_samples_in_two_sets_are_found",
+        "cli/test_compress.py::test_calibrating_on_the_test_set_is_refused",
+    ),
+    "labels out of range": ("compress/test_weights.py::test_a_budget_of_accuracy_needs_labels_that_fit",),
+    "a quantized model quantized again": (
+        "compress/test_steps.py::test_nonsense_is_refused_with_a_way_out",
+        "cli/test_compress.py::test_an_int8_file_is_not_quantized_again",
+    ),
+    "pictures and specs that are none": (
+        "model/test_pictures.py::test_a_spec_that_does_not_fit_is_told",
+        "model/test_pictures.py::test_folders_that_hold_no_set",
+    ),
     # the user stops it
     "Ctrl-C": (
         "cli/test_run.py::test_a_stopped_run_cleans_up_and_continues",
