@@ -19,7 +19,7 @@ from edgebench.store import Store
 def build_report(store: Store, run_name: str) -> Report:
     """The report of a stored run."""
     run = store.run(run_name)
-    return build(run, store.measurements(run.id), store.failures(run.id), store.profiles(run.id))
+    return build(run, store.each_measurement(run.id), store.failures(run.id), store.profiles(run.id))
 
 
 def render(built: Report, form: str, *, colour: bool = False) -> str:

@@ -325,6 +325,18 @@ class Store:
             of_run = base.measurement.c.run_number == _run_number(connection, run_id)
             return _measurements(connection, of_run & base.measurement.c.role.in_(roles))
 
+    def each_measurement(self, run_id: str) -> Iterator[Measurement]:
+        """The candidates of a run in the order of its jobs, read a few at a time: for runs of any size."""
+        table = base.measurement.c
+        with self._reading() as connection:
+            of_run = (table.run_number == _run_number(connection, run_id)) & (table.role == "candidate")
+            chosen = sa.select(table.number).where(of_run).order_by(table.job_number, table.number)
+            numbers = connection.execute(chosen).scalars().all()
+        for at in range(0, len(numbers), _READ_TOGETHER):
+            with self._reading() as connection:
+                together = _measurements(connection, table.number.in_(numbers[at : at + _READ_TOGETHER]))
+            yield from together
+
     def beside(self, run_id: str, measurement_id: str, role: Role) -> Measurement | None:
         """The last measurement of that role that was begun beside a candidate, or None."""
         found = [each for each in self.measurements(run_id, (role,)) if each.beside == measurement_id]
@@ -568,6 +580,7 @@ class Store:
 # --- inside one transaction ---------------------------------------------------------------------
 
 
+_READ_TOGETHER = 20
 _CELL = ("device", "model", "variant", "runtime", "precision")
 
 

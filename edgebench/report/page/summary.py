@@ -1,0 +1,197 @@
+"""The first screen: the verdict of the release, what failed and why in sentences, the worst cells. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from edgebench.budgets import show
+from edgebench.gates import Gate, Verdict
+from edgebench.report.base import clean, grouped, headline, name, next_step, origin, outcome
+from edgebench.report.gate_words import bound, counts, ordered, word
+from edgebench.report.page.base import Subjects, Table, column_name, counted, verdicts_by_cell, worst_ratio
+from edgebench.report.page.base import key_of as cell_of
+from edgebench.units import format_ms, significant
+
+SENTENCES = 8
+WORST = 5
+MOOD = {"pass": "good", "fail": "bad", "error": "bad", "invalid": "bad"}
+MEANING = {
+    "pass": "every limit is kept",
+    "fail": "a limit is exceeded with confidence",
+    "inconclusive": "something could not be decided",
+    "missing": "something has nothing to be compared with or was not measured",
+    "not-comparable": "something cannot be compared",
+    "invalid": "something has no valid measurement",
+    "error": "something could not be measured",
+    "nothing": "no limit matched any cell",
+}
+
+
+class Summary(NamedTuple):
+    """What stands on top. `mood`: good, bad or open."""
+
+    title: str
+    verdict: str
+    mood: str
+    meaning: str
+    sentences: tuple[str, ...]
+    worst: Table | None
+    facts: tuple[str, ...]
+
+
+def summary(subjects: Subjects) -> Summary:
+    """The first screen of a run's page."""
+    run = subjects.report.run
+    verdict, meaning = _verdict(subjects)
+    return Summary(
+        title=_title(subjects),
+        verdict=verdict,
+        mood=MOOD.get(verdict, "open"),
+        meaning=meaning,
+        sentences=tuple(_sentences(subjects)) or ("Every planned cell was measured and nothing failed.",),
+        worst=_worst(subjects),
+        facts=(headline(run), outcome(subjects.report.counts), *_versions(subjects), origin(run)),
+    )
+
+
+def _title(subjects: Subjects) -> str:
+    names = ", ".join(map(name, subjects.releases))
+    return f"Release {names}" if names else f"Run {name(subjects.report.run.id)}"
+
+
+def _verdict(subjects: Subjects) -> tuple[str, str]:
+    """One word, and what it means."""
+    gate, last = subjects.gate, subjects.judgement
+    if gate is not None:
+        against = f", against {name(subjects.before.name)}" if subjects.before else ""
+        return gate.verdict, f"{MEANING[gate.verdict]}: {counts(gate)}{against}"
+    if last is not None:
+        told = ", ".join(f"{count} {each}" for each, count in sorted(last.counts.items()))
+        meaning = MEANING.get(last.verdict, "")
+        return name(last.verdict), (
+            f"{meaning} ({told}), said the gate of {name(last.judged_utc[:10])} by {name(last.budgets)}; "
+            "its cells are shown with --budgets FILE"
+        )
+    return "not judged", "no gate has judged this run: edgebench gate RUN --budgets budgets.yaml"
+
+
+# --- sentences ------------------------------------------------------------------------------------
+
+
+def _sentences(subjects: Subjects) -> Iterator[str]:
+    """What failed, the gravest first; at most eight sentences."""
+    told = [*_of_gate(subjects.gate), *_of_failures(subjects), *_of_rows(subjects)]
+    yield from told[:SENTENCES]
+    if len(told) > SENTENCES:
+        yield f"{counted(len(told) - SENTENCES, 'more finding')} below."
+
+
+def _of_gate(gate: Gate | None) -> Iterator[str]:
+    """Cells of one model that break one limit on many devices make one sentence."""
+    if gate is None:
+        return
+    blocking = [each for each in ordered(gate.cells) if each.blocks and each.word not in ("pass", "error")]
+    groups: dict[tuple[str, ...], list[Verdict]] = {}
+    for each in blocking:
+        subject = each.subject
+        same = (
+            each.word,
+            each.metric,
+            each.kind,
+            subject.model,
+            subject.variant,
+            subject.precision,
+            subject.runtime,
+        )
+        groups.setdefault(same, []).append(each)
+    for verdicts in groups.values():
+        yield _of_limit(verdicts)
+
+
+def _of_limit(verdicts: Sequence[Verdict]) -> str:
+    first = verdicts[0]
+    subject = first.subject
+    what = (
+        f"{name(subject.model)} {name(subject.variant)} {name(subject.precision)} on {name(subject.runtime)}"
+    )
+    more = len({each.subject.device for each in verdicts}) - 1
+    where = f"on {name(subject.device)}" + (f" and {counted(more, 'other device')}" if more > 0 else "")
+    value = f": {show(first.metric, first.observed)}" if first.observed is not None else ""
+    return f"{word(first).capitalize()}: {what} {where}{value}, {bound(first)}. {_sentence(first.reason[:1].upper() + first.reason[1:])}"
+
+
+def _sentence(text: str) -> str:
+    """A reason with the dot that ends it."""
+    plain = clean(text)
+    return plain if plain.endswith(".") or not plain else f"{plain}."
+
+
+def _of_failures(subjects: Subjects) -> Iterator[str]:
+    for failure, concern in grouped(subjects.report.failures):
+        count = len(concern.jobs)
+        which = concern.jobs[0] if count == 1 else f"{counted(count, 'cell')}, such as {concern.jobs[0]}"
+        yield f"Failed ({failure.owner}): {which}: {_sentence(concern.detail)} Next: {next_step(failure)}"
+
+
+def _of_rows(subjects: Subjects) -> Iterator[str]:
+    report = subjects.report
+    invalid = [row for row in report.rows if row.status == "invalid"]
+    if invalid:
+        reason = invalid[0].unusable[0] if invalid[0].unusable else "see the warnings"
+        first = f"{column_name(invalid[0].job)} on {name(invalid[0].job.device)}"
+        yield f"Invalid: {counted(len(invalid), 'cell')}, such as {first}: {_sentence(reason)}"
+    if report.missing:
+        cells = counted(len(report.missing), "planned cell")
+        yield f"Not run: {cells}. Next: edgebench run --resume {name(report.run.id)}"
+    for each in report.claims:
+        if each.verdict == "refuted":
+            where = f"{name(each.model)} on {name(each.runtime)}, {name(each.device)}"
+            yield f"Refuted: “{clean(each.claim)}” for {where}: {_sentence(each.reason)}"
+
+
+# --- worst cells ----------------------------------------------------------------------------------
+
+
+def _worst(subjects: Subjects) -> Table | None:
+    """The five cells furthest beyond (or nearest to) their limits; without any, the slowest against fp32."""
+    judged = verdicts_by_cell(subjects.gate)
+    rows = {cell_of(row.job): row for row in subjects.report.rows}
+    known = [(worst_ratio(judged[key]), row) for key, row in rows.items() if key in judged]
+    ranked = sorted(((ratio, row) for ratio, row in known if ratio is not None), key=lambda each: -each[0])
+    if ranked:
+        lines = [
+            (name(row.job.device), column_name(row.job), format_ms(row.summary.p50_ns), significant(ratio))
+            for ratio, row in ranked[:WORST]
+        ]
+        return Table("The worst cells", ("device", "cell", "p50", "of its limit, ×"), tuple(lines), (2, 3))
+    slowed = [row for row in subjects.report.rows if row.speedup is not None and row.speedup < 1]
+    slowed.sort(key=lambda row: row.speedup or 0.0)
+    if not slowed:
+        return None
+    lines = [
+        (name(row.job.device), column_name(row.job), format_ms(row.summary.p50_ns), f"{row.speedup or 0:.2f}")
+        for row in slowed[:WORST]
+    ]
+    return Table(
+        "Compressed forms that are slower than fp32",
+        ("device", "cell", "p50", "speed-up, ×"),
+        tuple(lines),
+        (2, 3),
+    )
+
+
+def _versions(subjects: Subjects) -> Iterator[str]:
+    found: dict[str, dict[str, None]] = {}
+    for sheet in subjects.report.devices:
+        for runtime, version in sheet.runtimes.items():
+            found.setdefault(name(runtime), {})[name(version)] = None
+    if found:
+        yield ", ".join(
+            f"{runtime} {'/'.join(_few(versions))}" for runtime, versions in sorted(found.items())
+        )
+
+
+def _few(words: Iterable[str], most: int = 3) -> list[str]:
+    every = list(words)
+    return every if len(every) <= most else [*every[:most], f"and {len(every) - most} more"]
