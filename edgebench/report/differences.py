@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from edgebench import comparison
 from edgebench.gates.compare import Compared
-from edgebench.records import Job, Profile, Record
+from edgebench.records import Job, Profile, Record, replace
 from edgebench.report.base import Report, Row, form, name
 
 HARM = ("slower", "larger")  # "more" and "less" are good or bad by their metric
@@ -62,12 +64,41 @@ class Side(NamedTuple):
 def before(baseline: Side, report: Report, compared: Sequence[Compared]) -> Before:
     """What a page says of the baseline of a run."""
     pairs = list(_pairs(baseline.report.rows, report.rows))
+    shown = _with_ratios(compared, pairs)
     return Before(
         name=baseline.name,
         run=baseline.report.run.id,
-        compared=tuple(sorted(compared, key=harm_first)),
+        compared=tuple(sorted(shown, key=harm_first)),
         changes=tuple(_changes(baseline.report, report, pairs)),
         layers=tuple(_layers(pairs)),
+    )
+
+
+def _with_ratios(compared: Iterable[Compared], pairs: Iterable[tuple[Row, Row]]) -> Iterator[Compared]:
+    """What is not comparable gets a ratio of p50 to look at, too; its verdict stays."""
+    known = {_key(other.job): (one, other) for one, other in pairs}
+    for each in compared:
+        subject = each.subject
+        key = subject.device, subject.model, subject.variant, subject.runtime, subject.precision
+        if each.ratio is None and each.metric == "latency.p50" and key in known:
+            yield _with_ratio(each, *known[key])
+        else:
+            yield each
+
+
+def _with_ratio(each: Compared, one: Row, other: Row) -> Compared:
+    old, new = ([math.log(value) for value in row.summary.launch_p50_ns if value > 0] for row in (one, other))
+    if not old or not new:
+        return each
+    found = comparison.welch(old, new)
+    shift = statistics.fmean(new) - statistics.fmean(old) if found is None else found.shift
+    return replace(
+        each,
+        before=math.exp(statistics.fmean(old)),
+        after=math.exp(statistics.fmean(new)),
+        ratio=math.exp(shift),
+        ci_low=None if found is None else math.exp(found.lower(comparison.ALPHA / 2)),
+        ci_high=None if found is None else math.exp(found.upper(comparison.ALPHA / 2)),
     )
 
 
@@ -151,10 +182,6 @@ def _changes(old: Report, new: Report, pairs: Sequence[tuple[Row, Row]]) -> Iter
         see("edgebench", old.run.edgebench_version, new.run.edgebench_version, "this computer")
     if old.run.controller != new.run.controller:
         see("controller", old.run.controller, new.run.controller, "the runs")
-    yield from _grouped_artifacts(found)
-
-
-def _grouped_artifacts(found: dict[tuple[str, str, str], dict[str, None]]) -> Iterator[Change]:
     for (what, before, after), where in found.items():
         yield Change(what=what, before=before, after=after, where=tuple(map(name, where)))
 

@@ -37,7 +37,7 @@ __all__ = ["Subjects", "render", "worth_drawing"]
 
 TEMPLATES = Path(__file__).parent / "templates"
 DRAWN = 40  # cells with charts of their own: about 1 MB
-RAW_ROWS = 300  # in the file as a table; all of them are in its data, and come when asked for
+RAW_ROWS = 150  # in the file as a table; all of them are in its data, and come when asked for
 
 
 def render(subjects: Subjects) -> str:

@@ -50,11 +50,12 @@ class Section(NamedTuple):
 
 
 class Fold(NamedTuple):
-    """A group of charts under a line that opens it."""
+    """Charts and tables under a line that opens them."""
 
     key: str
     title: str
-    charts: tuple[Chart, ...]
+    charts: tuple[Chart, ...] = ()
+    tables: tuple[Table, ...] = ()
     is_open: bool = False
 
 

@@ -26,7 +26,7 @@ from edgebench.report.base import (
     not_run,
     worst_output,
 )
-from edgebench.report.differences import harm_ratio
+from edgebench.report.differences import Before, harm_ratio
 from edgebench.report.gate_words import bound, cell, ordered, word
 from edgebench.report.history import jump_words
 from edgebench.report.page.base import Fold, Section, Subjects, Table, column_name, counted
@@ -38,6 +38,7 @@ MOST_ROWS = 300
 MOST_BARS = 60
 MOST_FRONTS = 24
 MOST_LAYERS = 20
+MOST_PROFILES = 8
 DRAWN_FROM = (
     "Latency of every launch, memory step by step, the board meanwhile, layers where a profile was taken. "
     "Strips are drawn from 33 quantiles a launch; what is judged is taken from all samples."
@@ -138,53 +139,53 @@ def _comparison(subjects: Subjects) -> Section | None:
     if before is None:
         return None
     timed = [each for each in before.compared if each.metric == "latency.p50" and each.ratio is not None]
-    charts = (_forest(timed, before.name),) if timed else ()
-    rows = [(change.what, change.before, change.after, clean(change.who())) for change in before.changes]
-    changes = Table(
-        f"What changed since {name(before.name)}.{_more(len(rows))}"
-        if rows
-        else f"Nothing that is known changed since {name(before.name)}.",
-        ("what", "before", "now", "where"),
-        _cut(rows),
-    )
-    every = [_compared_row(each) for each in before.compared]
-    table = Table(
-        f"Every metric of every common cell, the surest harm first.{_more(len(every))}",
-        ("cell", "metric", "before", "now", "ratio", "95 %", "verdict"),
-        _cut(every),
-        (2, 3, 4),
-    )
-    layers = [
-        Table(
-            f"Layers of {clean(title)}, the largest change first.",
-            ("layer", "before, ms", "now, ms", "added, ms"),
-            tuple(
-                (
-                    clean(each.name),
-                    _ms(each.before_ns),
-                    _ms(each.after_ns),
-                    f"{each.added_ns / NS_PER_MS:+.4f}",
-                )
-                for each in found[:MOST_LAYERS]
-            ),
-            (1, 2, 3),
-        )
-        for title, found in before.layers[:8]
-    ]
     lead = "" if timed else f"{name(before.name)} and this run have no measured cell in common."
     return Section(
         "comparison",
         f"Against {name(before.name)}",
         lead,
-        charts,
-        (changes, *([table] if every else []), *layers),
+        charts=(_forest(timed, before.name),) if timed else (),
+        tables=(_changes(before),),
+        folded=(*_every_metric(before), *_layers(before)),
     )
+
+
+def _changes(before: Before) -> Table:
+    rows = [(change.what, change.before, change.after, clean(change.who())) for change in before.changes]
+    told = f"What changed since {name(before.name)}.{_more(len(rows))}"
+    nothing = f"Nothing that is known changed since {name(before.name)}."
+    return Table(told if rows else nothing, ("what", "before", "now", "where"), _cut(rows))
+
+
+def _every_metric(before: Before) -> Iterator[Fold]:
+    rows = tuple(_compared_row(each) for each in before.compared[:MOST_ROWS])
+    if rows:
+        headings = ("cell", "metric", "before", "now", "ratio", "95 %", "verdict")
+        told = f"Every metric of every common cell, the surest harm first.{_more(len(before.compared))}"
+        yield Fold("every-metric", told, tables=(Table("", headings, rows, (2, 3, 4)),))
+
+
+def _layers(before: Before) -> Iterator[Fold]:
+    """Where both runs have a profile."""
+    headings = ("layer", "before, ms", "now, ms", "added, ms")
+    for number, (cell_name, found) in enumerate(before.layers[:MOST_PROFILES]):
+        rows = tuple(
+            (clean(each.name), _ms(each.before_ns), _ms(each.after_ns), f"{each.added_ns / NS_PER_MS:+.4f}")
+            for each in found[:MOST_LAYERS]
+        )
+        told = f"Layers of {clean(cell_name)}, the largest change first"
+        yield Fold(f"layers-before-{number}", told, tables=(Table("", headings, rows, (1, 2, 3)),))
 
 
 def _forest(timed: Sequence[Compared], baseline: str) -> Chart:
     shown = timed[:MOST_BARS]
-    harmed = [each for each in timed if each.verdict == "slower"]
-    found = f"{counted(len(harmed), 'cell')} surely slower, {counted(len(timed), 'cell')} compared"
+    harmed = sum(each.verdict == "slower" for each in timed)
+    apart = sum(each.verdict == "not-comparable" for each in timed)
+    found = f"{counted(len(timed), 'cell')} in both, {harmed} surely slower"
+    if apart:
+        found += (
+            f"; {apart} not comparable, because what they ran on changed: their ratios are for looking only"
+        )
     words = forest.Words(
         f"p50 against {name(baseline)}",
         "ratio of p50 to the baseline's, × (logarithmic)",
@@ -242,7 +243,7 @@ def _measurements(subjects: Subjects) -> Section | None:
             charts = tuple(_of_row(subjects, row, at))
             title = f"{label(row.job)}: {_headline(row)}"
             if charts:
-                folds.append(Fold(f"d{at}", title, charts, is_open=len(folds) == 0))
+                folds.append(Fold(f"d{at}", title, charts, is_open=not folds))
     left = len(rows) - len(folds)
     lead = DRAWN_FROM
     if left and folds:
@@ -325,7 +326,7 @@ def _speedup(fp32: Row, int8: Row) -> forest.Ratio | None:
     value = fp32.summary.p50_ns / int8.summary.p50_ns
     job = int8.job
     style = "plain" if low is None or high is None or low <= 1 <= high else "gain" if value > 1 else "harm"
-    size = "" if int8.size_ratio is None else f"{int8.size_ratio:.2f}× smaller"
+    size = "" if int8.size_ratio is None else f"· {int8.size_ratio:.2f}× smaller"
     return forest.Ratio(f"{column_name(job)} · {name(job.device)}", value, low, high, size, style)
 
 
@@ -435,7 +436,7 @@ def _trends(subjects: Subjects) -> Section | None:
             for at, point in enumerate(line.points)
         ]
         told = "; ".join(f"{words} ({name(line.points[at].label)})" for at, words in jumps.items())
-        finding = f"{counted(len(places), 'release or run')}. " + (
+        finding = f"{len(places)} releases or runs. " + (
             f"Change points (advice): {told}." if told else "No change point."
         )
         names = [point.label for point in line.points]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from edgebench.budgets import show
 from edgebench.gates import Gate, Verdict
+from edgebench.gates.claims import ClaimVerdict
 from edgebench.report.base import clean, grouped, headline, name, next_step, origin, outcome
-from edgebench.report.gate_words import bound, counts, ordered, word
+from edgebench.report.gate_words import bound, counts, ordered
 from edgebench.report.page.base import Subjects, Table, column_name, counted, verdicts_by_cell, worst_ratio
 from edgebench.report.page.base import key_of as cell_of
 from edgebench.units import format_ms, significant
@@ -81,44 +81,46 @@ def _verdict(subjects: Subjects) -> tuple[str, str]:
 
 def _sentences(subjects: Subjects) -> Iterator[str]:
     """What failed, the gravest first; at most eight sentences."""
-    told = [*_of_gate(subjects.gate), *_of_failures(subjects), *_of_rows(subjects)]
+    gate = subjects.gate
+    told = [*_broken(gate), *_of_failures(subjects), *_of_rows(subjects), *_undecided(gate)]
     yield from told[:SENTENCES]
     if len(told) > SENTENCES:
         yield f"{counted(len(told) - SENTENCES, 'more finding')} below."
 
 
-def _of_gate(gate: Gate | None) -> Iterator[str]:
-    """Cells of one model that break one limit on many devices make one sentence."""
-    if gate is None:
-        return
-    blocking = [each for each in ordered(gate.cells) if each.blocks and each.word not in ("pass", "error")]
+def _broken(gate: Gate | None) -> Iterator[str]:
+    """Limits that are exceeded, the furthest first; many devices that exceed one make one sentence."""
     groups: dict[tuple[str, ...], list[Verdict]] = {}
-    for each in blocking:
-        subject = each.subject
-        same = (
-            each.word,
-            each.metric,
-            each.kind,
-            subject.model,
-            subject.variant,
-            subject.precision,
-            subject.runtime,
-        )
-        groups.setdefault(same, []).append(each)
-    for verdicts in groups.values():
-        yield _of_limit(verdicts)
+    for each in gate.cells if gate else ():
+        if each.word == "fail" and each.blocks:
+            subject = each.subject
+            names = (subject.model, subject.variant, subject.precision, subject.runtime)
+            groups.setdefault((each.metric, each.kind, *names), []).append(each)
+    for verdicts in sorted(groups.values(), key=lambda each: -(worst_ratio(each) or 1.0)):
+        worst = max(verdicts, key=lambda each: worst_ratio([each]) or 1.0)
+        yield f"Fail: {_where(worst, verdicts)}. {bound(worst)}: {_sentence(worst.reason)}"
 
 
-def _of_limit(verdicts: Sequence[Verdict]) -> str:
-    first = verdicts[0]
-    subject = first.subject
-    what = (
-        f"{name(subject.model)} {name(subject.variant)} {name(subject.precision)} on {name(subject.runtime)}"
-    )
-    more = len({each.subject.device for each in verdicts}) - 1
-    where = f"on {name(subject.device)}" + (f" and {counted(more, 'other device')}" if more > 0 else "")
-    value = f": {show(first.metric, first.observed)}" if first.observed is not None else ""
-    return f"{word(first).capitalize()}: {what} {where}{value}, {bound(first)}. {_sentence(first.reason[:1].upper() + first.reason[1:])}"
+def _undecided(gate: Gate | None) -> Iterator[str]:
+    """One sentence for each other word that blocks."""
+    words: dict[str, list[Verdict]] = {}
+    for each in ordered(gate.cells) if gate else ():
+        if each.blocks and each.word not in ("pass", "fail", "error"):
+            words.setdefault(each.word, []).append(each)
+    for said, verdicts in words.items():
+        first = verdicts[0]
+        limits = counted(len(verdicts), "limit")
+        why = f"{bound(first)}: {_sentence(first.reason)}"
+        yield f"{said.capitalize()}: {limits}, such as {_where(first, [first])}, {why}"
+
+
+def _where(verdict: Verdict, same: Sequence[Verdict]) -> str:
+    """The cell in words, and on how many other devices the same is true."""
+    subject = verdict.subject
+    words = dict.fromkeys((subject.model, subject.variant, subject.precision))
+    more = len({each.subject.device for each in same}) - 1
+    others = f" and {counted(more, 'other device')}" if more > 0 else ""
+    return f"{' '.join(map(name, words))} on {name(subject.runtime)}, {name(subject.device)}{others}"
 
 
 def _sentence(text: str) -> str:
@@ -144,10 +146,15 @@ def _of_rows(subjects: Subjects) -> Iterator[str]:
     if report.missing:
         cells = counted(len(report.missing), "planned cell")
         yield f"Not run: {cells}. Next: edgebench run --resume {name(report.run.id)}"
+    refuted: dict[str, list[ClaimVerdict]] = {}
     for each in report.claims:
         if each.verdict == "refuted":
-            where = f"{name(each.model)} on {name(each.runtime)}, {name(each.device)}"
-            yield f"Refuted: “{clean(each.claim)}” for {where}: {_sentence(each.reason)}"
+            refuted.setdefault(each.claim, []).append(each)
+    for claim, found in refuted.items():
+        first = found[0]
+        where = f"{name(first.model)} on {name(first.runtime)}, {name(first.device)}"
+        places = where if len(found) == 1 else f"{counted(len(found), 'place')}, such as {where}"
+        yield f"Refuted: “{clean(claim)}”, in {places}: {_sentence(first.reason)}"
 
 
 # --- worst cells ----------------------------------------------------------------------------------

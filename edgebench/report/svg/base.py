@@ -140,9 +140,9 @@ def cut(words: str, most: int = LABEL_CHARACTERS) -> str:
     return f"{plain[: most - 1 - half]}…{plain[-half:]}"
 
 
-def room_for(labels: Iterable[str]) -> float:
-    """The width that the longest of some cut labels needs."""
-    return 10 + CHARACTER * max((len(cut(each)) for each in labels), default=0)
+def room_for(labels: Iterable[str], most: int = LABEL_CHARACTERS) -> float:
+    """The width that the longest of some labels needs, cut at so many characters."""
+    return 10 + CHARACTER * max((len(cut(each, most)) for each in labels), default=0)
 
 
 # --- the frame ------------------------------------------------------------------------------------

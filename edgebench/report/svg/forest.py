@@ -24,6 +24,7 @@ from edgebench.report.svg.base import (
 from edgebench.units import significant
 
 ROW = 20.0
+NAME = 42  # characters of a name
 WIDEST = 1000.0  # a ratio beyond that is drawn at the edge
 
 
@@ -48,7 +49,7 @@ class Words(NamedTuple):
 
 def chart(key: str, words: Words, ratios: Sequence[Ratio]) -> Chart:
     """The ratios in the order given."""
-    left = min(270.0, room_for(each.name for each in ratios))
+    left = room_for((each.name for each in ratios), NAME)
     top, floor = 10.0, 10.0 + ROW * len(ratios)
     right = WIDTH - max(60.0, room_for(map(_label, ratios)))
     scale = _scale(ratios, left, right)
@@ -84,11 +85,11 @@ def _scale(ratios: Sequence[Ratio], left: float, right: float) -> Scale:
 
 
 def _label(ratio: Ratio) -> str:
-    return f"{significant(ratio.value)} {ratio.verdict}"
+    return f"{significant(ratio.value)}× {ratio.verdict}".strip()
 
 
 def _mark(ratio: Ratio, scale: Scale, y: float) -> Markup:
-    parts = [text(scale.start - 6, y + 4, cut(ratio.name), "label", "end")]
+    parts = [text(scale.start - 6, y + 4, cut(ratio.name, NAME), "label", "end")]
     told = f"{ratio.name}: {significant(ratio.value)}"
     if ratio.low is not None and ratio.high is not None:
         parts.append(line(scale(ratio.low), y, scale(ratio.high), y, "error"))

@@ -139,8 +139,13 @@ def _mark(point: Point, number: int, is_front: bool, across: Scale, up: Scale, j
     said = f"{number} {point.name}: p50 {significant(point.ms)} ms, {format_bytes(point.size)}"
     if point.good is not None:
         said += f", {significant(point.good, 4)}"
-    dot = element("circle", cx=x, cy=y, r=5, class_="front" if is_front else "dot")
+    dot = element("circle", cx=x, cy=y, r=_radius(point.size), class_="front" if is_front else "dot")
     return titled(said, *bars, dot, text(x + 7, y - 5, str(number), "label"))
+
+
+def _radius(size: int) -> float:
+    """Larger for larger files: from 100 kB to 100 MB a dot grows from 4 to 10."""
+    return min(10.0, max(4.0, 4.0 + 2.0 * math.log10(max(1, size) / 1e5)))
 
 
 def _front_line(front: Sequence[Point], across: Scale, up: Scale, judged: bool) -> Markup:
@@ -175,7 +180,7 @@ def _finding(front: Sequence[Point], judged: bool, without: int) -> str:
     left = f" {without} forms without a measured accuracy are not drawn." if without else ""
     return (
         f"No other form beats these in {what}: {names}{' and others' if len(front) > 4 else ''}. "
-        f"Bars: 95 % intervals.{left}"
+        f"Bars: 95 % intervals; larger dots: larger files.{left}"
     )
 
 

@@ -56,16 +56,21 @@ def chart(key: str, words: tuple[str, str, str], names: Sequence[str], series: S
     ]
     up = scale_of(values, FLOOR, TOP)
     across = Scale(-0.5, max(0.5, len(names) - 0.5), LEFT, WIDTH - 16)
-    drawn = [_line(each, number, across, up) for number, each in enumerate(series)]
-    legend = [
-        text(LEFT, FLOOR + 62 + 15 * number, f"{number + 1} {cut(each.name, 80)}", "label")
-        for number, each in enumerate(series)
-    ]
+    several = len(series) > 1
+    drawn = [_line(each, number if several else None, across, up) for number, each in enumerate(series)]
+    legend = (
+        []
+        if len(series) == 1
+        else [
+            text(LEFT, FLOOR + 62 + 15 * number, f"{number + 1} {cut(each.name, 80)}", "label")
+            for number, each in enumerate(series)
+        ]
+    )
     picture = drawing(
         key,
         title,
         told,
-        FLOOR + 60 + 15 * len(series),
+        FLOOR + 40 + (20 + 15 * len(series) if len(series) > 1 else 0),
         side(Axis(unit, up), LEFT, WIDTH - 16),
         _releases(names, across),
         *drawn,
@@ -94,8 +99,8 @@ def _releases(names: Sequence[str], across: Scale) -> Markup:
     )
 
 
-def _line(series: Series, number: int, across: Scale, up: Scale) -> Markup:
-    style = f"s{number % 4}"
+def _line(series: Series, number: int | None, across: Scale, up: Scale) -> Markup:
+    style = f"s{(number or 0) % 4}"
     points = [(across(place.at), up(place.value)) for place in series.places]
     parts = [path(points, f"trace {style}")] if len(points) > 1 else []
     for place, (x, y) in zip(series.places, points, strict=True):
@@ -108,6 +113,6 @@ def _line(series: Series, number: int, across: Scale, up: Scale) -> Markup:
         ring = [element("circle", cx=x, cy=y, r=8, class_="ring")] if place.jump else []
         dot = element("circle", cx=x, cy=y, r=3.5, class_=f"dot {style}")
         parts.append(titled(said, *bars, *ring, dot))
-    if points:
+    if points and number is not None:
         parts.append(text(points[-1][0] + 6, points[-1][1] + 4, str(number + 1), "label"))
     return element("g", *parts)
