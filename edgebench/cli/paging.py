@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from edgebench import budgets as budget_files
+from edgebench.cli.asking import lines
 from edgebench.cli.judging import Question, answered, question
 from edgebench.cli.showing import build_report
 from edgebench.cli.sources import Source, Sources
 from edgebench.errors import UserError
 from edgebench.fleet.gating import gate_of
-from edgebench.gates import Observed
+from edgebench.gates import Gate, Observed
 from edgebench.gates.compare import compare
 from edgebench.records import Judgement, Run
-from edgebench.report.base import Report
+from edgebench.report.base import Report, Row, form
 from edgebench.report.details import detail
 from edgebench.report.differences import Before, Side, before
+from edgebench.report.history import History, Sister, drifts, odd_ones
 from edgebench.report.page import Subjects, worth_drawing
 from edgebench.store import Store
+
+METRIC = "latency.p50"
+MOST_LINES = 6
 
 
 class Against(NamedTuple):
@@ -41,6 +47,7 @@ def subjects(run_name: str, against: Against, sources: Sources) -> Subjects:
         judgement=judgement,
         releases=tuple(each.name for each in store.releases() if each.run == run.id),
         before=_before(report, _baseline(run, against, asked, judgement, store), sources),
+        history=_history(report, gate, sources),
         details={each: detail(store.measurement(each)) for each in worth_drawing(report, gate)},
     )
 
@@ -82,6 +89,31 @@ def _before(report: Report, side: Side | None, sources: Sources) -> Before | Non
     earlier = _candidates(sources.named(side.report.run.id))
     own = [cell for device in now.devices() for cell in now.of(device).baselines]
     return before(side, report, compare([*earlier, *own], _candidates(now)))
+
+
+def _history(report: Report, gate: Gate | None, sources: Sources) -> History:
+    """The cells that are drawn first over all runs, boards that drift, and the odd ones of this run."""
+    rows = {row.id: row for row in report.rows}
+    found = []
+    for each in worth_drawing(report, gate)[:MOST_LINES]:
+        job = rows[each].job
+        names = {key: getattr(job, key) for key in ("device", "model", "variant", "runtime", "precision")}
+        found += [line for line in lines(sources, METRIC, **names) if len(line.points) > 1]
+    devices = {row.job.device for row in report.rows}
+    floors = [floor for floor in sources.store.noise_floors() if floor.device in devices]
+    return History(
+        metric=METRIC, lines=tuple(found), drifts=drifts(floors), odd=odd_ones(_sisters(report.rows))
+    )
+
+
+def _sisters(rows: Sequence[Row]) -> Iterator[Sister]:
+    """p50 of every board, to be compared with others of its kind."""
+    for row in rows:
+        if row.summary.p50_ns is not None and row.status == "ok":
+            cell = f"{row.job.model} {form(row.job)} · {row.job.runtime}"
+            yield Sister(
+                device=row.job.device, target=row.job.target, cell=cell, value=float(row.summary.p50_ns)
+            )
 
 
 def _candidates(source: Source) -> list[Observed]:

@@ -205,3 +205,87 @@ def plain(group: Group, keys: Sequence[str]) -> dict[str, Any]:
         "high": group.high,
         "spread": group.spread,
     }
+
+
+# --- columns --------------------------------------------------------------------------------------
+
+_NAMES = {
+    "run": "text",
+    "created_utc": "text",
+    "release": "text",
+    "device": "text",
+    "model": "text",
+    "variant": "text",
+    "runtime": "text",
+    "precision": "text",
+    "session": "text",
+}
+MEASUREMENT_COLUMNS = {
+    **_NAMES,
+    "launches": "whole",
+    "invalid": "whole",
+    "artifact_digest": "text",
+    "artifact_bytes": "whole",
+    "board": "text",
+    "kernel": "text",
+    "power_mode": "text",
+    "runtime_version": "text",
+    "accuracy": "number",
+    **{metric.replace(".", "_"): "number" for metric in KNOWN},
+}
+LAUNCH_COLUMNS = {
+    **_NAMES,
+    "launch": "whole",
+    "samples": "whole",
+    "p10_ns": "number",
+    "p50_ns": "number",
+    "p90_ns": "number",
+    "p95_ns": "number",
+    "p99_ns": "number",
+    "mean_ns": "number",
+    "load_ns": "number",
+    "first_inference_ns": "number",
+    "peak_bytes": "whole",
+    "energy_mj": "number",
+    "foreign_load": "number",
+}  # the target is a partition
+
+
+def measurement_row(cell: Observed) -> dict[str, Any]:
+    """One measurement's figures by column; a metric is in its unit (ns, bytes, 1/s, dB, mJ, shares)."""
+    told = {key: cell.environment.get(key) for key in ("board", "kernel", "power_mode", "runtime_version")}
+    return {
+        **_names_of(cell),
+        "launches": len(cell.launches),
+        "invalid": cell.invalid,
+        "artifact_digest": cell.artifact_digest,
+        "artifact_bytes": cell.artifact_bytes,
+        **told,
+        "accuracy": cell.accuracy,
+        **{metric.replace(".", "_"): _number(value_of(metric, cell)) for metric in KNOWN},
+    }
+
+
+def launch_rows(cell: Observed) -> list[dict[str, Any]]:
+    """The figures of every valid launch."""
+    fields = [name for name in LAUNCH_COLUMNS if name not in _NAMES and name not in ("launch", "samples")]
+    return [
+        {
+            **_names_of(cell),
+            "launch": launch.place,
+            "samples": launch.n,
+            **{field: getattr(launch, field) for field in fields},
+        }
+        for launch in cell.launches
+    ]
+
+
+def _names_of(cell: Observed) -> dict[str, str]:
+    subject = cell.subject
+    names = {key: getattr(subject, key) for key in ("device", "model", "variant", "runtime", "precision")}
+    plain_names = {key: value.encode("utf-8", "replace").decode() for key, value in names.items()}
+    return {**plain_names, "session": cell.session}
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None else float(value)

@@ -31,6 +31,7 @@ from edgebench.report.base import (
     origin,
     outcome,
 )
+from edgebench.report.sheet import Sheet
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "\\": "&#92;"}
 _SPECIAL = re.compile(r"[&<>|\\`*~\[\]#$!]|(?<!\w)_|_(?!\w)|@(?=\w)")  # inside a word "_" marks nothing up
@@ -42,6 +43,13 @@ def render(report: Report) -> str:
     """The whole report as Markdown, ending in a newline."""
     blocks = (_head, _results, _claims, _profiles, _failures, _missing, _warnings, _devices, _legend)
     return "\n".join(line for block in blocks for line in block(report)) + "\n"
+
+
+def table(sheet: Sheet) -> str:
+    """One table as Markdown."""
+    rule = ("---:" if at in sheet.numeric else "---" for at in range(len(sheet.headings)))
+    lines = [_cells(map(escape, sheet.headings)), _cells(rule)]
+    return "\n".join([*lines, *(_cells(map(escape, row)) for row in sheet.rows)]) + "\n"
 
 
 def escape(text: str) -> str:

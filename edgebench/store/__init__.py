@@ -94,6 +94,16 @@ class KeptFigures(NamedTuple):
     document: str | None
 
 
+class StoredFigures(NamedTuple):
+    """What was derived of one measurement of any run; None: nothing of that version."""
+
+    run: str
+    created_utc: str
+    measurement_id: str
+    job_number: int
+    document: str | None
+
+
 class Store:
     """Runs with their jobs, measurements and failures in one database, which is made when it is not there.
 
@@ -374,6 +384,40 @@ class Store:
             here = (base.job.c.run_number == number) & (base.job.c.device == plain(device))
             here &= base.job.c.state != "failed"
             return tuple(KeptFigures(*row) for row in connection.execute(chosen.where(here)))
+
+    def all_figures(self, version: int, run_id: str | None = None, **names: str) -> Iterator[StoredFigures]:
+        """What was derived of every finished candidate of all runs, or of one, in the order of beginning.
+
+        `names`: of the jobs that are asked for (device, model, variant, runtime, precision). Rows are read as
+        they are taken; what a failed job left half measured is no result.
+        """
+        current = (base.figures.c.measurement_number == base.measurement.c.number) & (
+            base.figures.c.version == version
+        )
+        joined = base.measurement.join(base.job, base.job.c.number == base.measurement.c.job_number)
+        chosen = (
+            sa.select(
+                base.run.c.id,
+                base.run.c.created_utc,
+                base.measurement.c.id,
+                base.measurement.c.job_number,
+                base.figures.c.document,
+            )
+            .select_from(
+                joined.join(base.run, base.run.c.number == base.job.c.run_number).outerjoin(
+                    base.figures, current
+                )
+            )
+            .where(base.measurement.c.role == "candidate", base.job.c.state == "measured")
+            .order_by(base.measurement.c.number)
+        )
+        for column, value in names.items():
+            chosen = chosen.where(base.job.c[column] == plain(value))
+        with self._reading() as connection:
+            if run_id is not None:
+                chosen = chosen.where(base.job.c.run_number == _run_number(connection, run_id))
+            for row in connection.execution_options(yield_per=2000).execute(chosen):
+                yield StoredFigures(*row)
 
     def devices(self, run_id: str) -> tuple[str, ...]:
         """The devices of a run's jobs, in the order of the plan."""

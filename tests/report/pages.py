@@ -145,7 +145,13 @@ def earlier(example: Example) -> Example:
         )
         for one in made
     ]
-    return replace(now, id="20260701-091500-2b7c", edgebench_version="0.0.9"), older, failures
+    return (
+        replace(
+            now, id="20260701-091500-2b7c", created_utc="2026-07-01T09:15:00Z", edgebench_version="0.0.9"
+        ),
+        older,
+        failures,
+    )
 
 
 def history() -> History:

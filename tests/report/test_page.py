@@ -277,6 +277,7 @@ def test_a_large_fleet_stays_small() -> None:
     assert "more cells are among the raw numbers only" in "".join(parsed.words)
 
 
+@cache
 def fleet(devices: int, models: int) -> Subjects:
     """So many devices with so many models, judged."""
     base = {

@@ -151,10 +151,10 @@ def _of_rows(subjects: Subjects) -> Iterator[str]:
         if each.verdict == "refuted":
             refuted.setdefault(each.claim, []).append(each)
     for claim, found in refuted.items():
-        first = found[0]
-        where = f"{name(first.model)} on {name(first.runtime)}, {name(first.device)}"
+        one = found[0]
+        where = f"{name(one.model)} on {name(one.runtime)}, {name(one.device)}"
         places = where if len(found) == 1 else f"{counted(len(found), 'place')}, such as {where}"
-        yield f"Refuted: “{clean(claim)}”, in {places}: {_sentence(first.reason)}"
+        yield f"Refuted: “{clean(claim)}”, in {places}: {_sentence(one.reason)}"
 
 
 # --- worst cells ----------------------------------------------------------------------------------
