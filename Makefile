@@ -17,7 +17,7 @@ help:
 	@echo "make conformance  ONNX's own cases through every runtime (an hour or two; writes docs/conformance.md)"
 	@echo "make models  networks of all kinds through every runtime (slow; writes docs/models.md)"
 	@echo "make statistics  how often the gate is right, by simulation (minutes; writes docs/statistics.md)"
-	@echo "make aa-local  launches of this computer, quiet and under load of its own (12 minutes; the same page)"
+	@echo "make aa-local  launches of this computer, quiet and under load of its own (15 minutes; the same page)"
 	@echo "make faults  over 200 faults against real SSH servers (root; a quarter of an hour; writes docs/faults.md)"
 	@echo "make faults-sample  some of them (root; a minute or two)"
 	@echo "make check   lint and types only"

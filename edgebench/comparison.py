@@ -12,26 +12,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Literal
+from functools import cache, lru_cache
+from operator import mul
+from typing import Any, Literal
 
 from edgebench.errors import BugError
-from edgebench.records import Record
+from edgebench.records import Record, replace
 
 ALPHA = 0.05
 LOOKS = (5, 10, 20)  # planned looks, in launches a side; each takes its share of alpha (Bonferroni)
 LEAST_LAUNCHES = LOOKS[0]
 POWER = 0.80
 TRIM = 0.2
+OUTLIER = 6.0  # robust standard deviations from the median: no normal pair lies there
+# A launch is sometimes slow and never as much faster. How skewed a board is cannot be read off a few
+# launches: what they show counts for KNOWN_SKEW, USUAL_SKEW comes on top (docs/statistics.md shows what for).
+KNOWN_SKEW = 0.7
+USUAL_SKEW = 0.4
+MOST_ALIKE = 0.8  # correlation of a launch with the one before it
 
 RuleName = Literal["one-sample", "welch", "paired", "trimmed-paired"]
 Outcome = Literal["pass", "fail", "inconclusive"]
+Pair = tuple[float, float]  # logarithms of a baseline's launch and of the candidate's beside it
 
 
 class Estimate(Record, frozen=True):
     """A shift of logarithms with its standard error, by one rule, from `n` launches or pairs.
 
     `freedom` is that of Student's t; infinite where all differences are equal and nothing is left to chance.
+    `skew` is that of the launches where they are of one side alone; differences of two sides have none.
     """
 
     rule: RuleName
@@ -39,22 +48,23 @@ class Estimate(Record, frozen=True):
     shift: float
     error: float
     freedom: float
+    skew: float = 0.0
 
     def lower(self, alpha: float) -> float:
         """What the true shift exceeds but for the share `alpha` of cases (one-sided)."""
-        return self.shift - self._reach(alpha)
+        return self.shift - self._reach(alpha, 1.0)
 
     def upper(self, alpha: float) -> float:
         """What the true shift stays under but for the share `alpha` of cases (one-sided)."""
-        return self.shift + self._reach(alpha)
+        return self.shift - self._reach(alpha, -1.0)
 
     def p_above(self, limit: float) -> float:
         """How often a true shift of `limit` or less gives this much: small speaks for "over the limit"."""
-        return self._tail(self.shift - limit)
+        return self._tail(limit, 1.0)
 
     def p_below(self, limit: float) -> float:
         """How often a true shift of `limit` or more gives this little: small speaks for "within it"."""
-        return self._tail(limit - self.shift)
+        return self._tail(limit, -1.0)
 
     def with_variance(self, variance: float, freedom: float) -> Estimate:
         """The estimate with further variance, known to `freedom` degrees: that between two sessions.
@@ -73,21 +83,54 @@ class Estimate(Record, frozen=True):
             freedom=total**2 / weight if weight else math.inf,
         )
 
-    def _reach(self, alpha: float) -> float:
-        return quantile(1 - alpha, self.freedom) * self.error if self.error else 0.0
+    def _reach(self, alpha: float, side: float) -> float:
+        """How far the true shift lies below this one (side 1) or above it (-1), but for `alpha` of cases."""
+        if not self.error:
+            return 0.0
+        return self._skewed(side * quantile(1 - alpha, self.freedom)) * self.error
 
-    def _tail(self, distance: float) -> float:
-        if self.error:
-            return survival(distance / self.error, self.freedom)
-        return 0.5 if distance == 0 else float(distance < 0)
+    def _tail(self, limit: float, side: float) -> float:
+        """How often so much (side 1) or so little (-1) is found where the true shift is the limit."""
+        distance = self.shift - limit
+        if not self.error:
+            return 0.5 if distance == 0 else float(side * distance < 0)
+        return survival(side * self._straight(distance / self.error), self.freedom)
+
+    def _straight(self, t: float) -> float:
+        """A mean of skewed values by its standard error -> what is distributed as Student's t.
+
+        Hall 1992, "On the removal of skewness by transformation": monotone, so that it can be turned round.
+        """
+        if not self.skew:
+            return t
+        root = math.sqrt(self.n)
+        part = self.skew * t / (3 * root)
+        return t * (1 + part + part**2 / 3) + self.skew / (6 * root)
+
+    def _skewed(self, t: float) -> float:
+        """The way back from `_straight`."""
+        if not self.skew:
+            return t
+        root = math.sqrt(self.n)
+        return 3 * root / self.skew * (math.cbrt(1 + self.skew * (t - self.skew / (6 * root)) / root) - 1)
 
 
 # --- rules ----------------------------------------------------------------------------------------
 
 
 def one_sample(logs: Sequence[float]) -> Estimate | None:
-    """The mean of some logarithms: an absolute limit is a shift from 0. None below two values."""
-    return _mean_of(logs, "one-sample")
+    """The mean of some logarithms in the order of their launches; None below two values.
+
+    Student's t alone fails too rarely and passes too often, since launches are skewed: see `Estimate.skew`.
+    From ten launches on the error is that of launches which resemble the one before as much as these do.
+    Below five neither can be known.
+    """
+    found = _mean_of(logs, "one-sample")
+    if found is None or not found.error or len(logs) < LEAST_LAUNCHES:
+        return found
+    wider = math.sqrt((1 + (alike := _alike(logs))) / (1 - alike)) if len(logs) >= LOOKS[1] else 1.0
+    skew = KNOWN_SKEW * _skew(logs) + USUAL_SKEW
+    return replace(found, error=found.error * wider, skew=skew)
 
 
 def paired(differences: Sequence[float]) -> Estimate | None:
@@ -129,9 +172,42 @@ def welch(baseline: Sequence[float], candidate: Sequence[float]) -> Estimate | N
     )
 
 
-def by_pairs(differences: Sequence[float]) -> Estimate | None:
-    """The rule for ABBA pairs at this many: trimmed from ten on, where enough is left after trimming."""
-    return paired(differences) if len(differences) < LOOKS[1] else trimmed_paired(differences)
+def by_pairs(pairs: Sequence[Pair]) -> Estimate | None:
+    """The rule for ABBA pairs, (baseline, candidate) each; None below two.
+
+    Differences where neighbours go up and down together or a pair lies far out, else both sides for
+    themselves: that finds more, because what a side varies by is then known from twice as many launches.
+    """
+    differences = [candidate - baseline for baseline, candidate in pairs]
+    if len(pairs) < 3 or _has_outliers(differences):
+        return by_differences(differences)
+    baseline, candidate = [each for each, _ in pairs], [each for _, each in pairs]
+    return paired(differences) if _go_together(baseline, candidate) else welch(baseline, candidate)
+
+
+def by_differences(differences: Sequence[float]) -> Estimate | None:
+    """The rule for differences alone, as of duets: trimmed where, of ten or more, one lies far out."""
+    return trimmed_paired(differences) if _has_outliers(differences) else paired(differences)
+
+
+def _has_outliers(differences: Sequence[float]) -> bool:
+    """Whether one of ten or more lies over OUTLIER robust deviations (1.4826 MAD) from the median."""
+    if len(differences) < LOOKS[1]:
+        return False
+    middle = _median(differences)
+    off = [abs(each - middle) for each in differences]
+    return max(off) > OUTLIER * 1.4826 * _median(off)
+
+
+def _go_together(baseline: Sequence[float], candidate: Sequence[float]) -> bool:
+    """Whether the values of neighbours are correlated, at 5 % one-sided."""
+    off = [_off_mean(side) for side in (baseline, candidate)]
+    scale = math.sqrt(_sum_of_products(off[0], off[0]) * _sum_of_products(off[1], off[1]))
+    if not scale:
+        return True
+    freedom = len(baseline) - 2
+    t = quantile(1 - ALPHA, freedom)
+    return _sum_of_products(*off) > scale * t / math.sqrt(freedom + t * t)
 
 
 def hodges_lehmann(baseline: Sequence[float], candidate: Sequence[float]) -> float:
@@ -139,10 +215,15 @@ def hodges_lehmann(baseline: Sequence[float], candidate: Sequence[float]) -> flo
     return _median([c - b for b in baseline for c in candidate])
 
 
-def hodges_lehmann_of_pairs(differences: Sequence[float]) -> float:
-    """The median of all Walsh averages (d_i + d_j) / 2, i <= j."""
-    count = len(differences)
-    return _median([(differences[i] + differences[j]) / 2 for i in range(count) for j in range(i, count)])
+def hodges_lehmann_of_pairs(pairs: Sequence[Pair]) -> float:
+    """The same for ABBA pairs: by what they differ."""
+    return hodges_lehmann_of_one([candidate - baseline for baseline, candidate in pairs])
+
+
+def hodges_lehmann_of_one(values: Sequence[float]) -> float:
+    """The median of all Walsh averages (v_i + v_j) / 2, i <= j."""
+    count = len(values)
+    return _median([(values[i] + values[j]) / 2 for i in range(count) for j in range(i, count)])
 
 
 # --- answers --------------------------------------------------------------------------------------
@@ -157,18 +238,20 @@ def decide(estimate: Estimate, limit: float, alpha: float = ALPHA) -> Outcome:
 
 def least_effect(estimate: Estimate, limit: float, alpha: float = ALPHA, power: float = POWER) -> float:
     """The smallest true shift that this many launches find in `power` of all cases, as a logarithm."""
-    if not estimate.error:
-        return limit
-    reach = quantile(1 - alpha, estimate.freedom) + quantile(power, estimate.freedom)
-    return limit + reach * estimate.error
+    return limit + _found_beyond(estimate.freedom, alpha, power) * estimate.error
 
 
 def least_effect_at(estimate: Estimate, limit: float, launches: int, alpha: float = ALPHA) -> float:
     """`least_effect` as expected with that many launches of the same spread."""
-    freedom = max(1.0, launches - 1.0)
+    freedom = estimate.freedom * (launches - 1) / max(1, estimate.n - 1)
     error = estimate.error * math.sqrt(estimate.n / launches)
-    scaled = Estimate(rule=estimate.rule, n=launches, shift=estimate.shift, error=error, freedom=freedom)
-    return least_effect(scaled, limit, alpha)
+    return limit + _found_beyond(freedom, alpha, POWER) * error
+
+
+def _found_beyond(freedom: float, alpha: float, power: float) -> float:
+    """How many standard errors beyond a limit are found in `power` of all cases; whole degrees of freedom."""
+    whole = freedom if math.isinf(freedom) else max(1.0, round(freedom))
+    return quantile(1 - alpha, whole) + quantile(power, whole)
 
 
 def launches_needed(estimate: Estimate, limit: float, effect: float, alpha: float = ALPHA) -> int | None:
@@ -205,19 +288,25 @@ def false_discoveries(p_values: Sequence[float]) -> list[float]:
 @lru_cache(maxsize=4096)
 def quantile(probability: float, freedom: float) -> float:
     """The quantile of Student's t; of the normal distribution for infinite degrees of freedom."""
-    from scipy import special
-
     if not (0 < probability < 1 and freedom > 0):
         raise BugError(f"no t quantile for probability {probability}, {freedom} degrees of freedom")
-    found = special.ndtri(probability) if math.isinf(freedom) else special.stdtrit(freedom, probability)
+    known = _distributions()
+    found = known.ndtri(probability) if math.isinf(freedom) else known.stdtrit(freedom, probability)
     return float(found)
 
 
 def survival(t: float, freedom: float) -> float:
     """P(T > t) of Student's t with `freedom` degrees."""
+    known = _distributions()
+    return float(known.ndtr(-t) if math.isinf(freedom) else known.stdtr(freedom, -t))
+
+
+@cache
+def _distributions() -> Any:
+    """The functions of distributions that scipy has, loaded when first asked for: that takes a while."""
     from scipy import special
 
-    return float(special.ndtr(-t) if math.isinf(freedom) else special.stdtr(freedom, -t))
+    return special
 
 
 # --- small arithmetic -----------------------------------------------------------------------------
@@ -244,8 +333,31 @@ def _deviation(values: Sequence[float]) -> float:
     """The standard deviation with n - 1; exactly 0 where all values are equal."""
     if min(values) == max(values):
         return 0.0
+    off = _off_mean(values)
+    return math.sqrt(_sum_of_products(off, off) / (len(values) - 1))
+
+
+def _off_mean(values: Sequence[float]) -> list[float]:
     mean = _mean(values)
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return [value - mean for value in values]
+
+
+def _sum_of_products(first: Sequence[float], second: Sequence[float]) -> float:
+    return math.fsum(map(mul, first, second))
+
+
+def _skew(values: Sequence[float]) -> float:
+    """The third standardized moment; 0 where all values are equal."""
+    off = _off_mean(values)
+    spread = math.sqrt(_sum_of_products(off, off) / len(off))
+    return math.fsum(each**3 for each in off) / len(off) / spread**3 if spread else 0.0
+
+
+def _alike(values: Sequence[float]) -> float:
+    """The correlation of each value with the one before it, freed of its bias; from 0 to MOST_ALIKE."""
+    off = _off_mean(values)
+    found = _sum_of_products(off[1:], off) / _sum_of_products(off, off) + 1 / len(off)
+    return min(MOST_ALIKE, max(0.0, found))
 
 
 def _median(values: Sequence[float]) -> float:

@@ -11,12 +11,12 @@ import math
 import statistics as stdlib
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
-from functools import lru_cache
 from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from edgebench import comparison
 from edgebench.errors import BugError
 from edgebench.records import Launch, Measurement, MemoryLadder, Record
 from edgebench.units import NS_PER_S, significant
@@ -103,9 +103,9 @@ class Summary(Record, frozen=True):
     `p50_ns`, `p90_ns` and `p99_ns` are medians over the launches of each launch's own quantile: one slow
     launch does not move them. `mean_ns` is the mean of launch means (each launch counts once), `min_ns` and
     `max_ns` the extremes of all samples. `p50_low_ns` to `p50_high_ns` is the 95 % interval of the typical
-    launch's p50, see `interval_95`. `p99_note` says why `p99_ns` is missing or rough. `spread` is slowest /
-    fastest launch p50, minus 1. `throughput_per_s` is inputs per second, one request after the other: batch
-    / mean.
+    launch's p50, see `interval_95`; so are the others. `p99_note` says why `p99_ns` is missing or rough.
+    `spread` is slowest / fastest launch p50, minus 1. `throughput_per_s` is inputs per second, one request
+    after the other: batch / mean.
     """
 
     launches: int
@@ -116,7 +116,11 @@ class Summary(Record, frozen=True):
     p50_low_ns: float | None = None
     p50_high_ns: float | None = None
     p90_ns: int | None = None
+    p90_low_ns: float | None = None
+    p90_high_ns: float | None = None
     p99_ns: int | None = None
+    p99_low_ns: float | None = None
+    p99_high_ns: float | None = None
     p99_note: str = ""
     min_ns: int | None = None
     max_ns: int | None = None
@@ -173,19 +177,20 @@ def summarise(launch: Launch) -> LaunchSummary:
 
 
 def interval_95(values: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % t interval on the log scale: exp(mean(ln v) -+ t(0.975, n-1) * sd / sqrt(n)), sd with ddof 1.
+    """The 95 % interval of the typical value, from those of single launches in their order.
 
-    None for fewer than two values, a value that is not positive, or a bound that no float holds. Its centre
-    is the geometric mean: launch times are close to log-normal.
+    It is that of an absolute limit (`comparison.one_sample`): on logarithms, about the geometric mean, wider
+    upwards as far as launches are skewed. None for fewer than two values, a value that is not positive, or a
+    bound that no float holds.
     """
     if len(values) < 2 or any(not value > 0 for value in values):
         return None
-    logs = [math.log(value) for value in values]
-    mean = math.fsum(logs) / len(logs)
-    variance = math.fsum((x - mean) ** 2 for x in logs) / (len(logs) - 1)
-    half = student_t(1 - (1 - CONFIDENCE) / 2, len(logs) - 1) * math.sqrt(variance / len(logs))
+    found = comparison.one_sample([math.log(value) for value in values])
+    if found is None:
+        return None
+    beyond = (1 - CONFIDENCE) / 2
     try:
-        return math.exp(mean - half), math.exp(mean + half)
+        return math.exp(found.lower(beyond)), math.exp(found.upper(beyond))
     except OverflowError:
         return None
 
@@ -200,16 +205,6 @@ def half_width_of(values: Sequence[float]) -> float | None:
     """How far the 95 % interval of some values reaches to each side, as a share; None where there is none."""
     ends = interval_95(values)
     return None if ends is None else math.sqrt(ends[1] / ends[0]) - 1
-
-
-@lru_cache(maxsize=256)
-def student_t(probability: float, freedom: float) -> float:
-    """The quantile of Student's t, for 0.5 <= probability < 1 and any positive degrees of freedom."""
-    from scipy.special import stdtrit
-
-    if not (0.5 <= probability < 1 and freedom > 0):
-        raise BugError(f"no t quantile for probability {probability}, {freedom} degrees of freedom")
-    return float(stdtrit(freedom, probability))
 
 
 # --- one measurement ------------------------------------------------------------------------------
@@ -231,8 +226,11 @@ def summarise_measurement(measurement: Measurement) -> Summary:
     launches = [launch for launch in measurement.launches if not unusable_reason(launch)]
     each = [summarise(launch) for launch in launches]
     p50s = tuple(_known(summary.p50_ns for summary in each))
-    low, high = interval_95(p50s) or (None, None)
+    p90s = _known(summary.p90_ns for summary in each)
     p99_ns, p99_note = _p99(each)
+    p99s = [] if p99_ns is None else _known(summary.p99_ns for summary in each)
+    ends = {50: interval_95(p50s), 90: interval_95(p90s), 99: interval_95(p99s)}
+    low, high = ({q: None if found is None else found[end] for q, found in ends.items()} for end in (0, 1))
     mean_ns = _mean(_known(summary.mean_ns for summary in each))
     return Summary(
         launches=len(launches),
@@ -240,10 +238,14 @@ def summarise_measurement(measurement: Measurement) -> Summary:
         samples=sum(summary.n for summary in each),
         launch_p50_ns=p50s,
         p50_ns=_median(p50s),
-        p50_low_ns=low,
-        p50_high_ns=high,
-        p90_ns=_median(_known(summary.p90_ns for summary in each)),
+        p50_low_ns=low[50],
+        p50_high_ns=high[50],
+        p90_ns=_median(p90s),
+        p90_low_ns=low[90],
+        p90_high_ns=high[90],
         p99_ns=p99_ns,
+        p99_low_ns=low[99],
+        p99_high_ns=high[99],
         p99_note=p99_note,
         min_ns=min(_known(summary.min_ns for summary in each), default=None),
         max_ns=max(_known(summary.max_ns for summary in each), default=None),

@@ -86,6 +86,8 @@ def significant(value: float, digits: int = 3) -> str:
     """A plain decimal with so many significant digits, never in exponent form: 0.0123, 12.3, 1230."""
     if value == 0:
         return "0"
-    rounded = f"{value:.{digits - 1}e}"
-    exponent = int(rounded.partition("e")[2])
-    return f"{float(rounded):.{max(0, digits - 1 - exponent)}f}"
+    text = f"{value:#.{digits}g}"  # with its trailing zeros; 123 has a point at its end
+    if "e" not in text:
+        return text.removesuffix(".")
+    exponent = int(text.partition("e")[2])
+    return f"{float(text):.{max(0, digits - 1 - exponent)}f}"

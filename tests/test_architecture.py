@@ -26,7 +26,7 @@ FLOORS = {
     "documents": 0,
     "probe": 0,
     "settings": 1,
-    "statistics": 1,
+    "statistics": 2,  # an interval is comparison's
     "comparison": 1,
     "usercode": 1,
     "accuracy": 2,  # a paired t is comparison's
@@ -274,7 +274,7 @@ def _bases(package: str) -> set[str]:
     [
         ("edgebench.report.build", "edgebench.statistics", True),
         ("edgebench.statistics", "edgebench.report.base", False),  # up
-        ("edgebench.statistics", "edgebench.parity", False),  # sideways
+        ("edgebench.statistics", "edgebench.inventory", False),  # sideways
         ("edgebench.units", "edgebench.records", False),
         ("edgebench.records", "edgebench.errors", True),
         ("edgebench.device.session", "edgebench.probe.launch", False),

@@ -15,11 +15,12 @@ from edgebench.comparison import (
     LOOKS,
     Estimate,
     alpha_of_look,
+    by_differences,
     by_pairs,
     decide,
     false_discoveries,
     hodges_lehmann,
-    hodges_lehmann_of_pairs,
+    hodges_lehmann_of_one,
     launches_needed,
     least_effect,
     least_effect_at,
@@ -70,7 +71,7 @@ def test_the_trimmed_mean_is_scipys(differences: list[float]) -> None:
 @given(logs)
 def test_the_hodges_lehmann_shift_of_pairs_is_the_median_of_walsh_averages(values: list[float]) -> None:
     averages = [(a + b) / 2 for i, a in enumerate(values) for b in values[i:]]
-    assert hodges_lehmann_of_pairs(values) == pytest.approx(float(np.median(averages)), abs=1e-12)
+    assert hodges_lehmann_of_one(values) == pytest.approx(float(np.median(averages)), abs=1e-12)
 
 
 @given(logs, st.floats(-2, 2))
@@ -82,7 +83,47 @@ def test_one_slow_launch_in_ten_does_not_decide() -> None:
     quiet = [0.10, 0.101, 0.099, 0.1, 0.102, 0.098, 0.1, 0.101, 0.099]
     spoilt = [*quiet, 1.6]
     assert decide(_known(paired(spoilt)), LIMIT) == "inconclusive"
-    assert decide(_known(by_pairs(spoilt)), LIMIT) == "fail"
+    assert decide(_known(by_differences(spoilt)), LIMIT) == "fail"
+    sides = [(0.01 * (place % 3), 0.01 * (place % 3) + each) for place, each in enumerate(spoilt)]
+    assert decide(_known(by_pairs(sides)), LIMIT) == "fail"
+
+
+def test_neighbours_that_go_together_are_judged_by_their_differences() -> None:
+    """Slow drift of the board: each side spreads by 90 %, and their pairs by a thousandth."""
+    drifting = [(0.1 * place, 0.1 * place + 0.1 + 0.001 * (place % 2)) for place in range(10)]
+    assert _known(by_pairs(drifting)).rule == "paired"
+    assert decide(_known(by_pairs(drifting)), LIMIT) == "fail"
+    assert decide(_known(welch(*zip(*drifting, strict=True))), LIMIT) == "inconclusive"
+
+
+def test_neighbours_that_do_not_are_judged_as_two_sides() -> None:
+    apart = [(0.001 * (place % 2), 0.1 + 0.001 * (place % 3)) for place in range(10)]
+    assert _known(by_pairs(apart)) == _known(welch(*zip(*apart, strict=True)))
+
+
+@given(logs, st.floats(-1, 1), st.sampled_from([0.05, 0.025, 0.0167]))
+def test_one_side_alone_fails_where_its_p_says_so(values: list[float], limit: float, alpha: float) -> None:
+    found = _known(one_sample(values))
+    assume(found.error > 1e-6)
+    assert (found.lower(alpha) > limit) == (found.p_above(limit) < alpha) or math.isclose(
+        found.lower(alpha), limit, abs_tol=1e-6
+    )
+    assert (found.upper(alpha) < limit) == (found.p_below(limit) < alpha) or math.isclose(
+        found.upper(alpha), limit, abs_tol=1e-6
+    )
+    assert found.p_above(limit) + found.p_below(limit) == pytest.approx(1.0)
+
+
+def test_a_launch_that_is_slow_once_in_a_while_makes_the_interval_reach_up() -> None:
+    values = [0.0, 0.001, -0.001, 0.002, -0.002, 0.001, 0.0, -0.001, 0.0, 0.05]
+    found = _known(one_sample(values))
+    assert found.upper(0.025) - found.shift > 1.5 * (found.shift - found.lower(0.025))
+
+
+def test_launches_that_resemble_each_other_count_for_less() -> None:
+    steps = [0.0, 0.0, 0.0, 0.0, 0.0, 0.01, 0.01, 0.01, 0.01, 0.01]
+    mixed = steps[::2] + steps[1::2]
+    assert _known(one_sample(steps)).error > 2 * _known(one_sample(mixed[1:] + mixed[:1])).error
 
 
 @pytest.mark.parametrize(
@@ -112,7 +153,7 @@ def test_what_is_no_number_never_becomes_an_answer(bad: float) -> None:
 
 @given(logs, st.floats(-1, 1))
 def test_the_answer_and_its_p_agree(differences: list[float], limit: float) -> None:
-    found = _known(by_pairs(differences))
+    found = _known(by_differences(differences))
     outcome = decide(found, limit, 0.05)
     if outcome == "fail":
         assert found.p_above(limit) <= 0.05 + 1e-9
@@ -169,3 +210,30 @@ def test_quantiles_need_a_probability() -> None:
     assert quantile(0.95, math.inf) == pytest.approx(1.644854, abs=1e-6)
     with pytest.raises(BugError):
         quantile(1.0, 4)
+
+
+@pytest.mark.parametrize(
+    ("probability", "freedom", "expected"),
+    [
+        (0.975, 1, 12.706),
+        (0.975, 2, 4.303),
+        (0.975, 4, 2.776),
+        (0.975, 9, 2.262),
+        (0.975, 30, 2.042),
+        (0.975, 100, 1.984),
+        (0.975, 1e9, 1.960),
+        (0.95, 4, 2.132),
+        (0.995, 9, 3.250),
+    ],
+)
+def test_the_quantile_of_student_t_is_the_published_one(
+    probability: float, freedom: float, expected: float
+) -> None:
+    assert quantile(probability, freedom) == pytest.approx(expected, abs=6e-4)
+
+
+def test_the_quantile_at_one_half_is_zero_and_outside_is_a_bug() -> None:
+    assert quantile(0.5, 3) == pytest.approx(0, abs=1e-9)
+    for probability, freedom in ((1.0, 3), (0.0, 3), (0.9, 0)):
+        with pytest.raises(BugError):
+            quantile(probability, freedom)

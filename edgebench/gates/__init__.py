@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
+from itertools import chain
 from typing import NamedTuple
 
-from edgebench.budgets import Budgets, Subject, merged
+from edgebench.budgets import Budgets, Limit, Subject, merged
 from edgebench.comparison import ALPHA, false_discoveries
 from edgebench.gates.base import (
     EXIT_CODES,
@@ -83,18 +84,21 @@ def judged(
     before, together = _by_subject(baseline), _by_subject(duets)
     verdicts: list[Verdict] = []
     unlimited: list[str] = []
-    matched: set[str] = set()
+    matched: dict[tuple[str, ...], tuple[Limit, ...]] = {}  # names of budgets that match together -> limits
     for cell in cells:
         matching = budgets.matching(cell.subject)
-        limits = merged(matching)
-        matched.update(each.name for each in matching)
+        names = tuple(each.name for each in matching)
+        if names not in matched:
+            matched[names] = merged(matching)
+        limits = matched[names]
         if not limits:
             unlimited.append(label(cell.subject))
-        duet = next(iter(together.get(_key(cell.subject), ())[-1:]), None)
+        key = _key(cell.subject)
+        duet = together[key][-1] if key in together else None
         noise = known.noise.get((cell.subject.device, cell.subject.runtime))
-        against = Baseline(_partner(cell, before), noise, duet, known.problem)
+        against = Baseline(_partner(cell, before.get(key, ())), noise, duet, known.problem)
         verdicts += [judge(limit, cell, against) for limit in limits]
-    return Part(tuple(verdicts), tuple(unlimited), frozenset(matched))
+    return Part(tuple(verdicts), tuple(unlimited), frozenset(chain.from_iterable(matched)))
 
 
 def concluded(parts: Iterable[Part], budgets: Budgets, *, today: date) -> Gate:
@@ -151,11 +155,9 @@ def _by_subject(cells: Sequence[Observed]) -> dict[tuple[str, ...], list[Observe
     return found
 
 
-def _partner(cell: Observed, known: Mapping[tuple[str, ...], list[Observed]]) -> Observed | None:
-    """The baseline's cell of that name: measured side by side where there is one, else its last."""
-    candidates = known.get(_key(cell.subject), [])
-    beside = [each for each in candidates if each.session == cell.session]
-    found = beside or candidates
+def _partner(cell: Observed, candidates: Sequence[Observed]) -> Observed | None:
+    """Of the baseline's cells of that name the one measured side by side, else the last."""
+    found = [each for each in candidates if each.session == cell.session] or candidates
     return found[-1] if found else None
 
 

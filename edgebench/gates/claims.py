@@ -21,9 +21,9 @@ from edgebench.gates.base import Observed
 from edgebench.gates.limits import (
     ASSUMED_FREEDOM,
     ASSUMED_SESSION_SD,
-    FIGURES,
     LEAST_MEMORY_LAUNCHES,
     differences,
+    known_logs,
 )
 from edgebench.records import PRECISIONS, Record, replace
 from edgebench.units import significant
@@ -263,12 +263,10 @@ def _varying(claim: Claim, cell: Observed, other: Observed, blank: ClaimVerdict)
     problem = _problem(claim, cell, other, LEAST_LAUNCHES)
     if problem:
         return replace(blank, reason=problem)
-    figure = FIGURES[_METRICS[claim.what]]
-    sides = [[figure(launch, side) for launch in side.launches] for side in (cell, other)]
-    known = [[math.log(each) for each in side if each is not None and each > 0] for side in sides]
-    if any(len(logs) < len(side) for logs, side in zip(known, sides, strict=True)):
+    now, before = (known_logs(_METRICS[claim.what], side) for side in (cell, other))
+    if now is None or before is None:
         return replace(blank, reason=f"the {claim.what} is not known of every launch")
-    estimate = comparison.welch(*known)
+    estimate = comparison.welch(now, before)
     if estimate is None:
         return replace(blank, reason="too few launches")
     apart = ""

@@ -10,7 +10,7 @@ from edgebench import comparison
 from edgebench.budgets import METRICS, Subject
 from edgebench.comparison import ALPHA, LEAST_LAUNCHES, Estimate
 from edgebench.gates.base import Observed
-from edgebench.gates.limits import FIGURES, LEAST_SAMPLES, change, differences
+from edgebench.gates.limits import LEAST_SAMPLES, change, differences, known_logs
 from edgebench.gates.plausible import MIXED_UNITS, implausible
 from edgebench.records import Record, replace
 
@@ -153,15 +153,14 @@ def _exact(metric: str, after: Observed, first: int | None, second: int | None) 
 
 def _estimate(side_by_side: bool, first: dict[int, float], second: dict[int, float]) -> Estimate | None:
     if side_by_side:
-        return comparison.by_pairs([second[place] - first[place] for place in second if place in first])
+        return comparison.by_pairs([(first[place], second[place]) for place in second if place in first])
     return comparison.welch(list(first.values()), list(second.values()))
 
 
 def _figures(metric: str, cell: Observed) -> dict[int, float]:
     """Logarithms of a metric by the launch's place; empty where a launch does not have it."""
-    found = {launch.place: FIGURES[metric](launch, cell) for launch in cell.launches}
-    known = {place: math.log(value) for place, value in found.items() if value is not None and value > 0}
-    return known if len(known) == len(found) else {}
+    known = known_logs(metric, cell) or ()
+    return dict(zip((launch.place for launch in cell.launches), known, strict=False))
 
 
 def _mean(logs: dict[int, float]) -> float:

@@ -24,7 +24,7 @@ from edgebench import comparison
 from edgebench.budgets import Limit
 from edgebench.comparison import ALPHA, LEAST_LAUNCHES
 from edgebench.gates.base import Observed, Verdict
-from edgebench.gates.looks import Answer, Bounds, Test, look
+from edgebench.gates.looks import DIFFERENCES, Answer, Bounds, Test, look
 
 METRIC = "latency.p50"  # the only figure that a duet tells
 SHRINKS_TO = 0.85
@@ -58,7 +58,7 @@ def test_of(limit: Limit, duet: Observed) -> Test | None:
         return None
     inner = math.log1p(SHRINKS_TO * limit.value)
     bounds = Bounds(math.log1p(limit.value), duet.alpha, inner)
-    return look(shifts, bounds, duet.looks, comparison.by_pairs, comparison.hodges_lehmann_of_pairs)
+    return look(shifts, bounds, duet.looks, DIFFERENCES)
 
 
 def answer_of(test: Test, duet: Observed, candidate: Observed, baseline: Observed | None) -> Answer:

@@ -16,8 +16,19 @@ from edgebench.budgets import METRICS, Limit, show
 from edgebench.comparison import ALPHA, LEAST_LAUNCHES
 from edgebench.gates import duets, plausible
 from edgebench.gates.accuracy import loss
-from edgebench.gates.base import DeviceNoise, LaunchFigures, Observed, SessionNoise, Verdict, Word
-from edgebench.gates.looks import Answer, Bounds, Test, interval, least_effect, look, tested, told
+from edgebench.gates.base import DeviceNoise, Observed, SessionNoise, Verdict, Word
+from edgebench.gates.looks import (
+    ONE_SIDE,
+    PAIRS,
+    Answer,
+    Bounds,
+    Test,
+    interval,
+    least_effect,
+    look,
+    tested,
+    told,
+)
 from edgebench.gates.plausible import MIXED_UNITS
 from edgebench.records import replace
 from edgebench.units import significant
@@ -39,15 +50,17 @@ SAME_ARTIFACT = "the artifact is the baseline's, byte for byte: there is nothing
 UNITS_HINT = "times are whole nanoseconds, one for each inference, on both sides"
 MIN_HINT = f"measure at least {LEAST_LAUNCHES} launches: edgebench run --launches {LEAST_LAUNCHES}"
 
-FIGURES: Mapping[str, Callable[[LaunchFigures, Observed], float | None]] = {
-    "latency.p50": lambda launch, _cell: launch.p50_ns,
-    "latency.p90": lambda launch, _cell: launch.p90_ns,
-    "latency.p95": lambda launch, _cell: launch.p95_ns,
-    "latency.p99": lambda launch, _cell: launch.p99_ns,
-    "throughput": lambda launch, cell: cell.batch * 1e9 / launch.mean_ns if launch.mean_ns else None,
-    "load_time": lambda launch, _cell: launch.load_ns,
-    "first_inference": lambda launch, _cell: launch.first_inference_ns,
-    "energy_per_inference": lambda launch, _cell: launch.energy_mj,
+FIGURES: Mapping[str, Callable[[Observed], list[float | None]]] = {
+    "latency.p50": lambda cell: [launch.p50_ns for launch in cell.launches],
+    "latency.p90": lambda cell: [launch.p90_ns for launch in cell.launches],
+    "latency.p95": lambda cell: [launch.p95_ns for launch in cell.launches],
+    "latency.p99": lambda cell: [launch.p99_ns for launch in cell.launches],
+    "throughput": lambda cell: [
+        cell.batch * 1e9 / launch.mean_ns if launch.mean_ns else None for launch in cell.launches
+    ],
+    "load_time": lambda cell: [launch.load_ns for launch in cell.launches],
+    "first_inference": lambda cell: [launch.first_inference_ns for launch in cell.launches],
+    "energy_per_inference": lambda cell: [launch.energy_mj for launch in cell.launches],
 }
 
 
@@ -191,15 +204,15 @@ def _accuracy(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
 
 
 def _absolute(limit: Limit, cell: Observed) -> Verdict:
-    values = _values(limit, cell)
-    refused = _too_little(limit, cell, values, [cell])
-    if refused is not None or values is None:
+    known = known_logs(limit.metric, cell)
+    refused = _too_little(limit, cell, _typical(known), [cell])
+    if refused is not None or known is None:
         return refused or _unknown(limit, cell)
     sign = -1.0 if limit.kind == "min" else 1.0
-    logs = [sign * math.log(value) for value in values]
+    logs = [sign * value for value in known]
     bound = sign * math.log(limit.value)
     bounds = Bounds(bound, cell.alpha, pass_alpha=cell.alpha / 2)  # skewed launches pass too often at alpha
-    test = look(logs, bounds, cell.looks, comparison.one_sample, comparison.hodges_lehmann_of_pairs)
+    test = look(logs, bounds, cell.looks, ONE_SIDE)
     low, high = interval(test.estimate)
     ends = sorted((math.exp(sign * low), math.exp(sign * high)))
     found = test.answer
@@ -219,8 +232,8 @@ def _absolute(limit: Limit, cell: Observed) -> Verdict:
 
 
 def _relative(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
-    values = _values(limit, cell)
-    typical = math.exp(_mean_log(values)) if values else None
+    now = known_logs(limit.metric, cell)
+    typical = _typical(now)
     if identical(cell, baseline.cell):
         return _verdict(limit, cell, "pass", SAME_ARTIFACT, observed=typical, launches=len(cell.launches))
     problem = baseline.problem or differences(cell, baseline.cell)
@@ -228,22 +241,23 @@ def _relative(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
         return _not_comparable(limit, cell, problem, typical)
     if baseline.cell is None or baseline.cell.failure or not baseline.cell.launches:
         return _no_baseline(limit, cell, typical)
-    before = _values(limit, baseline.cell)
-    refused = _too_little(limit, cell, values, [cell, baseline.cell])
-    if refused is not None or values is None or before is None:
+    before = known_logs(limit.metric, baseline.cell)
+    refused = _too_little(limit, cell, typical, [cell, baseline.cell])
+    if refused is not None or now is None or before is None:
         return refused or _unknown(limit, cell)
     sign = -1.0 if METRICS[limit.metric].more_is_better else 1.0
     bound = -math.log(1 - limit.value) if sign < 0 else math.log(1 + limit.value)
-    test = _compare(limit, cell, baseline, sign, bound)
+    sides = _Sides(cell, [sign * each for each in now], baseline.cell, [sign * each for each in before])
+    test = _compare(sides, bound, baseline.session_noise)
     if test is None:
-        reason = f"{_pairs(limit, cell, baseline.cell)} pairs are left; {LEAST_LAUNCHES} are the least"
+        reason = f"{len(sides.pairs())} pairs are left; {LEAST_LAUNCHES} are the least"
         return _verdict(
             limit, cell, "inconclusive", reason, next=MIN_HINT, cause="few-launches", observed=typical
         )
     found = _judged_ratio(test, sign, cell, baseline)
     found = _refused_if_too_fine(found, limit, test, baseline)
     verdict = _ratio_verdict(limit, cell, test, found, sign)
-    return replace(verdict, observed=typical, baseline=math.exp(_mean_log(before)), **_company(cell))
+    return replace(verdict, observed=typical, baseline=_typical(before), **_company(cell))
 
 
 def _ratio_verdict(limit: Limit, cell: Observed, test: Test, found: Answer, sign: float = 1.0) -> Verdict:
@@ -295,27 +309,34 @@ def _refused_if_too_fine(found: Answer, limit: Limit, test: Test, baseline: Base
     return Answer("inconclusive", why, "too-fine")
 
 
-def _compare(limit: Limit, cell: Observed, baseline: Baseline, sign: float, bound: float) -> Test | None:
+class _Sides(NamedTuple):
+    """A cell and its baseline, and the logarithms of their launches' figures; more is worse."""
+
+    cell: Observed
+    now: list[float]
+    other: Observed
+    before: list[float]
+
+    def pairs(self) -> list[comparison.Pair]:
+        """Baseline and candidate of the pairs in which both launches are valid."""
+        then = {launch.place: log for launch, log in zip(self.other.launches, self.before, strict=True)}
+        beside = zip(self.cell.launches, self.now, strict=True)
+        return [(then[launch.place], log) for launch, log in beside if launch.place in then]
+
+
+def _compare(sides: _Sides, bound: float, noise: SessionNoise | None) -> Test | None:
     """Pairs where both were measured side by side, else Welch with the noise between sessions."""
-    other = baseline.cell
-    if other is None:
-        return None
-    if other.session == cell.session:
-        pairs = [sign * value for value in _differences(limit, cell, other)]
-        if len(pairs) < LEAST_LAUNCHES:
-            return None
-        bounds = Bounds(bound, cell.alpha)
-        return look(pairs, bounds, cell.looks, comparison.by_pairs, comparison.hodges_lehmann_of_pairs)
-    before = [sign * math.log(value) for value in _values(limit, other) or ()]
-    now = [sign * math.log(value) for value in _values(limit, cell) or ()]
-    found = comparison.welch(before, now)
+    if sides.other.session == sides.cell.session:
+        pairs = sides.pairs()
+        bounds = Bounds(bound, sides.cell.alpha)
+        return look(pairs, bounds, sides.cell.looks, PAIRS) if len(pairs) >= LEAST_LAUNCHES else None
+    found = comparison.welch(sides.before, sides.now)
     if found is None:
         return None
-    assumed = SessionNoise(variance=2 * ASSUMED_SESSION_SD**2, freedom=ASSUMED_FREEDOM)
-    noise = baseline.session_noise or assumed
-    estimate = found.with_variance(noise.variance, noise.freedom)
-    crosscheck = comparison.hodges_lehmann(before, now)
-    return tested(estimate, crosscheck, Bounds(bound), min(len(before), len(now)), 1)
+    between = noise or SessionNoise(variance=2 * ASSUMED_SESSION_SD**2, freedom=ASSUMED_FREEDOM)
+    estimate = found.with_variance(between.variance, between.freedom)
+    crosscheck = comparison.hodges_lehmann(sides.before, sides.now)
+    return tested(estimate, crosscheck, Bounds(bound), min(len(sides.before), len(sides.now)), 1)
 
 
 # --- duets ----------------------------------------------------------------------------------------
@@ -335,7 +356,7 @@ def _with_duet(verdict: Verdict, limit: Limit, cell: Observed, baseline: Baselin
         heard,
         design="duet",
         reason=f"duet: {heard.reason}",
-        observed=_typical(limit, cell),
+        observed=_typical(known_logs(limit.metric, cell)),
         baseline=verdict.baseline,
         **_company(duet),
     )
@@ -411,6 +432,8 @@ def _told_apart(cell: Observed, baseline: Observed) -> Iterator[str]:
         yield f"batch {cell.batch} is not batch {baseline.batch}"
     if cell.inputs and baseline.inputs and cell.inputs != baseline.inputs:
         yield f"the inputs are {cell.inputs}, and were {baseline.inputs}"
+    if cell.environment == baseline.environment:
+        return
     for name in sorted(set(cell.environment) & set(baseline.environment)):
         now, before = cell.environment[name], baseline.environment[name]
         if now != before:
@@ -420,31 +443,17 @@ def _told_apart(cell: Observed, baseline: Observed) -> Iterator[str]:
 # --- parts ----------------------------------------------------------------------------------------
 
 
-def _values(limit: Limit, cell: Observed) -> list[float] | None:
-    """The figure of every valid launch; None where one of them does not have it, or it is not above 0."""
-    figure = FIGURES[limit.metric]
-    values = [figure(launch, cell) for launch in cell.launches]
-    known = [float(value) for value in values if value is not None and value > 0]
+def known_logs(metric: str, cell: Observed) -> list[float] | None:
+    """The logarithm of each launch's figure; None where one does not have it, or it is not above 0."""
+    values = FIGURES[metric](cell)
+    known = [math.log(value) for value in values if value is not None and value > 0]
     return known if len(known) == len(values) and known else None
 
 
-def _differences(limit: Limit, cell: Observed, other: Observed) -> list[float]:
-    """Logarithms of candidate by baseline, of the pairs in which both launches are valid."""
-    figure = FIGURES[limit.metric]
-    before = {launch.place: figure(launch, other) for launch in other.launches}
-    pairs = [(figure(launch, cell), before.get(launch.place)) for launch in cell.launches]
-    return [math.log(now / then) for now, then in pairs if now and then]
-
-
-def _pairs(limit: Limit, cell: Observed, other: Observed) -> int:
-    return len(_differences(limit, cell, other))
-
-
 def _too_little(
-    limit: Limit, cell: Observed, values: list[float] | None, sides: Sequence[Observed]
+    limit: Limit, cell: Observed, observed: float | None, sides: Sequence[Observed]
 ) -> Verdict | None:
     """Inconclusive where launches or samples are too few for this figure; None where they are enough."""
-    observed = math.exp(_mean_log(values)) if values else None
     fewest = min(len(side.launches) for side in sides)
     if fewest < LEAST_LAUNCHES:
         reason = f"{fewest} valid launches; {LEAST_LAUNCHES} are the least that say anything"
@@ -464,13 +473,9 @@ def _too_little(
     return None
 
 
-def _typical(limit: Limit, cell: Observed) -> float | None:
-    values = _values(limit, cell)
-    return math.exp(_mean_log(values)) if values else None
-
-
-def _mean_log(values: Sequence[float] | None) -> float:
-    return math.fsum(math.log(value) for value in values or (1.0,)) / len(values or (1.0,))
+def _typical(logs: Sequence[float] | None) -> float | None:
+    """The geometric mean, of logarithms."""
+    return math.exp(math.fsum(logs) / len(logs)) if logs else None
 
 
 def change(ratio: float) -> str:

@@ -7,13 +7,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from edgebench import comparison
 from edgebench.comparison import ALPHA, LOOKS, Estimate
 from edgebench.gates.base import Cause, Word
 
-Rule = Callable[[Sequence[float]], Estimate | None]
+T = TypeVar("T")  # what launches are judged by: a logarithm each, or a pair of them
+
+
+class Rule(NamedTuple, Generic[T]):
+    """How launches become a shift, and what checks it."""
+
+    estimate: Callable[[Sequence[T]], Estimate | None]
+    crosscheck: Callable[[Sequence[T]], float]
+
+
+ONE_SIDE = Rule(comparison.one_sample, comparison.hodges_lehmann_of_one)
+PAIRS = Rule(comparison.by_pairs, comparison.hodges_lehmann_of_pairs)
+DIFFERENCES = Rule(comparison.by_differences, comparison.hodges_lehmann_of_one)
 
 
 class Bounds(NamedTuple):
@@ -52,13 +64,7 @@ class Test(NamedTuple):
     answer: Answer
 
 
-def look(
-    values: Sequence[float],
-    bounds: Bounds,
-    looks: Sequence[int],
-    rule: Rule,
-    crosscheck: Callable[[Sequence[float]], float],
-) -> Test:
+def look(values: Sequence[T], bounds: Bounds, looks: Sequence[int], rule: Rule[T]) -> Test:
     """The first look that passes or fails, else the last one; of several that fail the surest.
 
     A failure stays one, whatever comes after it; where many cells are judged at once it has to be sure, and a
@@ -68,10 +74,10 @@ def look(
     planned = tuple(each for each in looks if each <= len(values)) or (len(values),)
     found: list[Test] = []
     for each in planned:
-        estimate = rule(values[:each])
+        estimate = rule.estimate(values[:each])
         if estimate is None:
             continue
-        test = tested(estimate, crosscheck(values[:each]), bounds, each, len(looks))
+        test = tested(estimate, rule.crosscheck(values[:each]), bounds, each, len(looks))
         if found and found[0].answer.word == "fail":
             found += [test] if test.answer.word == "fail" else []
             continue

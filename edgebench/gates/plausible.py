@@ -14,22 +14,21 @@ def implausible(cell: Observed) -> str:
     middles = [launch.p50_ns for launch in cell.launches if launch.p50_ns is not None]
     if not middles or len(middles) < len(cell.launches):
         return ""
-    samples = sum(launch.n for launch in cell.launches)
-    if samples > 1 and min(middles) == max(middles) and all(map(_constant, cell.launches)):
-        return f"all {samples} samples are exactly {format_ms(middles[0])}: a constant, or a clock too coarse"
-    ratio = max(middles) / min(middles)
-    if ratio > MIXED_UNITS:
-        return f"launches of the same artifact differ by {significant(ratio)} times: mixed units?"
-    if any(map(_mixed, cell.launches)):
+    least, most = min(middles), max(middles)
+    if least == most and all(map(_constant, cell.launches)):
+        samples = sum(launch.n for launch in cell.launches)
+        constant = f"all {samples} samples are exactly {format_ms(least)}: a constant, or a clock too coarse"
+        return constant if samples > 1 else ""
+    if most > MIXED_UNITS * least:
+        return f"launches of the same artifact differ by {significant(most / least)} times: mixed units?"
+    if any(
+        launch.p90_ns > MIXED_INSIDE * launch.p10_ns
+        for launch in cell.launches
+        if launch.p10_ns is not None and launch.p90_ns is not None
+    ):
         return f"times inside a launch differ by more than {MIXED_INSIDE:g} times: mixed units?"
     return ""
 
 
 def _constant(launch: LaunchFigures) -> bool:
     return launch.p10_ns == launch.p50_ns == launch.p99_ns == launch.mean_ns
-
-
-def _mixed(launch: LaunchFigures) -> bool:
-    if launch.p10_ns is None or launch.p90_ns is None:
-        return False
-    return launch.p90_ns > MIXED_INSIDE * launch.p10_ns

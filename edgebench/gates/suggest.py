@@ -9,7 +9,7 @@ from edgebench import comparison
 from edgebench.budgets import Subject
 from edgebench.comparison import ALPHA
 from edgebench.gates.base import Observed
-from edgebench.gates.limits import FIGURES, LEAST_SAMPLES
+from edgebench.gates.limits import LEAST_SAMPLES, known_logs
 from edgebench.records import Record
 from edgebench.units import NS_PER_MS, significant
 
@@ -42,11 +42,10 @@ def suggested(cells: Sequence[Observed]) -> tuple[Suggestion, ...]:
 
 def _limits(cell: Observed) -> Iterator[SuggestedLimit]:
     for metric in TIMES:
-        values = [FIGURES[metric](launch, cell) for launch in cell.launches]
-        known = [value for value in values if value is not None and value > 0]
+        logs = known_logs(metric, cell)
         enough = min(launch.n for launch in cell.launches) >= LEAST_SAMPLES.get(metric, 1)
-        if known and len(known) == len(values) and enough:
-            yield _time(metric, [math.log(value) for value in known])
+        if logs is not None and enough:
+            yield _time(metric, logs)
     peaks = [launch.peak_bytes for launch in cell.launches if launch.peak_bytes]
     if peaks:
         yield _size("memory_peak", max(peaks), 1.05, "5 %")

@@ -375,15 +375,17 @@ class Store:
                 base.measurement.c.job_number,
                 base.measurement.c.role,
                 base.figures.c.document,
+                base.measurement.c.number,
             )
             .select_from(base.measurement.join(base.job).outerjoin(base.figures, current))
-            .order_by(base.measurement.c.job_number, base.measurement.c.number)
         )
         with self._reading() as connection:
             number = _run_number(connection, run_id)
             here = (base.job.c.run_number == number) & (base.job.c.device == plain(device))
             here &= base.job.c.state != "failed"
-            return tuple(KeptFigures(*row) for row in connection.execute(chosen.where(here)))
+            rows = connection.execute(chosen.where(here)).all()
+        # sorted here: the database would carry all documents through its sorting
+        return tuple(KeptFigures(*row[:4]) for row in sorted(rows, key=lambda row: (row[1], row[4])))
 
     def all_figures(self, version: int, run_id: str | None = None, **names: str) -> Iterator[StoredFigures]:
         """What was derived of every finished candidate of all runs, or of one, in the order of beginning.

@@ -50,8 +50,8 @@ class Sizes(NamedTuple):
 
     pairs: int = 20
     duets: int = 15
-    pairs_s: float = 45.0
-    duets_s: float = 18.0
+    pairs_s: float = 60.0
+    duets_s: float = 36.0
 
 
 class TimeUp(Exception):

@@ -66,7 +66,7 @@ def welch(launches: int) -> Rule:
 
 
 def pairs(launches: int) -> Rule:
-    """The rule for so many pairs: paired t, trimmed from ten on."""
+    """The rule for so many pairs."""
 
     def answer(cells: Cells) -> Said:
         return _of_differences(first(cells.baseline, launches), first(cells.candidate, launches))
@@ -118,8 +118,7 @@ RULES: dict[str, Rule] = {
 
 
 def _of_differences(baseline: Observed, candidate: Observed) -> Said:
-    differences = [c - b for b, c in zip(_logs(baseline), _logs(candidate), strict=True)]
-    estimate = comparison.by_pairs(differences)
+    estimate = comparison.by_pairs(list(zip(_logs(baseline), _logs(candidate), strict=True)))
     return Said("inconclusive" if estimate is None else comparison.decide(estimate, LIMIT))
 
 

@@ -114,16 +114,16 @@ def _rows(device: int, run_number: int, chance: random.Random) -> Iterator[tuple
 def _observed(job: Job, role: Role, chance: random.Random) -> Observed:
     launches = []
     for place in range(LAUNCHES):
-        p50_ns = 5e6 * chance.lognormvariate(0, 0.01)
+        p50_ns = round(5e6 * chance.lognormvariate(0, 0.01))  # order statistics are whole nanoseconds
         launches.append(
             LaunchFigures(
                 place=place,
                 n=200,
-                p10_ns=0.99 * p50_ns,
+                p10_ns=round(0.99 * p50_ns),
                 p50_ns=p50_ns,
-                p90_ns=1.05 * p50_ns,
-                p95_ns=1.1 * p50_ns,
-                p99_ns=1.3 * p50_ns,
+                p90_ns=round(1.05 * p50_ns),
+                p95_ns=round(1.1 * p50_ns),
+                p99_ns=round(1.3 * p50_ns),
                 mean_ns=1.01 * p50_ns,
                 load_ns=9e6,
                 first_inference_ns=7e6,

@@ -29,13 +29,18 @@ Play = Callable[..., Any]
 
 
 def board(
-    ratio: float, sd: float = 0.0, *, inner_sd: float = 0.002, foreign: Callable[[int], float] = lambda _: 0.0
+    ratio: float,
+    sd: float = 0.0,
+    *,
+    inner_sd: float = 0.002,
+    foreign: Callable[[int], float] = lambda _: 0.0,
+    seed: int = 20261126,
 ) -> Times:
     """The candidate (the whole digits network) takes `ratio` times as long as the pruned one.
 
     `sd`: of the logarithms of launches; a duet's two models share what their launch has of it.
     """
-    chance = random.Random(20261126)
+    chance = random.Random(seed)
 
     def times(file: Path, launch: int, other: Path | None) -> Timing:
         level = 1e6 * 2.718281828 ** chance.gauss(0, sd)
@@ -133,8 +138,8 @@ def test_noise_between_launches_calls_for_a_duet(gated: Play, cli: Cli) -> None:
 
 
 def test_a_duet_finds_a_slowdown_that_separate_launches_cannot(gated: Play) -> None:
-    assert verdict_on(gated(board(1.10, 0.25), "2%", code=1))["design"] == "duet"
-    separate = verdict_on(gated(board(1.10, 0.25), "2%", "--mode", "separate", code=3))
+    assert verdict_on(gated(board(1.10, 0.25, seed=2), "2%", code=1))["design"] == "duet"
+    separate = verdict_on(gated(board(1.10, 0.25, seed=2), "2%", "--mode", "separate", code=3))
     assert (separate["verdict"], separate["design"]) == ("inconclusive", "separate")
     assert separate["least_effect"] > 0.10
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 
+import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,9 +17,12 @@ from hypothesis import strategies as st
 from edgebench import budgets as budget_files
 from edgebench.exchange import LaunchEntry, MeasurementEntry
 from edgebench.gates import DeviceNoise, Gate, Known, Observed, SessionNoise, Verdict, gate, observed
+from edgebench.gates.document import document, json_schema
 from edgebench.records import replace
 
 TODAY = date(2026, 11, 25)
+SCHEMA_FILE = Path(__file__).parents[2] / "docs" / "gate.schema.json"
+PUBLISHED = jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text()))
 NOISE = 0.004
 
 
@@ -57,7 +63,9 @@ def judged(
     cell = now if isinstance(now, Observed) else observed(now, with_samples=True)
     base = [] if before is None else [observed(before)]
     known = Known({("d", "onnxruntime"): DeviceNoise(session=noise)})
-    return gate([cell], budget_files.parse(text, "b.yaml"), base, today=TODAY, known=known)
+    made = gate([cell], budget_files.parse(text, "b.yaml"), base, today=TODAY, known=known)
+    PUBLISHED.validate(json.loads(json.dumps(document(made))))
+    return made
 
 
 def only(result: Gate) -> Verdict:
@@ -230,11 +238,11 @@ def test_a_warning_does_not_decide_the_exit_code() -> None:
 def test_looks_pass_at_the_first_that_does_and_fail_by_the_surest() -> None:
     before = entry(launches(10.0, count=20), looks=(5, 10, 20))
     same = only(judged(entry(launches(10.0, count=20, seed=2), looks=(5, 10, 20)), before, REGRESS))
-    assert (same.word, same.look, same.looks, same.rule) == ("pass", 5, 3, "paired")
+    assert (same.word, same.look, same.looks, same.rule) == ("pass", 5, 3, "welch")
     first = [replace(each, launches=each.launches[:5]) for each in (before, _slower())]
     early, late = only(judged(first[1], first[0], REGRESS)), only(judged(_slower(), before, REGRESS))
-    assert (early.word, early.look, early.rule) == ("fail", 5, "paired")
-    assert (late.word, late.look, late.rule) == ("fail", 20, "trimmed-paired")
+    assert (early.word, early.look, early.rule) == ("fail", 5, "welch")
+    assert (late.word, late.look, late.rule) == ("fail", 20, "welch")
     assert (late.p_value or 1.0) < (early.p_value or 0.0)
 
 
@@ -284,3 +292,8 @@ def test_any_numbers_get_an_answer(now: list[list[int]], before: list[list[int]]
         assert verdict.reason
         if verdict.word in ("inconclusive", "invalid", "missing"):
             assert verdict.next
+
+
+def test_the_published_schema_is_that_of_the_code() -> None:
+    """Every answer of this file's `judged` was held against it."""
+    assert json.loads(SCHEMA_FILE.read_text()) == json.loads(json.dumps(json_schema()))

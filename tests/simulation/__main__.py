@@ -39,16 +39,15 @@ TOLERANCE = 0.02
 LIMIT = math.log1p(TOLERANCE)
 SHRINKS_TO = 0.85  # the most that a duet was seen to hide
 COUNTS = (5, 10, 20)
-SEQUENTIAL: Mapping[str, rules.Rule] = {
+SEQUENTIAL: Mapping[str, rules.Judge] = {
     "pairs, looks at 5, 10, 20 (separate)": rules.looks,
     "duet, looks at 5, 10, 20 (duet)": rules.duet_looks,
     "pairs, then a duet, alpha/2 each (auto)": rules.auto,
 }
-FIXED: Mapping[str, tuple[rules.Rule, tuple[int, ...]]] = {
-    "one-sample t (absolute limits)": (rules.one_sample, COUNTS),
+FIXED: Mapping[str, tuple[rules.Judge, tuple[int, ...]]] = {
+    "one side alone (absolute limits)": (rules.one_sample, COUNTS),
     "Welch t (a file, or another session)": (rules.welch, COUNTS),
-    "paired t (5 to 9 ABBA pairs)": (rules.paired, (5,)),
-    "trimmed paired t (from 10 ABBA pairs on)": (rules.trimmed, (10, 20)),
+    "ABBA pairs": (rules.pairs, COUNTS),
     "duet, median of neighbours": (rules.duet, COUNTS),
 }
 OTHERS: Mapping[str, rules.PooledRule] = {
@@ -62,13 +61,12 @@ WANTED = {5: (12, 51, 98), 10: (19, 78, 100), 20: (33, 96, 100)}
 WANTED_PLAIN = {5: 84, 10: 99, 20: 100}
 WANTED_TRIALS = 1000
 EFFECTS = (0.03, 0.05, 0.10)
-WHY = (
-    "Why: launches are sometimes slow and never as much faster. On one side alone (absolute limits, the "
-    "interval of p50) Student's t then lies too low: it fails too rarely and passes too often, and "
-    "launches that resemble each other make it too narrow. In differences of two sides both cancel. "
-    "Five pairs leave four degrees of freedom where Welch's t has eight, and three looks share one "
-    "alpha: that is the price for bearing drift and load, and for stopping early; a duet more than "
-    "makes up for it."
+LOOKS_TOLERANCE = 0.05
+LOOKED_FOR = {0.0: "pass", 0.03: "pass", 0.08: "fail", 0.10: "fail"}  # the answer by the true change
+ALIKE = (
+    "Nothing is claimed of one side alone on autocorrelated launches: a slow hour and a slower model look "
+    "the same there. From ten launches on as much is allowed for as can be seen, the report warns where "
+    "each launch resembles the one before, and side by side it cancels."
 )
 
 
@@ -108,13 +106,13 @@ def _document(trials: int) -> Iterator[str]:
         "looks and those for another day are asked through the gate itself."
     )
     failing = []
-    for section in (_sizes, _hard, _passes, _power, _precision, _stored, _fleet):
+    for section in (_sizes, _hard, _passes, _power, _power_of_looks, _precision, _stored, _fleet):
         for line in section(known):
             failing += [line] if page.FAILS in line else []
             yield line
     yield from ("", "## What does not hold", "")
     yield from (f"- {', '.join(filter(None, map(str.strip, each.split('|'))))}" for each in failing)
-    yield from ("", WHY) if failing else ("Nothing: all of the above holds.",)
+    yield from () if failing else ("Nothing: all that is claimed above holds.",)
 
 
 # --- false alarms ---------------------------------------------------------------------------------
@@ -155,7 +153,9 @@ def _hard(known: Known) -> Iterator[str]:
         tried = made[1:] if rule is rules.one_sample else made
         shares = [_alarms(rule, each, counts) for each in tried]
         cells = [*["-"] * (len(made) - len(tried)), *map(_shown, shares)]
-        yield row(name, *cells, claim(_inside(shares, 0.0, 0.06, known), "under 6 %"))
+        claimed = shares[:1] if rule is rules.one_sample else shares
+        yield row(name, *cells, claim(_inside(claimed, 0.0, 0.06, known), "under 6 %"))
+    yield from ("", ALIKE)
 
 
 # --- a change on the limit, and beyond ------------------------------------------------------------
@@ -175,7 +175,7 @@ def _passes(known: Known) -> Iterator[str]:
         for each in BOARDS
     ]
     kept = claim(_inside(absolute, 0.0, 0.06, known), "under 6 %")
-    yield row("one-sample t, launches on an absolute limit, passes 5/10/20", *map(_shown, absolute), kept)
+    yield row("launches on an absolute limit, passes 5/10/20", *map(_shown, absolute), kept)
     for name, rule in SEQUENTIAL.items():
         answers = [_seen(rule, known.boards[each.name], LIMIT, LIMIT) for each in BOARDS]
         shares = [[rules.share(each, word) for word in ("pass", "fail")] for each in answers]
@@ -190,8 +190,6 @@ def _power(known: Known) -> Iterator[str]:
     for name, (rule, counts) in FIXED.items():
         for count in counts:
             yield _powers(name, rule, typical.first(count), known.trials)
-    for name, sequential in SEQUENTIAL.items():
-        yield _powers(name, sequential, typical, known.trials)
     yield from ("", "Without tolerance, +5 % found in %:", "")
     yield from _head("5/10/20 launches")
     for name, (rule, counts) in FIXED.items():
@@ -201,7 +199,31 @@ def _power(known: Known) -> Iterator[str]:
         yield row(name, _shown(shares), claim(holds, f"at least {_counts(wanted)}"))
 
 
-def _powers(name: str, rule: rules.Rule, known: Compared, trials: int) -> str:
+def _power_of_looks(known: Known) -> Iterator[str]:
+    yield from ("", f"## The same looks at 5, 10 and 20 launches, tolerance {LOOKS_TOLERANCE:.0%}, in %", "")
+    yield from _head(*(f"{effect:+.0%}: {word}" for effect, word in LOOKED_FOR.items()))
+    wanted = _looked(rules.welch_looks, known)
+    yield row("Welch's t at these looks", *_percents(wanted), "not offered")
+    for name, rule in SEQUENTIAL.items():
+        shares = _looked(rule, known)
+        slack = [2 * math.sqrt(2 * want * (1 - want) / known.trials) for want in wanted]
+        holds = all(got >= want - more for got, want, more in zip(shares, wanted, slack, strict=True))
+        yield row(name, *_percents(shares), claim(holds, "at least that"))
+
+
+def _looked(rule: rules.Judge, known: Known) -> list[float]:
+    typical, limit = known.boards[TYPICAL.name], math.log1p(LOOKS_TOLERANCE)
+    return [
+        rules.share(_seen(rule, typical, math.log1p(effect), limit), word)
+        for effect, word in LOOKED_FOR.items()
+    ]
+
+
+def _percents(shares: Sequence[float]) -> list[str]:
+    return [f"{100 * share:.1f}" for share in shares]
+
+
+def _powers(name: str, rule: rules.Judge, known: Compared, trials: int) -> str:
     launches = known.before.shape[1]
     answers = [_seen(rule, known, math.log1p(each), LIMIT) for each in (0.0, *EFFECTS)]
     found = [rules.share(each, "fail") for each in answers[1:]]
@@ -214,7 +236,7 @@ def _powers(name: str, rule: rules.Rule, known: Compared, trials: int) -> str:
     return row(name, str(launches), *cells, _counts(wanted), claim(holds, "at least that"))
 
 
-def _seen(rule: rules.Rule, known: Compared, effect: float, limit: float) -> rules.Answers:
+def _seen(rule: rules.Judge, known: Compared, effect: float, limit: float) -> rules.Answers:
     """The answers to a true change; where a duet speaks, it sees less than there is."""
     if rule is rules.auto:
         return rules.auto(known, effect, limit, SHRINKS_TO)
@@ -245,9 +267,10 @@ def _precision(known: Known) -> Iterator[str]:
         found = [_stopped(each.before, wanted) for each in made]
         what = f"±{100 * wanted:g} % asked for" if wanted else "always 20 launches"
         slack = 2 * math.sqrt(0.07 * 0.93 / known.trials)
-        holds = all(covered >= 0.93 - slack for covered, _ in found)
+        holds = all(covered >= 0.93 - slack for covered, _ in found[:-1])
         cells = [f"{100 * covered:.1f} ({launches:.1f})" for covered, launches in found]
         yield row(what, *cells, claim(holds, "at least 93 %"))
+    yield from ("", ALIKE)
 
 
 def _stopped(logs: Floats, wanted: float) -> tuple[float, float]:
@@ -345,7 +368,7 @@ def _releases(known: Compared, fleet: Fleet, change: tuple[float, float]) -> tup
 # --- small things ---------------------------------------------------------------------------------
 
 
-def _alarms(rule: rules.Rule, known: Compared, counts: Sequence[int]) -> list[float]:
+def _alarms(rule: rules.Judge, known: Compared, counts: Sequence[int]) -> list[float]:
     return [rules.share(rule(known.first(n), 0.0, 0.0), "fail") for n in counts]
 
 

@@ -12,12 +12,12 @@ from edgebench import comparison
 from edgebench.comparison import ALPHA, Estimate, Outcome
 from edgebench.gates import SessionNoise
 from edgebench.gates.base import Word
-from edgebench.gates.looks import Bounds, look
+from edgebench.gates.looks import ONE_SIDE, Bounds, Rule, look
 from tests.simulation import procedure
 from tests.simulation.boards import Compared, Floats, Pooled
 
 Answers = list[Word]
-Rule = Callable[[Compared, float, float], Answers]
+Judge = Callable[[Compared, float, float], Answers]
 PooledRule = Callable[[Pooled, float, float], list[Outcome]]
 BOOTSTRAPS = 200
 HISTORY = 10  # pairs of sessions in an A/A history
@@ -36,7 +36,7 @@ def one_sample(known: Compared, effect: float, limit: float) -> Answers:
 def _absolute(logs: Floats, limit: float) -> Word:
     values = [float(each) for each in logs]
     bounds = Bounds(limit, ALPHA, pass_alpha=ALPHA / 2)
-    return look(values, bounds, (), comparison.one_sample, comparison.hodges_lehmann_of_pairs).answer.word
+    return look(values, bounds, (), ONE_SIDE).answer.word
 
 
 def welch(known: Compared, effect: float, limit: float) -> Answers:
@@ -45,19 +45,15 @@ def welch(known: Compared, effect: float, limit: float) -> Answers:
     return [_outcome(comparison.welch(a, b), limit) for a, b in sides]
 
 
-def paired(known: Compared, effect: float, limit: float) -> Answers:
-    """Paired t on ABBA pairs."""
-    return [_outcome(comparison.paired(each), limit) for each in known.after - known.before + effect]
-
-
-def trimmed(known: Compared, effect: float, limit: float) -> Answers:
-    """Trimmed paired t on ABBA pairs."""
-    return [_outcome(comparison.trimmed_paired(each), limit) for each in known.after - known.before + effect]
+def pairs(known: Compared, effect: float, limit: float) -> Answers:
+    """The rule for ABBA pairs, at one look."""
+    sides = zip(known.before, known.after + effect, strict=True)
+    return [_outcome(comparison.by_pairs(list(zip(*each, strict=True))), limit) for each in sides]
 
 
 def duet(known: Compared, effect: float, limit: float) -> Answers:
     """The rule for pairs on the launches of a duet."""
-    return [_outcome(comparison.by_pairs(each), limit) for each in known.together + effect]
+    return [_outcome(comparison.by_differences(each), limit) for each in known.together + effect]
 
 
 def _outcome(estimate: Estimate | None, limit: float) -> Outcome:
@@ -71,6 +67,14 @@ def looks(known: Compared, effect: float, limit: float) -> Answers:
     """The gate in the mode "separate": pairs at looks 5, 10 and 20."""
     sides = zip(known.before, known.after + effect, strict=True)
     return [procedure.separate(procedure.Launches(a, b), limit).word for a, b in sides]
+
+
+def welch_looks(known: Compared, effect: float, limit: float) -> Answers:
+    """Welch's t at the same looks: what others would do with them."""
+    rule = Rule(lambda pairs: comparison.welch(*zip(*pairs, strict=True)), comparison.hodges_lehmann_of_pairs)
+    sides = zip(known.before, known.after + effect, strict=True)
+    pairs = [list(zip(*each, strict=True)) for each in sides]
+    return [look(each, Bounds(limit), comparison.LOOKS, rule).answer.word for each in pairs]
 
 
 def duet_looks(known: Compared, effect: float, limit: float) -> Answers:

@@ -13,7 +13,7 @@ from tests.simulation.rules import share
 COUNT = 400
 SLACK = 2.6 * math.sqrt(0.05 * 0.95 / COUNT)
 LIMIT = math.log(1.02)
-OFFERED = [rules.one_sample, rules.welch, rules.paired, rules.trimmed, rules.duet]
+OFFERED = [rules.one_sample, rules.welch, rules.pairs, rules.duet]
 SEQUENTIAL = [rules.looks, rules.duet_looks, rules.auto]
 
 
@@ -27,7 +27,7 @@ def test_nothing_changed_and_at_most_one_in_twenty_fails(board: Board) -> None:
 @pytest.mark.parametrize("board", HARD, ids=lambda board: board.name)
 def test_pairs_and_duets_bear_launches_that_are_not_independent(board: Board) -> None:
     known = compared(board, COUNT, 20, seed=6)
-    for rule in (rules.paired, rules.trimmed, *SEQUENTIAL):
+    for rule in (rules.pairs, *SEQUENTIAL):
         assert share(rule(known, 0.0, 0.0), "fail") <= 0.06 + SLACK, rule
 
 
