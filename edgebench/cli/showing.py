@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgebench.cli.output import terminal_width
 from edgebench.errors import InfrastructureError
-from edgebench.report import markdown, terminal
+from edgebench.report import exposition, markdown, terminal
 from edgebench.report.base import Report, columns, name
 from edgebench.report.build import build
 from edgebench.report.document import document
@@ -27,6 +27,8 @@ def render(built: Report, form: str, *, colour: bool = False) -> str:
     """The report in one of its forms."""
     if form == "markdown":
         return markdown.render(built)
+    if form == "prometheus":
+        return exposition.render(built).rstrip("\n")
     if form == "csv":
         return to_csv(numbers(built)).rstrip("\n")
     if form == "json":

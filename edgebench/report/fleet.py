@@ -150,8 +150,7 @@ def launch_values(metric: str, cell: Observed) -> list[float]:
         return [launch.peak_bytes for launch in cell.launches if launch.peak_bytes is not None]
     if metric not in FIGURES:
         return []
-    found = (FIGURES[metric](launch, cell) for launch in cell.launches)
-    return [value for value in found if value is not None]
+    return [value for value in FIGURES[metric](cell) if value is not None]
 
 
 def interval_of(metric: str, cell: Observed) -> tuple[float, float] | None:

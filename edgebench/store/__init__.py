@@ -369,16 +369,13 @@ class Store:
         current = (base.figures.c.measurement_number == base.measurement.c.number) & (
             base.figures.c.version == version
         )
-        chosen = (
-            sa.select(
-                base.measurement.c.id,
-                base.measurement.c.job_number,
-                base.measurement.c.role,
-                base.figures.c.document,
-                base.measurement.c.number,
-            )
-            .select_from(base.measurement.join(base.job).outerjoin(base.figures, current))
-        )
+        chosen = sa.select(
+            base.measurement.c.id,
+            base.measurement.c.job_number,
+            base.measurement.c.role,
+            base.figures.c.document,
+            base.measurement.c.number,
+        ).select_from(base.measurement.join(base.job).outerjoin(base.figures, current))
         with self._reading() as connection:
             number = _run_number(connection, run_id)
             here = (base.job.c.run_number == number) & (base.job.c.device == plain(device))

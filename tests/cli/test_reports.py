@@ -9,6 +9,7 @@ import re
 import statistics
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import duckdb
 import pyarrow.parquet as pq
@@ -263,3 +264,82 @@ def test_hostile_names_stay_in_the_folder(fresh_cli: Cli) -> None:
     assert _asked(
         "SELECT DISTINCT target FROM read_parquet('fleet/measurements/**/*.parquet', hive_partitioning=true)"
     ) == [("../../../etc",)]
+
+
+# --- other forms ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["pareto", "gain", "latency", "memory", "board", "layers"])
+def test_a_single_plot_is_an_svg_of_its_own(fleet: Cli, kind: str) -> None:
+    fleet("report", "--plot", kind, "--out", "plot.svg")
+    root = ET.parse("plot.svg").getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    text = Path("plot.svg").read_text()
+    assert "axis-title" in text
+    assert "var(" not in text
+    assert "system-ui" not in text
+
+
+def test_a_plot_of_a_cell_as_png(fleet: Cli) -> None:
+    said = fleet.json("report", "--plot", "latency", "--cell", "zero-01", "--out", "plot.png")
+    assert "zero-01" in said["plot"]
+    assert said["others"] == 5
+    assert Path("plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plots_that_cannot_be_made_say_why(fleet: Cli) -> None:
+    assert "FILE.svg" in fleet.fails(2, "user", "report", "--plot", "pareto")
+    assert ".svg or FILE.png" in fleet.fails(2, "user", "report", "--plot", "pareto", "-o", "x.gif")
+    assert "no forest plot" in fleet.fails(5, "user", "report", "--plot", "forest", "-o", "x.svg")
+    assert "--cell is for --plot" in fleet.fails(2, "user", "report", "--cell", "x")
+
+
+def test_the_badge_says_the_gates_word(fleet: Cli) -> None:
+    assert (
+        "18 of" in fleet("report", "--format", "badge").out
+        or "16 of" in fleet("report", "--format", "badge").out
+    )
+    Path("budgets.yaml").write_text(pages.BUDGETS)
+    fleet("gate", fixtures.RUN, code=None)
+    fleet("report", fixtures.RUN, "--format", "badge", "-o", "badge.svg")
+    title = ET.parse("badge.svg").getroot()[0].text
+    assert title is not None
+    assert title.startswith("edgebench: fail ")
+
+
+LINE = re.compile(r'^edgebench_[a-z0-9_]+(\{([a-z]+="(\\.|[^"\\\n])*",?)*\})? [-+.e0-9]+$')
+
+
+def test_prometheus_text_has_no_series_twice_and_every_name_once(fleet: Cli) -> None:
+    lines = fleet("report", "--format", "prometheus").out.splitlines()
+    series = [line for line in lines if not line.startswith("#")]
+    assert all(LINE.match(line) for line in series)
+    names = [line.rsplit(" ", 1)[0] for line in series]
+    assert len(names) == len(set(names))
+    types = [line for line in lines if line.startswith("# TYPE")]
+    assert len(types) == len(set(types))
+    assert sum(line.startswith("edgebench_latency_p50_seconds{") for line in series) == 18
+
+
+def test_prometheus_takes_hostile_names(fresh_cli: Cli) -> None:
+    fill(fresh_cli.home, fixtures.hostile())
+    lines = fresh_cli("report", "--format", "prometheus").out.splitlines()
+    assert all(LINE.match(line) for line in lines if not line.startswith("#"))
+
+
+def test_markdown_fits_what_github_takes(fresh_cli: Cli) -> None:
+    made = [
+        measurement(job(device=f"board-{at:03}"), samples=[[4_000_000 + k] * 5 for k in range(3)])
+        for at in range(300)
+    ]
+    lost = [fixtures.failure(job(device="lost"), "device", "push", "it is full", "free some space")]
+    fill(fresh_cli.home, (run([one.job for one in made]), made, lost))
+    whole = fresh_cli("report", "--format", "markdown").out
+    assert len(whole.encode()) > 70_000
+    cut = fresh_cli("report", "--format", "markdown", "--fit", "comment").out
+    assert len(cut.encode()) < 65_536
+    assert "it is full" in cut
+    assert "lines are left out here" in cut.splitlines()[-1]
+    fits = fresh_cli("report", "--format", "markdown", "--fit", "summary").out
+    assert fits.rstrip() == whole.rstrip()
+    assert "Markdown" in fresh_cli("report", "--fit", "comment", code=2).err
