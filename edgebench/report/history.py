@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from edgebench.records import NoiseFloor, Record
 from edgebench.units import significant
 
 LEAST_SIDE = 3  # runs on each side of a jump
 LEAST_JUMP = 0.02
-MANY = 3.0  # a jump must exceed so many of the deviations within its sides
+MANY = 3.0  # a jump must exceed so many standard deviations of the noise
 LEAST_SISTERS = 3
 ODD = 3.5  # modified z-score (Iglewicz and Hoaglin 1993)
 LEAST_ODD = 0.03
@@ -95,30 +96,35 @@ def with_jumps(line: Line) -> Line:
     )
 
 
-def change_points(values: Sequence[float], offset: int = 0) -> list[tuple[int, float]]:
-    """Where a series of logarithms steps to another level and stays, and by how much; by halving it.
+def change_points(values: Sequence[float]) -> list[tuple[int, float]]:
+    """Where a series of logarithms steps to another level and stays, and by how much.
 
-    The best split by least squares, with at least three values on each side; it counts where the step exceeds
-    three pooled standard deviations of the sides and 2 %. Each side is then split again.
+    By halving at the best split (least squares), with at least three values on each side. A step between the
+    medians counts where it exceeds 2 % and three deviations of the noise, which is taken from the differences
+    of neighbours, so that steps do not hide one another.
     """
-    best: tuple[float, int] | None = None
-    for at in range(LEAST_SIDE, len(values) - LEAST_SIDE + 1):
-        left, right = values[:at], values[at:]
-        cost = _squares(left) + _squares(right)
-        if best is None or cost < best[0] - 1e-15:
-            best = cost, at
-    if best is None:
+    least = max(math.log1p(LEAST_JUMP), MANY * _noise(values))
+    places = [0, *_splits(values, 0, least), len(values)]
+    levels = [statistics.median(values[start:end]) for start, end in pairwise(places) if end > start]
+    shifts = [after - before for before, after in pairwise(levels)]
+    return [(at, shift) for at, shift in zip(places[1:-1], shifts, strict=True) if abs(shift) > least]
+
+
+def _noise(values: Sequence[float]) -> float:
+    """The standard deviation of a value within a level, from the median difference of neighbours."""
+    apart = [abs(after - before) for before, after in pairwise(values)]
+    return statistics.median(apart) / (0.6745 * math.sqrt(2)) if apart else 0.0
+
+
+def _splits(values: Sequence[float], offset: int, least: float) -> list[int]:
+    places = range(LEAST_SIDE, len(values) - LEAST_SIDE + 1)
+    if not places:
         return []
-    cost, at = best
-    shift = statistics.fmean(values[at:]) - statistics.fmean(values[:at])
-    spread = math.sqrt(cost / max(1, len(values) - 2))
-    if abs(shift) < math.log1p(LEAST_JUMP) or abs(shift) <= MANY * spread:
+    at = min(places, key=lambda place: _squares(values[:place]) + _squares(values[place:]))
+    left, right = values[:at], values[at:]
+    if abs(statistics.median(right) - statistics.median(left)) <= least:
         return []
-    return [
-        *change_points(values[:at], offset),
-        (offset + at, shift),
-        *change_points(values[at:], offset + at),
-    ]
+    return [*_splits(left, offset, least), offset + at, *_splits(right, offset + at, least)]
 
 
 def _squares(values: Sequence[float]) -> float:

@@ -51,7 +51,7 @@ RESERVE = 300  # bytes for the sentence that says what was left out
 def fitted(report: Report, most_bytes: int) -> str:
     """The report in at most so many bytes: the gravest parts whole, the last that fits cut between two lines.
 
-    What is left out is counted in the last line. GitHub drops a summary, and refuses a comment, that is larger.
+    What is left out is counted in the last line. GitHub drops a larger summary, and refuses a larger comment.
     """
     whole = render(report)
     if len(whole.encode()) <= most_bytes:

@@ -171,7 +171,9 @@ def _worst(subjects: Subjects) -> Table | None:
             (name(row.job.device), column_name(row.job), format_ms(row.summary.p50_ns), significant(ratio))
             for ratio, row in ranked[:WORST]
         ]
-        return Table("The worst cells", ("device", "cell", "p50", "of its limit, ×"), tuple(lines), (2, 3))
+        return Table(
+            "The worst cells", ("device", "cell", "p50", "what the gate saw / limit"), tuple(lines), (2, 3)
+        )
     slowed = [row for row in subjects.report.rows if row.speedup is not None and row.speedup < 1]
     slowed.sort(key=lambda row: row.speedup or 0.0)
     if not slowed:

@@ -87,7 +87,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
         found = [value for value in found if low <= value <= high]
         if len(found) <= 8:
             break
-    return found
+    return found[:: -(-len(found) // 8)] if found else []
 
 
 # --- elements -------------------------------------------------------------------------------------

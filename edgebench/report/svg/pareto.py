@@ -44,6 +44,15 @@ class Point(NamedTuple):
     good_high: float | None = None
 
 
+class View(NamedTuple):
+    """The scales, what the height is of, and where numbers stand already."""
+
+    across: Scale
+    up: Scale
+    judged: bool
+    taken: list[tuple[float, float]]
+
+
 def chart(key: str, title: str, rows: Sequence[Row]) -> Chart:
     """Points of forms; those that no other one beats in everything make the front."""
     points = list(_points(rows))
@@ -54,10 +63,9 @@ def chart(key: str, title: str, rows: Sequence[Row]) -> Chart:
     across = scale_of(_ends(shown, "ms"), LEFT, WIDTH - 16, log=True)
     values = _ends(shown, "good") if judged else [point.size / 1024**2 for point in shown]
     up = scale_of(values, FLOOR, TOP, log=not judged)
+    view = View(across, up, judged, [])
     unit = _accuracy_title(rows) if judged else "size, MiB (logarithmic)"
-    marks = [
-        _mark(point, number, point in front, across, up, judged) for number, point in enumerate(shown, 1)
-    ]
+    marks = [_mark(point, number, point in front, view) for number, point in enumerate(shown, 1)]
     told = _finding(front, judged, len(points) - len(shown))
     legend = [
         _legend_line(point, number, place, point in front)
@@ -129,7 +137,23 @@ def _height(point: Point, judged: bool) -> float:
     return (point.good or 0.0) if judged else point.size / 1024**2
 
 
-def _mark(point: Point, number: int, is_front: bool, across: Scale, up: Scale, judged: bool) -> Markup:
+def _free(taken: list[tuple[float, float]], x: float, y: float) -> tuple[float, float]:
+    """A place for a number beside a dot that no other number has; noted in `taken`."""
+    around = [
+        (across, down) for reach in (0, 12, 24) for across in (8 + reach, -18 - reach) for down in (-5, 12)
+    ]
+    places = [(x + across, y + down) for across, down in around]
+    free = [
+        place
+        for place in places
+        if all(abs(place[0] - other[0]) > 13 or abs(place[1] - other[1]) > 10 for other in taken)
+    ]
+    taken.append((free or places)[0])
+    return taken[-1]
+
+
+def _mark(point: Point, number: int, is_front: bool, view: View) -> Markup:
+    across, up, judged = view.across, view.up, view.judged
     x, y = across(point.ms), up(_height(point, judged))
     bars = []
     if point.ms_low is not None and point.ms_high is not None:
@@ -140,7 +164,7 @@ def _mark(point: Point, number: int, is_front: bool, across: Scale, up: Scale, j
     if point.good is not None:
         said += f", {significant(point.good, 4)}"
     dot = element("circle", cx=x, cy=y, r=_radius(point.size), class_="front" if is_front else "dot")
-    return titled(said, *bars, dot, text(x + 7, y - 5, str(number), "label"))
+    return titled(said, *bars, dot, text(*_free(view.taken, x, y), str(number), "label"))
 
 
 def _radius(size: int) -> float:
