@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from edgebench import exchange
+from edgebench.budgets import Subject
 from edgebench.cli.sources import Sources
 from edgebench.gates import Observed, observed
 from edgebench.gates.figures import VERSION
 from edgebench.records import prepared, replace
-from edgebench.report.fleet import Cell, interval_of, value_of
+from edgebench.report.fleet import Cell, interval_of, needed, value_of
 from edgebench.report.history import Line, Point, with_jumps
 from edgebench.store import StoredFigures
 
 
 class Known(NamedTuple):
-    """One stored cell and the run it is of."""
+    """One stored cell and the run it is of; `number` grows in the order of beginning."""
 
+    number: int
     run: str
     created_utc: str
     job_number: int
@@ -29,14 +31,12 @@ class Known(NamedTuple):
 
 
 def stored_cells(sources: Sources, run_id: str | None = None, **names: str) -> Iterator[Known]:
-    """The measured cells of one run or of all, the oldest first."""
+    """The measured cells of one run or of all, in no order."""
     decoder = msgspec.json.Decoder(prepared(Observed))
     for each in sources.store.all_figures(VERSION, run_id, **names):
         cell = _cell(each, sources, decoder)
-        groups = sources.groups.get(cell.subject.device, ())
-        if groups:
-            cell = replace(cell, subject=replace(cell.subject, groups=groups))
-        yield Known(each.run, each.created_utc, each.job_number, cell)
+        cell = replace(cell, subject=_grouped(cell.subject, sources))
+        yield Known(each.number, each.run, each.created_utc, each.job_number, cell)
 
 
 def _cell(each: StoredFigures, sources: Sources, decoder: msgspec.json.Decoder[Observed]) -> Observed:
@@ -47,16 +47,34 @@ def _cell(each: StoredFigures, sources: Sources, decoder: msgspec.json.Decoder[O
 
 def values(sources: Sources, metric: str, run_id: str | None = None) -> list[Cell]:
     """One metric of every cell that has it, the last time it was measured: in a run, or ever."""
-    last: dict[tuple[str, ...], Cell] = {}
+    last: dict[tuple[str, ...], tuple[int, Cell]] = {}
     with _uncollected():
-        for known in stored_cells(sources, run_id):
-            value = value_of(metric, known.cell)
-            if value is None:
-                continue
-            subject = known.cell.subject
+        for number, cell in _values(sources, metric, run_id):
+            subject = cell.subject
             names = (subject.device, subject.model, subject.variant, subject.runtime, subject.precision)
-            last[names] = Cell(subject, known.run, value)
-    return list(last.values())
+            known = last.get(names)
+            if known is None or known[0] < number:
+                last[names] = number, cell
+    return [cell for _, cell in sorted(last.values(), key=lambda each: each[0])]
+
+
+def _values(sources: Sources, metric: str, run_id: str | None) -> Iterator[tuple[int, Cell]]:
+    """The values in no order; of what is kept only the fields that the metric needs are read."""
+    decoder = msgspec.json.Decoder(prepared(needed(metric)))
+    for each in sources.store.all_figures(VERSION, run_id):
+        if each.document is None:
+            cell: Any = observed(exchange.entry(sources.store.measurement(each.measurement_id)))
+        else:
+            cell = decoder.decode(each.document)
+        value = value_of(metric, cell)
+        if value is not None:
+            yield each.number, Cell(_grouped(cell.subject, sources), each.run, value)
+
+
+def _grouped(subject: Subject, sources: Sources) -> Subject:
+    """The names with the groups that the inventory says now."""
+    groups = sources.groups.get(subject.device, ())
+    return replace(subject, groups=groups) if groups else subject
 
 
 @contextlib.contextmanager
@@ -76,7 +94,8 @@ def lines(sources: Sources, metric: str, **names: str) -> tuple[Line, ...]:
     labels = {each.run: each.name for each in reversed(sources.store.releases())}
     found: dict[tuple[str, ...], dict[str, Point]] = {}
     targets: dict[tuple[str, ...], str] = {}
-    for known in stored_cells(sources, None, **names):
+    every = sorted(stored_cells(sources, None, **names), key=lambda known: known.number)
+    for known in every:
         value = value_of(metric, known.cell)
         if value is None:
             continue

@@ -26,7 +26,7 @@ def write(sources: Sources, run: Run, folder: Path) -> list[Path]:
     """Write the files of one run; their paths."""
     releases = {each.run: each.name for each in reversed(sources.store.releases())}
     by_target: dict[str, list[Known]] = {}
-    for known in stored_cells(sources, run.id):
+    for known in sorted(stored_cells(sources, run.id), key=lambda known: known.number):
         by_target.setdefault(known.cell.subject.target, []).append(known)
     return [
         path

@@ -8,13 +8,16 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
+
+import msgspec
 
 from edgebench.budgets import METRICS, Subject
 from edgebench.errors import UserError, did_you_mean
 from edgebench.gates import Observed
 from edgebench.gates.limits import FIGURES
-from edgebench.records import Record
+from edgebench.records import Accuracy, Record
 from edgebench.statistics import interval_95
 
 KEYS = ("target", "device", "model", "variant", "runtime", "precision", "run", "group")
@@ -128,6 +131,26 @@ def _group(names: tuple[str, ...], cells: Sequence[Cell]) -> Group:
 
 
 # --- values ---------------------------------------------------------------------------------------
+
+
+class _Narrow(msgspec.Struct):
+    """What of a cell's figures one metric needs; decoding leaves out all else."""
+
+    subject: Subject
+    batch: int = 1
+    artifact_bytes: int | None = None
+    parity_snr_db: float | None = None
+    accuracy_report: Accuracy | None = None
+
+
+@cache
+def needed(metric: str) -> type[Any]:
+    """A type to decode kept figures to: the names of a cell, and what `value_of` looks at for the metric."""
+    field = FIELDS.get(metric)
+    if field is None:
+        return _Narrow
+    launch: Any = msgspec.defstruct("Launch", [(field, float | int | None, None)])
+    return msgspec.defstruct("Narrow", [("launches", tuple[launch, ...], ())], bases=(_Narrow,))
 
 
 def value_of(metric: str, cell: Observed) -> float | None:

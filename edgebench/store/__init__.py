@@ -95,8 +95,12 @@ class KeptFigures(NamedTuple):
 
 
 class StoredFigures(NamedTuple):
-    """What was derived of one measurement of any run; None: nothing of that version."""
+    """What was derived of one measurement of any run; None: nothing of that version.
 
+    `number` grows in the order of beginning.
+    """
+
+    number: int
     run: str
     created_utc: str
     measurement_id: str
@@ -385,10 +389,11 @@ class Store:
         return tuple(KeptFigures(*row[:4]) for row in sorted(rows, key=lambda row: (row[1], row[4])))
 
     def all_figures(self, version: int, run_id: str | None = None, **names: str) -> Iterator[StoredFigures]:
-        """What was derived of every finished candidate of all runs, or of one, in the order of beginning.
+        """What was derived of every finished candidate of all runs, or of one, in no order.
 
-        `names`: of the jobs that are asked for (device, model, variant, runtime, precision). Rows are read as
-        they are taken; what a failed job left half measured is no result.
+        A database that sorts carries all documents through it. `names`: of the jobs that are asked for
+        (device, model, variant, runtime, precision). Rows are read as they are taken; what a failed job left
+        half measured is no result.
         """
         current = (base.figures.c.measurement_number == base.measurement.c.number) & (
             base.figures.c.version == version
@@ -396,6 +401,7 @@ class Store:
         joined = base.measurement.join(base.job, base.job.c.number == base.measurement.c.job_number)
         chosen = (
             sa.select(
+                base.measurement.c.number,
                 base.run.c.id,
                 base.run.c.created_utc,
                 base.measurement.c.id,
@@ -408,7 +414,6 @@ class Store:
                 )
             )
             .where(base.measurement.c.role == "candidate", base.job.c.state == "measured")
-            .order_by(base.measurement.c.number)
         )
         for column, value in names.items():
             chosen = chosen.where(base.job.c[column] == plain(value))

@@ -6,8 +6,9 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
+from unicodedata import bidirectional
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from edgebench.budgets import Subject
 from edgebench.gates import Gate, Verdict
@@ -20,6 +21,10 @@ from edgebench.report.svg.base import Chart
 
 State = Literal["ok", "partial", "invalid", "emulated", "failed", "refused", "missing"]
 CellKey = tuple[str, str, str, str, str]
+
+SHORT = 40  # characters; longer texts are kept from making a table's column too wide
+FIRST_RTL = "\u0590"
+RTL = ("R", "AL", "AN")
 
 
 class Subjects(NamedTuple):
@@ -87,8 +92,13 @@ def verdicts_by_cell(gate: Gate | None) -> dict[CellKey, list[Verdict]]:
 
 
 def isolated(text: str) -> Markup:
-    """A name or message for the page: clean, escaped, and its direction of writing its own."""
-    return Markup("<bdi>{}</bdi>").format(clean(text))
+    """A name or message for the page: clean, escaped, and its direction of writing its own.
+
+    What is written from left to right and short needs no element of its own: a large page has many.
+    """
+    plain = clean(text)
+    wraps = len(plain) > SHORT or any(each >= FIRST_RTL and bidirectional(each) in RTL for each in plain)
+    return Markup("<bdi>{}</bdi>").format(plain) if wraps else escape(plain)
 
 
 def column_name(job: Job) -> str:
