@@ -14,6 +14,7 @@ from edgebench.report.page.base import key_of as cell_of
 from edgebench.units import format_ms, significant
 
 SENTENCES = 8
+LONGEST = 400  # characters of a sentence; the parts below have all of it
 WORST = 5
 MOOD = {"pass": "good", "fail": "bad", "error": "bad", "invalid": "bad"}
 MEANING = {
@@ -83,7 +84,7 @@ def _sentences(subjects: Subjects) -> Iterator[str]:
     """What failed, the gravest first; at most eight sentences."""
     gate = subjects.gate
     told = [*_broken(gate), *_of_failures(subjects), *_of_rows(subjects), *_undecided(gate)]
-    yield from told[:SENTENCES]
+    yield from (clean(each, LONGEST) for each in told[:SENTENCES])
     if len(told) > SENTENCES:
         yield f"{counted(len(told) - SENTENCES, 'more finding')} below."
 

@@ -55,11 +55,7 @@ def _panel(name: str, lines: Sequence[Sequence[Reading]], seconds: Scale, top: f
     scale = scale_of(values, top + PANEL, top)
     yield side(Axis(name, scale), LEFT, RIGHT)
     for readings in lines:
-        points = [
-            (seconds(each.at_s), scale(value))
-            for each in readings
-            for value in dict.fromkeys((each.low, each.high))
-        ]
+        points = [(seconds(at_s), scale(value)) for at_s, value in _ends(readings)]
         marks = (
             path(points, "trace")
             if len(points) > 1
@@ -69,6 +65,15 @@ def _panel(name: str, lines: Sequence[Sequence[Reading]], seconds: Scale, top: f
             f"{significant(min(r.low for r in readings))} to {significant(max(r.high for r in readings))}"
         )
         yield titled(f"{name}: {extremes}", marks)
+
+
+def _ends(readings: Sequence[Reading]) -> Iterator[tuple[float, float]]:
+    """The lowest and highest of each moment, the one that is nearer to what was before first."""
+    before = readings[0].low
+    for each in readings:
+        ends = sorted(dict.fromkeys((each.low, each.high)), key=lambda value: abs(value - before))
+        yield from ((each.at_s, value) for value in ends)
+        before = ends[-1]
 
 
 def _shades(board: BoardLine, seconds: Scale, top: float, floor: float) -> Iterator[Markup]:
