@@ -45,7 +45,13 @@ VERBS = {
         "edgebench.cli.run:run",
         "Convert, prove, push, measure: every model x runtime x precision x device.",
     ),
-    "report": ("edgebench.cli.report:report", "Show a run: terminal table, Markdown or JSON."),
+    "report": (
+        "edgebench.cli.report:report",
+        "Show a run as a table, Markdown, JSON or an HTML file; the fleet in groups.",
+    ),
+    "history": ("edgebench.cli.history:history", "A model's numbers over releases and runs, jumps marked."),
+    "worst": ("edgebench.cli.worst:worst", "The worst cells of a run by a metric."),
+    "coverage": ("edgebench.cli.coverage:coverage", "Which planned cells have no valid number, and why."),
     "gate": (
         "edgebench.cli.gate:gate",
         "Judge a run or file by budgets: pass, fail, or why it cannot be said.",

@@ -140,7 +140,7 @@ def clean(text: str, limit: int = TEXT_LIMIT) -> str:
     "…".
     """
     cut = " ".join(text[: limit + 1].split())
-    shown = "".join(_visible(character) for character in cut)
+    shown = cut if cut.isprintable() else "".join(_visible(character) for character in cut)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 

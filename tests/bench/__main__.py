@@ -33,6 +33,7 @@ from tests.bench.fleets import real_devices, simulated_devices
 from tests.bench.gates import gate_over_a_large_store
 from tests.bench.measure import Figure, Line, Ratio, paired, peak_bytes, python, run, wall_s
 from tests.bench.push import pushing
+from tests.bench.reports import reports
 
 HERE = Path(__file__).parent
 DEMO = Path(edgebench.__file__).parent / "demo"
@@ -42,7 +43,7 @@ LOOP_PAIRS = 9
 CONVERT_PAIRS = 5
 CONVERT_LIMITS = {"ncnn": 1.25, "openvino": 1.25, "coreml": 1.5}
 BARE_TOOLS = {"coreml": "onnx2coreml"}  # where it is not the runtime's own
-PARTS = ("statistics", "runtimes", "push", "fleets")
+PARTS = ("statistics", "reports", "runtimes", "push", "fleets")
 
 
 class Sizes(NamedTuple):
@@ -290,7 +291,9 @@ def lines(sizes: Sizes) -> Iterator[Line]:
     if sizes.only in (None, "statistics"):
         yield ten_million_samples()
         yield from gate_over_a_large_store()
-    if sizes.only == "statistics":
+    if sizes.only in (None, "reports"):
+        yield from reports()
+    if sizes.only in ("statistics", "reports"):
         return
     if sizes.only in (None, "runtimes"):  # its leases are of the whole computer: before the bench takes one
         yield from session_and_sampler()

@@ -1,0 +1,491 @@
+"""The parts of the page below the matrix: charts and tables of everything that a run holds. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from edgebench import comparison
+from edgebench.budgets import show
+from edgebench.gates import label as subject_label
+from edgebench.gates.compare import Compared
+from edgebench.records import ParityReport
+from edgebench.report.base import (
+    CLAIM_HEADINGS,
+    Row,
+    claim_lines,
+    clean,
+    concerns,
+    device_line,
+    grouped,
+    label,
+    legend,
+    name,
+    next_step,
+    not_run,
+    worst_output,
+)
+from edgebench.report.differences import Before, harm_ratio
+from edgebench.report.gate_words import bound, cell, ordered, word
+from edgebench.report.history import jump_words
+from edgebench.report.page.base import Fold, Section, Subjects, Table, column_name, counted
+from edgebench.report.svg import bars, forest, ladder, pareto, strips, timeline, trend
+from edgebench.report.svg.base import Chart
+from edgebench.units import NS_PER_MS, format_ms, significant
+
+MOST_ROWS = 300
+MOST_BARS = 60
+MOST_FRONTS = 24
+MOST_LAYERS = 20
+MOST_PROFILES = 8
+DRAWN_FROM = (
+    "Latency of every launch, memory step by step, the board meanwhile, layers where a profile was taken. "
+    "Strips are drawn from 33 quantiles a launch; what is judged is taken from all samples."
+)
+
+
+def sections(subjects: Subjects) -> list[Section]:
+    """All parts that have something to say, in the order of the page."""
+    makers = (
+        _failures,
+        _gate,
+        _comparison,
+        _measurements,
+        _fronts,
+        _gain,
+        _claims,
+        _parity,
+        _trends,
+        _environment,
+        _warnings,
+        _legend,
+    )
+    return [made for maker in makers if (made := maker(subjects)) is not None]
+
+
+def _cut(rows: Sequence[tuple[str, ...]], most: int = MOST_ROWS) -> tuple[tuple[str, ...], ...]:
+    return tuple(rows[:most])
+
+
+def _more(count: int, most: int = MOST_ROWS) -> str:
+    return f" The first {most} of {count:,}." if count > most else ""
+
+
+# --- what went wrong ------------------------------------------------------------------------------
+
+
+def _failures(subjects: Subjects) -> Section | None:
+    report = subjects.report
+    if not report.failures and not report.missing:
+        return None
+    rows = [
+        (concern.who(), failure.owner, name(failure.stage), clean(failure.message), next_step(failure))
+        for failure, concern in grouped(report.failures)
+    ]
+    tables = []
+    if rows:
+        headings = ("cells", "owner", "stage", "what happened", "next step")
+        tables.append(Table(f"Failures, one line a cause.{_more(len(rows))}", headings, _cut(rows)))
+    if report.missing:
+        lines = [(label(job),) for job in report.missing]
+        told = f"Not run: {counted(len(lines), 'cell')}. {'; '.join(not_run(report))}.{_more(len(lines))}"
+        tables.append(Table(told, ("cell",), _cut(lines)))
+    return Section("failures", "Failures", tables=tuple(tables))
+
+
+def _gate(subjects: Subjects) -> Section | None:
+    gate = subjects.gate
+    if gate is None or not gate.cells:
+        return None
+    told = [each for each in ordered(gate.cells) if each.word != "pass"] or ordered(gate.cells)
+    rows = [
+        (
+            word(each),
+            cell(each.subject),
+            bound(each),
+            "-" if each.observed is None else show(each.metric, each.observed),
+            clean(f"{each.reason}. Next: {each.next}" if each.next else each.reason),
+        )
+        for each in told
+    ]
+    kept = len(gate.cells) - len(told)
+    also = f" {counted(kept, 'limit')} kept." if kept else ""
+    table = Table(
+        f"Verdicts, the worst first.{also}{_more(len(rows))}",
+        ("verdict", "cell", "limit", "observed", "why"),
+        _cut(rows),
+    )
+    return Section("gate", "Verdicts", tables=(table,))
+
+
+def _warnings(subjects: Subjects) -> Section | None:
+    rows = [
+        (title, each.detail, each.who()) for title, said in concerns(subjects.report.rows) for each in said
+    ]
+    if not rows:
+        return None
+    table = Table(
+        f"Warnings, the gravest first.{_more(len(rows))}", ("warning", "what was seen", "cells"), _cut(rows)
+    )
+    return Section("warnings", "Warnings", tables=(table,))
+
+
+# --- against the baseline -------------------------------------------------------------------------
+
+
+def _comparison(subjects: Subjects) -> Section | None:
+    before = subjects.before
+    if before is None:
+        return None
+    timed = [each for each in before.compared if each.metric == "latency.p50" and each.ratio is not None]
+    lead = "" if timed else f"{name(before.name)} and this run have no measured cell in common."
+    return Section(
+        "comparison",
+        f"Against {name(before.name)}",
+        lead,
+        charts=(_forest(timed, before.name),) if timed else (),
+        tables=(_changes(before),),
+        folded=(*_every_metric(before), *_layers(before)),
+    )
+
+
+def _changes(before: Before) -> Table:
+    rows = [(change.what, change.before, change.after, clean(change.who())) for change in before.changes]
+    told = f"What changed since {name(before.name)}.{_more(len(rows))}"
+    nothing = f"Nothing that is known changed since {name(before.name)}."
+    return Table(told if rows else nothing, ("what", "before", "now", "where"), _cut(rows))
+
+
+def _every_metric(before: Before) -> Iterator[Fold]:
+    rows = tuple(_compared_row(each) for each in before.compared[:MOST_ROWS])
+    if rows:
+        headings = ("cell", "metric", "before", "now", "ratio", "95 %", "verdict")
+        told = f"Every metric of every common cell, the surest harm first.{_more(len(before.compared))}"
+        yield Fold("every-metric", told, tables=(Table("", headings, rows, (2, 3, 4)),))
+
+
+def _layers(before: Before) -> Iterator[Fold]:
+    """Where both runs have a profile."""
+    headings = ("layer", "before, ms", "now, ms", "added, ms")
+    for number, (cell_name, found) in enumerate(before.layers[:MOST_PROFILES]):
+        rows = tuple(
+            (clean(each.name), _ms(each.before_ns), _ms(each.after_ns), f"{each.added_ns / NS_PER_MS:+.4f}")
+            for each in found[:MOST_LAYERS]
+        )
+        told = f"Layers of {clean(cell_name)}, the largest change first"
+        yield Fold(f"layers-before-{number}", told, tables=(Table("", headings, rows, (1, 2, 3)),))
+
+
+def _forest(timed: Sequence[Compared], baseline: str) -> Chart:
+    shown = timed[:MOST_BARS]
+    harmed = sum(each.verdict == "slower" for each in timed)
+    apart = sum(each.verdict == "not-comparable" for each in timed)
+    found = f"{counted(len(timed), 'cell')} in both, {harmed} surely slower"
+    if apart:
+        found += (
+            f"; {apart} not comparable, because what they ran on changed: their ratios are for looking only"
+        )
+    words = forest.Words(
+        f"p50 against {name(baseline)}",
+        "ratio of p50 to the baseline's, × (logarithmic)",
+        f"{found}; the surest harm on top. Right of 1 is slower; bars are 95 % intervals."
+        f"{_more(len(timed), MOST_BARS)}",
+    )
+    ratios = [
+        forest.Ratio(
+            subject_label(each.subject),
+            each.ratio or 1.0,
+            each.ci_low,
+            each.ci_high,
+            each.verdict,
+            _style(each),
+        )
+        for each in shown
+    ]
+    return forest.chart("forest", words, ratios)
+
+
+def _style(each: Compared) -> str:
+    ratio = harm_ratio(each) or 1.0
+    if each.verdict in ("inconclusive", "same", "not-comparable"):
+        return "plain"
+    return "harm" if ratio > 1 else "gain"
+
+
+def _compared_row(each: Compared) -> tuple[str, ...]:
+    ends = "-" if each.ci_low is None or each.ci_high is None else f"{each.ci_low:.3f}–{each.ci_high:.3f}"
+    return (
+        clean(subject_label(each.subject)),
+        each.metric,
+        "-" if each.before is None else show(each.metric, each.before),
+        "-" if each.after is None else show(each.metric, each.after),
+        "-" if each.ratio is None else significant(each.ratio),
+        ends,
+        clean(f"{each.verdict}: {each.reason}" if each.reason else each.verdict),
+    )
+
+
+def _ms(value_ns: int | None) -> str:
+    return "-" if value_ns is None else significant(value_ns / NS_PER_MS)
+
+
+# --- what was measured ----------------------------------------------------------------------------
+
+
+def _measurements(subjects: Subjects) -> Section | None:
+    rows = subjects.report.rows
+    if not rows:
+        return Section("measurements", "Measurements", "Nothing was measured, so there is nothing to draw.")
+    folds: list[Fold] = []
+    for at, row in enumerate(rows):
+        if row.id in subjects.details:
+            charts = tuple(_of_row(subjects, row, at))
+            title = f"{label(row.job)}: {_headline(row)}"
+            if charts:
+                folds.append(Fold(f"d{at}", title, charts, is_open=not folds))
+    left = len(rows) - len(folds)
+    lead = DRAWN_FROM
+    if left and folds:
+        lead += f" {counted(left, 'more cell')} are among the raw numbers only, to keep this file small."
+    return Section("measurements", "Measurements", lead, folded=tuple(folds))
+
+
+def _headline(row: Row) -> str:
+    if row.summary.p50_ns is None:
+        return row.status
+    return f"p50 {format_ms(row.summary.p50_ns)}" + ("" if row.status == "ok" else f", {row.status}")
+
+
+def _of_row(subjects: Subjects, row: Row, at: int) -> Iterator[Chart]:
+    known = subjects.details[row.id]
+    if known.launches:
+        yield strips.chart(f"lat{at}", "Latency, launch by launch", known.launches)
+    if known.ladder:
+        yield ladder.chart(f"mem{at}", "Memory, step by step", known.ladder)
+    if known.board.temperature_c or known.board.clock_mhz:
+        yield timeline.chart(f"time{at}", "The board meanwhile", known.board)
+    if row.profile is not None and row.profile.layers:
+        yield bars.chart(f"layers{at}", "Where the time goes", row.profile)
+
+
+def _fronts(subjects: Subjects) -> Section | None:
+    charts: list[Chart] = []
+    groups = 0
+    rows = [row for row in subjects.report.rows if row.summary.p50_ns is not None]
+    rows.sort(key=lambda row: (row.job.device, row.job.model))
+    for (device, model), members in groupby(rows, key=lambda row: (row.job.device, row.job.model)):
+        found = list(members)
+        if len(found) < 2:
+            continue
+        groups += 1
+        if len(charts) < MOST_FRONTS:
+            charts.append(pareto.chart(f"front{groups}", f"{name(model)} on {name(device)}", found))
+    if not charts:
+        return None
+    lead = "Which form to ship: the front holds those that no other form beats in everything."
+    return Section("fronts", "Pareto fronts", lead + _more(groups, MOST_FRONTS), tuple(charts))
+
+
+def _gain(subjects: Subjects) -> Section | None:
+    """How many times faster int8 is than fp32, everywhere that both were measured."""
+    rows = subjects.report.rows
+    fp32 = {_peers(row): row for row in rows if row.job.precision == "fp32" and row.job.variant == "fp32"}
+    pairs = [
+        (fp32[_peers(row)], row)
+        for row in rows
+        if row.job.precision.startswith("int8") and _peers(row) in fp32
+    ]
+    ratios = [made for one, other in pairs if (made := _speedup(one, other)) is not None]
+    if not ratios:
+        return None
+    ratios.sort(key=lambda each: each.value)
+    slower = sum(each.value < 1 for each in ratios)
+    words = forest.Words(
+        "INT8 against fp32",
+        "times faster than fp32 (p50), × (logarithmic)",
+        f"int8 is slower than fp32 in {slower} of {counted(len(ratios), 'cell')}; right of 1 is faster. "
+        f"Bars: 95 % intervals over launches.{_more(len(ratios), MOST_BARS)}",
+    )
+    return Section("gain", "INT8 gain", charts=(forest.chart("gain", words, ratios[:MOST_BARS]),))
+
+
+def _peers(row: Row) -> tuple[object, ...]:
+    job = row.job
+    return job.model, job.device, job.runtime, job.workload.batch, job.workload.threads
+
+
+def _speedup(fp32: Row, int8: Row) -> forest.Ratio | None:
+    first, second = fp32.summary.launch_p50_ns, int8.summary.launch_p50_ns
+    if not first or not second or fp32.summary.p50_ns is None or not int8.summary.p50_ns:
+        return None
+    logs = [[math.log(value) for value in side if value > 0] for side in (second, first)]
+    estimate = comparison.welch(*logs)
+    low = None if estimate is None else math.exp(estimate.lower(comparison.ALPHA / 2))
+    high = None if estimate is None else math.exp(estimate.upper(comparison.ALPHA / 2))
+    value = fp32.summary.p50_ns / int8.summary.p50_ns
+    job = int8.job
+    style = "plain" if low is None or high is None or low <= 1 <= high else "gain" if value > 1 else "harm"
+    size = "" if int8.size_ratio is None else f"· {int8.size_ratio:.2f}× smaller"
+    return forest.Ratio(f"{column_name(job)} · {name(job.device)}", value, low, high, size, style)
+
+
+# --- claims, parity, environment ------------------------------------------------------------------
+
+
+def _claims(subjects: Subjects) -> Section | None:
+    lines = claim_lines(subjects.report)
+    if not lines:
+        return None
+    table = Table(
+        f"What the plan claims, and what was found.{_more(len(lines))}", CLAIM_HEADINGS, _cut(lines)
+    )
+    return Section("claims", "Claims", tables=(table,))
+
+
+PARITY_HEADINGS = (
+    "cell",
+    "where",
+    "worst output",
+    "SNR, dB",
+    "largest error",
+    "cosine",
+    "needed SNR, dB",
+    "parity",
+)
+
+
+def _parity(subjects: Subjects) -> Section | None:
+    rows = [
+        line
+        for row in subjects.report.rows
+        for parity in (row.controller_parity, row.device_parity)
+        if (line := _parity_row(row, parity)) is not None
+    ]
+    if not rows:
+        return None
+    failed = sum(row[-1] != "passed" for row in rows)
+    told = f"{counted(failed, 'proof')} failed." if failed else "Every output is within its bound."
+    table = Table(
+        f"Outputs against the reference, the worst of each. {told}{_more(len(rows))}",
+        PARITY_HEADINGS,
+        _cut(sorted(rows, key=lambda row: row[-1] == "passed")),
+        (3, 4, 5, 6),
+    )
+    return Section("parity", "Parity", tables=(table,))
+
+
+def _parity_row(row: Row, parity: ParityReport) -> tuple[str, ...] | None:
+    worst = worst_output(parity)
+    if worst is None:
+        return None
+    exact = worst.max_abs == 0
+    bound_ = worst.bound or parity.bound
+    return (
+        f"{column_name(row.job)} · {name(row.job.device)}",
+        name(parity.where) + ("" if parity.computed_by == "runtime" else " (interpreter)"),
+        name(worst.name),
+        "exact" if exact else _figure(worst.snr_db),
+        _figure(worst.max_abs),
+        _figure(worst.cosine, 6),
+        _figure(bound_.min_snr_db),
+        "passed" if parity.passed else clean(f"failed: {worst.reason}"),
+    )
+
+
+def _figure(value: float, digits: int = 3) -> str:
+    return significant(value, digits) if math.isfinite(value) else "-"
+
+
+def _environment(subjects: Subjects) -> Section | None:
+    report = subjects.report
+    if not report.devices:
+        return None
+    rows = [(name(sheet.device), name(sheet.target), device_line(sheet)) for sheet in report.devices]
+    prints = Table(
+        f"The boards as they were.{_more(len(rows))}", ("device", "kind", "what it is"), _cut(rows)
+    )
+    if subjects.before is None:
+        lead = "There is no baseline, so it cannot be said what changed: --baseline RUN names one."
+    else:
+        lead = f"What changed since {name(subjects.before.name)} is told above, under “Against”."
+    return Section("environment", "Environment", lead, tables=(prints,))
+
+
+def _legend(subjects: Subjects) -> Section | None:
+    words = legend(subjects.report.rows)
+    if not words:
+        return None
+    return Section(
+        "legend", "What the words mean", tables=(Table("", ("word", "meaning"), tuple(words.items())),)
+    )
+
+
+# --- over releases --------------------------------------------------------------------------------
+
+
+def _trends(subjects: Subjects) -> Section | None:
+    history = subjects.history
+    if history is None:
+        return None
+    charts = []
+    for number, line in enumerate(history.lines, 1):
+        jumps = {jump.at: jump_words(jump) for jump in line.jumps}
+        places = [
+            trend.Place(at, point.value / NS_PER_MS, _part(point.low), _part(point.high), jumps.get(at, ""))
+            for at, point in enumerate(line.points)
+        ]
+        told = "; ".join(f"{words} ({name(line.points[at].label)})" for at, words in jumps.items())
+        finding = f"{len(places)} releases or runs. " + (
+            f"Change points (advice): {told}." if told else "No change point."
+        )
+        names = [point.label for point in line.points]
+        words_ = (line.name, f"{history.metric}, ms", finding)
+        charts.append(trend.chart(f"trend{number}", words_, names, [trend.Series(line.name, places)]))
+    tables = []
+    if history.drifts:
+        rows = tuple(
+            (
+                name(each.device),
+                name(each.runtime),
+                f"{100 * each.change:+.1f} %",
+                str(each.sessions),
+                name(each.since_utc[:10]),
+            )
+            for each in history.drifts
+        )
+        tables.append(
+            Table(
+                "Boards whose own level (A/A) drifted.",
+                ("device", "runtime", "change", "sessions", "since"),
+                rows,
+                (2, 3),
+            )
+        )
+    if history.odd:
+        odd = [
+            (
+                name(each.device),
+                name(each.target),
+                clean(each.cell),
+                significant(each.ratio),
+                str(each.sisters),
+            )
+            for each in history.odd
+        ]
+        tables.append(
+            Table(
+                f"The odd one of several boards of a kind.{_more(len(odd), 50)}",
+                ("device", "kind", "cell", "times its sisters' median", "sisters"),
+                _cut(odd, 50),
+                (3, 4),
+            )
+        )
+    if not charts and not tables:
+        return None
+    lead = "Advice only: between two sessions a board differs by itself, and no verdict stands on this."
+    return Section("trends", "Over releases", lead, tuple(charts), tuple(tables))
+
+
+def _part(value_ns: float | None) -> float | None:
+    return None if value_ns is None else value_ns / NS_PER_MS

@@ -1,0 +1,207 @@
+"""The first screen: the verdict of the release, what failed and why in sentences, the worst cells. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from edgebench.gates import Gate, Verdict
+from edgebench.gates.claims import ClaimVerdict
+from edgebench.report.base import clean, grouped, headline, name, next_step, origin, outcome
+from edgebench.report.gate_words import bound, counts, ordered
+from edgebench.report.page.base import Subjects, Table, column_name, counted, verdicts_by_cell, worst_ratio
+from edgebench.report.page.base import key_of as cell_of
+from edgebench.units import format_ms, significant
+
+SENTENCES = 8
+LONGEST = 400  # characters of a sentence; the parts below have all of it
+WORST = 5
+MOOD = {"pass": "good", "fail": "bad", "error": "bad", "invalid": "bad"}
+MEANING = {
+    "pass": "every limit is kept",
+    "fail": "a limit is exceeded with confidence",
+    "inconclusive": "something could not be decided",
+    "missing": "something has nothing to be compared with or was not measured",
+    "not-comparable": "something cannot be compared",
+    "invalid": "something has no valid measurement",
+    "error": "something could not be measured",
+    "nothing": "no limit matched any cell",
+}
+
+
+class Summary(NamedTuple):
+    """What stands on top. `mood`: good, bad or open."""
+
+    title: str
+    verdict: str
+    mood: str
+    meaning: str
+    sentences: tuple[str, ...]
+    worst: Table | None
+    facts: tuple[str, ...]
+
+
+def summary(subjects: Subjects) -> Summary:
+    """The first screen of a run's page."""
+    run = subjects.report.run
+    verdict, meaning = _verdict(subjects)
+    return Summary(
+        title=_title(subjects),
+        verdict=verdict,
+        mood=MOOD.get(verdict, "open"),
+        meaning=meaning,
+        sentences=tuple(_sentences(subjects)) or ("Every planned cell was measured and nothing failed.",),
+        worst=_worst(subjects),
+        facts=(headline(run), outcome(subjects.report.counts), *_versions(subjects), origin(run)),
+    )
+
+
+def _title(subjects: Subjects) -> str:
+    names = ", ".join(map(name, subjects.releases))
+    return f"Release {names}" if names else f"Run {name(subjects.report.run.id)}"
+
+
+def _verdict(subjects: Subjects) -> tuple[str, str]:
+    """One word, and what it means."""
+    gate, last = subjects.gate, subjects.judgement
+    if gate is not None:
+        against = f", against {name(subjects.before.name)}" if subjects.before else ""
+        return gate.verdict, f"{MEANING[gate.verdict]}: {counts(gate)}{against}"
+    if last is not None:
+        told = ", ".join(f"{count} {each}" for each, count in sorted(last.counts.items()))
+        meaning = MEANING.get(last.verdict, "")
+        return name(last.verdict), (
+            f"{meaning} ({told}), said the gate of {name(last.judged_utc[:10])} by {name(last.budgets)}; "
+            "its cells are shown with --budgets FILE"
+        )
+    return "not judged", "no gate has judged this run: edgebench gate RUN --budgets budgets.yaml"
+
+
+# --- sentences ------------------------------------------------------------------------------------
+
+
+def _sentences(subjects: Subjects) -> Iterator[str]:
+    """What failed, the gravest first; at most eight sentences."""
+    gate = subjects.gate
+    told = [*_broken(gate), *_of_failures(subjects), *_of_rows(subjects), *_undecided(gate)]
+    yield from (clean(each, LONGEST) for each in told[:SENTENCES])
+    if len(told) > SENTENCES:
+        yield f"{counted(len(told) - SENTENCES, 'more finding')} below."
+
+
+def _broken(gate: Gate | None) -> Iterator[str]:
+    """Limits that are exceeded, the furthest first; many devices that exceed one make one sentence."""
+    groups: dict[tuple[str, ...], list[Verdict]] = {}
+    for each in gate.cells if gate else ():
+        if each.word == "fail" and each.blocks:
+            subject = each.subject
+            names = (subject.model, subject.variant, subject.precision, subject.runtime)
+            groups.setdefault((each.metric, each.kind, *names), []).append(each)
+    for verdicts in sorted(groups.values(), key=lambda each: -(worst_ratio(each) or 1.0)):
+        worst = max(verdicts, key=lambda each: worst_ratio([each]) or 1.0)
+        yield f"Fail: {_where(worst, verdicts)}. {bound(worst)}: {_sentence(worst.reason)}"
+
+
+def _undecided(gate: Gate | None) -> Iterator[str]:
+    """One sentence for each other word that blocks."""
+    words: dict[str, list[Verdict]] = {}
+    for each in ordered(gate.cells) if gate else ():
+        if each.blocks and each.word not in ("pass", "fail", "error"):
+            words.setdefault(each.word, []).append(each)
+    for said, verdicts in words.items():
+        first = verdicts[0]
+        limits = counted(len(verdicts), "limit")
+        why = f"{bound(first)}: {_sentence(first.reason)}"
+        yield f"{said.capitalize()}: {limits}, such as {_where(first, [first])}, {why}"
+
+
+def _where(verdict: Verdict, same: Sequence[Verdict]) -> str:
+    """The cell in words, and on how many other devices the same is true."""
+    subject = verdict.subject
+    words = dict.fromkeys((subject.model, subject.variant, subject.precision))
+    more = len({each.subject.device for each in same}) - 1
+    others = f" and {counted(more, 'other device')}" if more > 0 else ""
+    return f"{' '.join(map(name, words))} on {name(subject.runtime)}, {name(subject.device)}{others}"
+
+
+def _sentence(text: str) -> str:
+    """A reason with the dot that ends it."""
+    plain = clean(text)
+    return plain if plain.endswith(".") or not plain else f"{plain}."
+
+
+def _of_failures(subjects: Subjects) -> Iterator[str]:
+    for failure, concern in grouped(subjects.report.failures):
+        count = len(concern.jobs)
+        which = concern.jobs[0] if count == 1 else f"{counted(count, 'cell')}, such as {concern.jobs[0]}"
+        yield f"Failed ({failure.owner}): {which}: {_sentence(concern.detail)} Next: {next_step(failure)}"
+
+
+def _of_rows(subjects: Subjects) -> Iterator[str]:
+    report = subjects.report
+    invalid = [row for row in report.rows if row.status == "invalid"]
+    if invalid:
+        reason = invalid[0].unusable[0] if invalid[0].unusable else "see the warnings"
+        first = f"{column_name(invalid[0].job)} on {name(invalid[0].job.device)}"
+        yield f"Invalid: {counted(len(invalid), 'cell')}, such as {first}: {_sentence(reason)}"
+    if report.missing:
+        cells = counted(len(report.missing), "planned cell")
+        yield f"Not run: {cells}. Next: edgebench run --resume {name(report.run.id)}"
+    refuted: dict[str, list[ClaimVerdict]] = {}
+    for each in report.claims:
+        if each.verdict == "refuted":
+            refuted.setdefault(each.claim, []).append(each)
+    for claim, found in refuted.items():
+        one = found[0]
+        where = f"{name(one.model)} on {name(one.runtime)}, {name(one.device)}"
+        places = where if len(found) == 1 else f"{counted(len(found), 'place')}, such as {where}"
+        yield f"Refuted: “{clean(claim)}”, in {places}: {_sentence(one.reason)}"
+
+
+# --- worst cells ----------------------------------------------------------------------------------
+
+
+def _worst(subjects: Subjects) -> Table | None:
+    """The five cells furthest beyond (or nearest to) their limits; without any, the slowest against fp32."""
+    judged = verdicts_by_cell(subjects.gate)
+    rows = {cell_of(row.job): row for row in subjects.report.rows}
+    known = [(worst_ratio(judged[key]), row) for key, row in rows.items() if key in judged]
+    ranked = sorted(((ratio, row) for ratio, row in known if ratio is not None), key=lambda each: -each[0])
+    if ranked:
+        lines = [
+            (name(row.job.device), column_name(row.job), format_ms(row.summary.p50_ns), significant(ratio))
+            for ratio, row in ranked[:WORST]
+        ]
+        return Table(
+            "The worst cells", ("device", "cell", "p50", "what the gate saw / limit"), tuple(lines), (2, 3)
+        )
+    slowed = [row for row in subjects.report.rows if row.speedup is not None and row.speedup < 1]
+    slowed.sort(key=lambda row: row.speedup or 0.0)
+    if not slowed:
+        return None
+    lines = [
+        (name(row.job.device), column_name(row.job), format_ms(row.summary.p50_ns), f"{row.speedup or 0:.2f}")
+        for row in slowed[:WORST]
+    ]
+    return Table(
+        "Compressed forms that are slower than fp32",
+        ("device", "cell", "p50", "speed-up, ×"),
+        tuple(lines),
+        (2, 3),
+    )
+
+
+def _versions(subjects: Subjects) -> Iterator[str]:
+    found: dict[str, dict[str, None]] = {}
+    for sheet in subjects.report.devices:
+        for runtime, version in sheet.runtimes.items():
+            found.setdefault(name(runtime), {})[name(version)] = None
+    if found:
+        yield ", ".join(
+            f"{runtime} {'/'.join(_few(versions))}" for runtime, versions in sorted(found.items())
+        )
+
+
+def _few(words: Iterable[str], most: int = 3) -> list[str]:
+    every = list(words)
+    return every if len(every) <= most else [*every[:most], f"and {len(every) - most} more"]

@@ -1,0 +1,100 @@
+"""Ratios with their 95 % intervals, one a line, on a logarithmic scale around 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from edgebench.report.svg.base import (
+    WIDTH,
+    Axis,
+    Chart,
+    Scale,
+    bottom,
+    cut,
+    drawing,
+    element,
+    line,
+    room_for,
+    text,
+    titled,
+)
+from edgebench.units import significant
+
+ROW = 20.0
+NAME = 42  # characters of a name
+WIDEST = 1000.0  # a ratio beyond that is drawn at the edge
+
+
+class Ratio(NamedTuple):
+    """One line: `verdict` is its word; `style` harm, gain or plain."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    verdict: str
+    style: str = "plain"
+
+
+class Words(NamedTuple):
+    """What a forest is called, what its axis says, and what there is to see."""
+
+    title: str
+    axis: str
+    finding: str
+
+
+def chart(key: str, words: Words, ratios: Sequence[Ratio]) -> Chart:
+    """The ratios in the order given."""
+    left = room_for((each.name for each in ratios), NAME)
+    top, floor = 10.0, 10.0 + ROW * len(ratios)
+    right = WIDTH - max(60.0, room_for(map(_label, ratios)))
+    scale = _scale(ratios, left, right)
+    marks = [_mark(each, scale, top + ROW * (place + 0.5)) for place, each in enumerate(ratios)]
+    picture = drawing(
+        key,
+        words.title,
+        words.finding,
+        floor + 38,
+        bottom(Axis(words.axis, scale), top, floor),
+        line(scale(1.0), top - 4, scale(1.0), floor, "one"),
+        *marks,
+    )
+    rows = tuple(
+        (
+            each.name,
+            significant(each.value),
+            "-" if each.low is None else significant(each.low),
+            "-" if each.high is None else significant(each.high),
+            each.verdict,
+        )
+        for each in ratios
+    )
+    return Chart(key, words.title, words.finding, picture, ("cell", "ratio", "low", "high", "verdict"), rows)
+
+
+def _scale(ratios: Sequence[Ratio], left: float, right: float) -> Scale:
+    """Wide enough for every value and for 1 with some room; intervals may reach the edge."""
+    values = [value for each in ratios for value in (each.value, each.low, each.high) if value]
+    high = min(WIDEST, max([1.0, *values]))
+    low = max(1 / WIDEST, min([1.0, *values]))
+    return Scale(low / 1.06, high * 1.06, left, right - 6, is_log=True)
+
+
+def _label(ratio: Ratio) -> str:
+    return f"{significant(ratio.value)}× {ratio.verdict}".strip()
+
+
+def _mark(ratio: Ratio, scale: Scale, y: float) -> Markup:
+    parts = [text(scale.start - 6, y + 4, cut(ratio.name, NAME), "label", "end")]
+    told = f"{ratio.name}: {significant(ratio.value)}"
+    if ratio.low is not None and ratio.high is not None:
+        parts.append(line(scale(ratio.low), y, scale(ratio.high), y, "error"))
+        told += f", 95 % {significant(ratio.low)} to {significant(ratio.high)}"
+    x = scale(ratio.value)
+    parts.append(element("rect", x=x - 4, y=y - 4, width=8, height=8, class_=f"square {ratio.style}"))
+    parts.append(text(scale.end + 8, y + 4, cut(_label(ratio)), "label"))
+    return titled(f"{told}, {ratio.verdict}", *parts)

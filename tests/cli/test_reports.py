@@ -1,0 +1,345 @@
+"""Pages and questions about the fleet through the command line, over a real store."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from edgebench.records import Job, Launch, replace
+from edgebench.store import Store, sqlite_url
+from tests.commands import Cli
+from tests.report import fixtures, pages
+from tests.report.fixtures import job, measurement, run
+from tests.report.stored import fill
+
+DOCS = Path(__file__).parents[2] / "docs" / "reports.md"
+
+
+@pytest.fixture
+def fleet(fresh_cli: Cli) -> Cli:
+    """A store with an earlier run and a later one that has everything."""
+    example, profiles = pages.full()
+    fill(fresh_cli.home, pages.earlier(example), profiles)
+    fill(fresh_cli.home, example, profiles)
+    return fresh_cli
+
+
+def _launches(cli: Cli, run_id: str, cell: Job) -> list[Launch]:
+    with Store(sqlite_url(cli.home / "store.sqlite")) as store:
+        return [launch for each in store.measurements(run_id) if each.job == cell for launch in each.launches]
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def test_a_page_is_written_and_named(fleet: Cli) -> None:
+    answer = fleet("report", "--html", "page.html")
+    assert answer.out == "report: page.html\n"
+    text = Path("page.html").read_text()
+    assert text.startswith("<!doctype html>")
+    assert "not judged" in text
+    assert "no gate has judged this run" in text
+    assert fleet.json("report", "--html", "page.html") == {
+        "schema": 1,
+        "run": fixtures.RUN,
+        "html": "page.html",
+    }
+
+
+def test_budgets_and_a_baseline_make_verdicts_and_ratios(fleet: Cli) -> None:
+    Path("budgets.yaml").write_text(pages.BUDGETS)
+    fleet("release", "create", "1.3", "--from", "20260701")
+    fleet("release", "create", "1.4", "--from", fixtures.RUN)
+    fleet("report", "1.4", "--html", "page.html", "--budgets", "budgets.yaml", "--baseline", "1.3")
+    text = Path("page.html").read_text()
+    for words in ("Release 1.4", "Against 1.3", "What changed since 1.3", "1.21.0", "not-comparable"):
+        assert words in text
+    assert "Fail: mobilenet-v2" in text
+
+
+def test_the_word_of_the_last_gate_is_told(fleet: Cli) -> None:
+    Path("budgets.yaml").write_text(pages.BUDGETS)
+    fleet("gate", fixtures.RUN, code=None)
+    fleet("report", "--html", "page.html")
+    assert "its cells are shown with --budgets FILE" in Path("page.html").read_text()
+
+
+def test_numbers_of_the_page_are_those_of_the_store(fleet: Cli) -> None:
+    fleet("report", "--html", "page.html")
+    text = Path("page.html").read_text()
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1])  # type: ignore[index]
+    (_, made, _), _ = pages.full()
+    at = data["headings"].index("p50 ms") + 2
+    for row in data["rows"]:
+        device, model = data["devices"][row[0]], data["names"][row[1]]
+        cells = [
+            one.job
+            for one in made
+            if one.job.device == device
+            and one.job.model == model
+            and row[2] in (one.job.variant, f"{one.job.variant}→{one.job.precision}")
+            and (row[2] != "fp32" or one.job.precision == "fp32")
+        ]
+        assert len(cells) == 1
+        launches = [each for each in _launches(fleet, fixtures.RUN, cells[0]) if each.valid]
+        p50s = [sorted(each.samples_ns)[(len(each.samples_ns) + 1) // 2 - 1] for each in launches]
+        if row[at] not in ("invalid", "-"):
+            assert float(row[at]) == pytest.approx(statistics.median_low(p50s) / 1e6, rel=0.005)
+
+
+def test_page_options_without_a_page_are_refused(fleet: Cli) -> None:
+    assert "--html" in fleet.fails(2, "user", "report", "--budgets", "b.yaml")
+    assert "--group" in fleet.fails(2, "user", "report", "--metric", "latency.p50")
+
+
+def test_an_empty_store_says_what_makes_a_run(fresh_cli: Cli) -> None:
+    assert "edgebench run MODEL" in fresh_cli.fails(2, "user", "report", "--html", "page.html")
+    assert "no stored cell" in fresh_cli("report", "--group", "target", code=5).err
+    assert "no stored cell" in fresh_cli("worst", code=5).err
+    assert "no stored run" in fresh_cli("history", "digits", code=5).err
+
+
+def test_a_baseline_that_is_not_there_is_an_error(fleet: Cli) -> None:
+    assert "no run" in fleet.fails(2, "user", "report", "--html", "page.html", "--baseline", "2.0")
+
+
+def test_a_device_that_left_the_inventory_stays_in_reports(fleet: Cli) -> None:
+    Path("inventory.yaml").write_text(
+        "version: 1\ndevices:\n  other: {target: linux-x86_64, transport: local}\n"
+    )
+    fleet("report", "--html", "page.html")
+    assert "zero-01" in Path("page.html").read_text()
+    assert "zero-01" in fleet("report", "--group", "device").out
+
+
+# --- groups ---------------------------------------------------------------------------------------
+
+
+def test_groups_are_over_every_cell_as_it_was_measured_last(fleet: Cli) -> None:
+    found = fleet.json("report", "--group", "target,runtime", "--metric", "latency.p50")
+    assert found["metric"] == "latency.p50"
+    assert sum(each["cells"] for each in found["groups"]) == 18
+    kinds = {each["target"] for each in found["groups"]}
+    assert kinds == {"raspberry-pi-5-8gb", "raspberry-pi-zero-2w", "linux-aarch64"}
+    older = fleet.json("report", "20260701", "--group", "target,runtime", "--metric", "latency.p50")
+    for new, old in zip(found["groups"], older["groups"], strict=True):
+        assert 0.9 < old["median"] / new["median"] < 0.97
+
+
+@pytest.mark.parametrize("form", ["table", "md", "csv", "json"])
+def test_groups_come_in_every_form(fleet: Cli, form: str) -> None:
+    out = fleet("report", "--group", "model,precision", "--metric", "memory_peak", "--format", form).out
+    assert "mobilenet-v2" in out
+    if form == "csv":
+        rows = list(csv.DictReader(io.StringIO(out)))
+        assert len(rows) == 6
+        assert rows[0]["median memory_peak"] == "61.0 MiB"
+    if form == "md":
+        assert out.splitlines()[1].startswith("| --- | --- | ---: |")
+
+
+def test_groups_as_parquet(fleet: Cli) -> None:
+    fleet(
+        "report",
+        "--group",
+        "device",
+        "--metric",
+        "latency.p99",
+        "--format",
+        "parquet",
+        "-o",
+        "groups.parquet",
+    )
+    table = pq.read_table("groups.parquet").to_pylist()
+    assert [each["device"] for each in table] == ["pi5-01", "pi5-02", "zero-01"]
+    assert all(each["median"] > 100_000 for each in table)
+    assert "-o FILE.parquet" in fleet("report", "--group", "device", "--format", "parquet", code=2).err
+
+
+def test_unknown_keys_and_metrics_name_the_nearest(fleet: Cli) -> None:
+    assert "runtime" in fleet.fails(2, "user", "report", "--group", "runtimes")
+    assert "latency.p99" in fleet.fails(2, "user", "report", "--group", "device", "--metric", "latency.p999")
+
+
+def test_csv_of_a_run_has_every_row(fleet: Cli) -> None:
+    rows = list(csv.DictReader(io.StringIO(fleet("report", "--format", "csv").out)))
+    assert len(rows) == 18
+    assert {"device", "model", "p50 ms", "status"} <= set(rows[0])
+
+
+# --- worst, coverage, history ---------------------------------------------------------------------
+
+
+def test_the_worst_come_first(fleet: Cli) -> None:
+    cells = fleet.json("worst", fixtures.RUN, "--metric", "latency.p50", "-n", "3")["cells"]
+    assert [each["device"] for each in cells] == ["zero-01"] * 3
+    assert cells[0]["value"] >= cells[1]["value"] >= cells[2]["value"]
+    slowest = fleet.json("worst", "--metric", "throughput", "-n", "1")["cells"]
+    assert slowest[0]["device"] == "zero-01"
+
+
+def test_coverage_names_what_has_no_number_and_why(fleet: Cli) -> None:
+    found = fleet.json("coverage", code=3)
+    assert found["planned"] == 19
+    assert found["valid"] == 18
+    assert [(each["kind"], each["device"]) for each in found["gaps"]] == [("failed", "zero-01")]
+    answer = fleet("coverage", code=3)
+    assert "failed" in answer.out
+    assert "13.4 MiB are needed" in answer.err
+    assert "18 of 19" in answer.err
+
+
+def test_history_marks_jumps_that_last(fresh_cli: Cli) -> None:
+    for at, p50_ns in enumerate([4_000_000] * 4 + [4_600_000] * 4):
+        made = measurement(job(), samples=[fixtures.timings(p50_ns, 60, seed=10 * at + k) for k in range(5)])
+        stored = replace(
+            run([made.job]), id=f"2026080{at + 1}-101500-abcd", created_utc=f"2026-08-0{at + 1}T10:15:00Z"
+        )
+        fill(fresh_cli.home, (stored, [made], []))
+    fresh_cli("release", "create", "2.0", "--from", "20260805")
+    found = fresh_cli.json("history", "digits")
+    (line,) = found["lines"]
+    assert len(line["points"]) == 8
+    assert [(each["at"], round(each["ratio"], 2)) for each in line["jumps"]] == [(4, 1.15)]
+    out = fresh_cli("history", "digits").out
+    assert "2.0" in out
+    assert "higher from here on" in out.replace("\n", " ") or "higher" in out
+    fresh_cli("report", "--html", "page.html")
+    assert "Over releases" in Path("page.html").read_text()
+
+
+# --- Parquet --------------------------------------------------------------------------------------
+
+
+def _queries() -> list[str]:
+    return re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)
+
+
+def _asked(query: str) -> list[Any]:
+    return duckdb.sql(query).fetchall()
+
+
+def test_the_queries_of_the_docs_answer(fleet: Cli) -> None:
+    found = fleet.json("export", "all", "--parquet", "fleet")
+    assert found["runs"] == 2
+    assert found["files"] == 2 * 2 * 3
+    fastest, apart, changes = map(_asked, _queries())
+    assert len(fastest) == 3 * 2
+    assert {row[4] for row in fastest} == {"int8"}
+    assert apart == []  # the three boards are of three kinds
+    assert len(changes) == 36
+    assert sum(row[-1] is not None and 4 < row[-1] < 9 for row in changes) == 18
+    again = fleet.json("export", "all", "--parquet", "fleet")
+    assert again == found
+    assert len(_asked("SELECT * FROM 'fleet/measurements/**/*.parquet'")) == 36
+
+
+def test_sister_boards_lie_apart(fresh_cli: Cli) -> None:
+    made = [measurement(job(device=f"pi5-0{at}"), p50_ns=4_000_000 + 400_000 * at) for at in range(1, 4)]
+    made = [replace(one, job=replace(one.job, target="raspberry-pi-5-8gb")) for one in made]
+    fill(fresh_cli.home, (run([one.job for one in made]), made, []))
+    fresh_cli("export", "latest", "--parquet", "fleet")
+    (row,) = _asked(_queries()[1])
+    assert row[4] == 3
+    assert row[5] == pytest.approx(5.2 / 4.4, rel=0.01)
+
+
+def test_hostile_names_stay_in_the_folder(fresh_cli: Cli) -> None:
+    made = measurement(job(model="../../x", device="a/b"))
+    made = replace(made, job=replace(made.job, target="../../../etc"))
+    fill(fresh_cli.home, (run([made.job]), [made], []))
+    fresh_cli("export", "latest", "--parquet", "fleet")
+    files = sorted(path.relative_to("fleet").parts[0] for path in Path("fleet").rglob("*.parquet"))
+    assert files == ["launches", "measurements"]
+    assert _asked(
+        "SELECT DISTINCT target FROM read_parquet('fleet/measurements/**/*.parquet', hive_partitioning=true)"
+    ) == [("../../../etc",)]
+
+
+# --- other forms ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["pareto", "gain", "latency", "memory", "board", "layers"])
+def test_a_single_plot_is_an_svg_of_its_own(fleet: Cli, kind: str) -> None:
+    fleet("report", "--plot", kind, "--out", "plot.svg")
+    root = ET.parse("plot.svg").getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    text = Path("plot.svg").read_text()
+    assert "axis-title" in text
+    assert "var(" not in text
+    assert "system-ui" not in text
+
+
+def test_a_plot_of_a_cell_as_png(fleet: Cli) -> None:
+    said = fleet.json("report", "--plot", "latency", "--cell", "zero-01", "--out", "plot.png")
+    assert "zero-01" in said["plot"]
+    assert said["others"] == 5
+    assert Path("plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plots_that_cannot_be_made_say_why(fleet: Cli) -> None:
+    assert "FILE.svg" in fleet.fails(2, "user", "report", "--plot", "pareto")
+    assert ".svg or FILE.png" in fleet.fails(2, "user", "report", "--plot", "pareto", "-o", "x.gif")
+    assert "no forest plot" in fleet.fails(5, "user", "report", "--plot", "forest", "-o", "x.svg")
+    assert "--cell is for --plot" in fleet.fails(2, "user", "report", "--cell", "x")
+
+
+def test_the_badge_says_the_gates_word(fleet: Cli) -> None:
+    assert (
+        "18 of" in fleet("report", "--format", "badge").out
+        or "16 of" in fleet("report", "--format", "badge").out
+    )
+    Path("budgets.yaml").write_text(pages.BUDGETS)
+    fleet("gate", fixtures.RUN, code=None)
+    fleet("report", fixtures.RUN, "--format", "badge", "-o", "badge.svg")
+    title = ET.parse("badge.svg").getroot()[0].text
+    assert title is not None
+    assert title.startswith("edgebench: fail ")
+
+
+LINE = re.compile(r'^edgebench_[a-z0-9_]+(\{([a-z]+="(\\.|[^"\\\n])*",?)*\})? [-+.e0-9]+$')
+
+
+def test_prometheus_text_has_no_series_twice_and_every_name_once(fleet: Cli) -> None:
+    lines = fleet("report", "--format", "prometheus").out.splitlines()
+    series = [line for line in lines if not line.startswith("#")]
+    assert all(LINE.match(line) for line in series)
+    names = [line.rsplit(" ", 1)[0] for line in series]
+    assert len(names) == len(set(names))
+    types = [line for line in lines if line.startswith("# TYPE")]
+    assert len(types) == len(set(types))
+    assert sum(line.startswith("edgebench_latency_p50_seconds{") for line in series) == 18
+
+
+def test_prometheus_takes_hostile_names(fresh_cli: Cli) -> None:
+    fill(fresh_cli.home, fixtures.hostile())
+    lines = fresh_cli("report", "--format", "prometheus").out.splitlines()
+    assert all(LINE.match(line) for line in lines if not line.startswith("#"))
+
+
+def test_markdown_fits_what_github_takes(fresh_cli: Cli) -> None:
+    made = [
+        measurement(job(device=f"board-{at:03}"), samples=[[4_000_000 + k] * 5 for k in range(3)])
+        for at in range(300)
+    ]
+    lost = [fixtures.failure(job(device="lost"), "device", "push", "it is full", "free some space")]
+    fill(fresh_cli.home, (run([one.job for one in made]), made, lost))
+    whole = fresh_cli("report", "--format", "markdown").out
+    assert len(whole.encode()) > 70_000
+    cut = fresh_cli("report", "--format", "markdown", "--fit", "comment").out
+    assert len(cut.encode()) < 65_536
+    assert "it is full" in cut
+    assert "lines are left out here" in cut.splitlines()[-1]
+    fits = fresh_cli("report", "--format", "markdown", "--fit", "summary").out
+    assert fits.rstrip() == whole.rstrip()
+    assert "Markdown" in fresh_cli("report", "--fit", "comment", code=2).err
