@@ -9,11 +9,12 @@ TRAINING_STAMP := $(TRAINING_VENV)/.installed
 TORCH := torch==2.13.0
 TEST_WORKERS ?= 2
 
-.PHONY: help demo test test-boards test-arm64 test-training training-figures check format bench conformance models statistics aa-local faults faults-sample pnnx clean
+.PHONY: help demo test test-pages test-boards test-arm64 test-training training-figures check format bench conformance models statistics aa-local faults faults-sample pnnx clean
 
 help:
 	@echo "make demo    create $(VENV), install, run the main job on real input, end with the path of the report"
 	@echo "make test    create $(VENV), install, lint, type-check and run the tests"
+	@echo "make test-pages  reports in a real browser (a minute or two; pictures in build/pages)"
 	@echo "make test-boards  logins, preparation and many devices at once, with real SSH servers (root; minutes)"
 	@echo "make test-arm64  the path on a true aarch64 userland over SSH, emulated (root; minutes the first time)"
 	@echo "make test-training  training steps, with PyTorch in an environment of its own (minutes; gigabytes the first time)"
@@ -44,6 +45,9 @@ demo: $(STAMP) pnnx
 
 test: $(STAMP) pnnx check
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
+
+test-pages: $(STAMP)
+	$(BIN)/python -m pytest $(addprefix tests/report/,test_browser.py test_numbers.py)
 
 test-boards: $(STAMP) pnnx
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(addprefix tests/fleet/,test_logins.py test_preparation.py test_scale.py)

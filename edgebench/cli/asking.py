@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -43,6 +43,18 @@ def _cell(each: StoredFigures, sources: Sources, decoder: msgspec.json.Decoder[O
     if each.document is not None:
         return decoder.decode(each.document)
     return observed(exchange.entry(sources.store.measurement(each.measurement_id)))
+
+
+def cells_by_measurement(sources: Sources, run_id: str, wanted: Collection[str]) -> dict[str, Observed]:
+    """The figures of these measurements of a run, by their ids; none of what a failed job left."""
+    if not wanted:
+        return {}
+    decoder = msgspec.json.Decoder(prepared(Observed))
+    return {
+        each.measurement_id: _cell(each, sources, decoder)
+        for each in sources.store.all_figures(VERSION, run_id)
+        if each.measurement_id in wanted
+    }
 
 
 def values(sources: Sources, metric: str, run_id: str | None = None) -> list[Cell]:
@@ -91,10 +103,19 @@ def _uncollected() -> Iterator[None]:
 
 def lines(sources: Sources, metric: str, **names: str) -> tuple[Line, ...]:
     """A metric of every cell of these names over the runs, a run's last measurement each; jumps marked."""
+    return lines_of_metrics(sources, (metric,), **names)[metric]
+
+
+def lines_of_metrics(sources: Sources, metrics: Sequence[str], **names: str) -> dict[str, tuple[Line, ...]]:
+    """The same of several metrics, by their names; the cells are read once."""
     labels = {each.run: each.name for each in reversed(sources.store.releases())}
+    every = sorted(stored_cells(sources, None, **names), key=lambda known: known.number)
+    return {metric: _lines(every, metric, labels) for metric in metrics}
+
+
+def _lines(every: Sequence[Known], metric: str, labels: Mapping[str, str]) -> tuple[Line, ...]:
     found: dict[tuple[str, ...], dict[str, Point]] = {}
     targets: dict[tuple[str, ...], str] = {}
-    every = sorted(stored_cells(sources, None, **names), key=lambda known: known.number)
     for known in every:
         value = value_of(metric, known.cell)
         if value is None:

@@ -23,7 +23,7 @@ from edgebench.report.front import (
     options,
     parse_budget,
 )
-from edgebench.report.front_svg import svg
+from edgebench.report.page.plots import fronts
 
 UNITS = {"accuracy": "%", "p50": "ms", "p99": "ms", "energy": "mJ"}
 
@@ -65,7 +65,7 @@ def choose_(
         )
     chosen = choose(found, limits, prefer)
     if svg_file is not None:
-        write_whole(Path(svg_file), svg(found, limits))
+        write_whole(Path(svg_file), fronts(found, limits))
     if as_json:
         emit_json(_document(built.run.id, found, chosen))
     else:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from edgebench import budgets as budget_files
-from edgebench.cli.asking import lines
+from edgebench.cli.asking import cells_by_measurement, lines_of_metrics
 from edgebench.cli.judging import Question, answered, question
 from edgebench.cli.showing import build_report
 from edgebench.cli.sources import Source, Sources
@@ -18,11 +19,20 @@ from edgebench.records import Judgement, Run
 from edgebench.report.base import Report, Row, form
 from edgebench.report.details import detail
 from edgebench.report.differences import Before, Side, before
-from edgebench.report.history import History, Sister, drifts, odd_ones
+from edgebench.report.front import Option, options_of
+from edgebench.report.history import History, Line, Sister, drifts, odd_ones
 from edgebench.report.page import Subjects, worth_drawing
 from edgebench.store import Store
 
 METRIC = "latency.p50"
+OTHER_METRICS = (
+    "latency.p99",
+    "memory_peak",
+    "artifact_size",
+    "load_time",
+    "energy_per_inference",
+    "accuracy_drop",
+)
 MOST_LINES = 6
 
 
@@ -49,7 +59,15 @@ def subjects(run_name: str, against: Against, sources: Sources) -> Subjects:
         before=_before(report, _baseline(run, against, asked, judgement, store), sources),
         history=_history(report, gate, sources),
         details={each: detail(store.measurement(each)) for each in worth_drawing(report, gate)},
+        options=_options(report, sources),
     )
+
+
+def _options(report: Report, sources: Sources) -> tuple[Option, ...]:
+    """The cells that have rivals, each with its place on the front; a form alone has no front."""
+    forms = Counter((row.job.device, row.job.model) for row in report.rows)
+    rivals = [row for row in report.rows if forms[row.job.device, row.job.model] > 1]
+    return options_of(rivals, cells_by_measurement(sources, report.run.id, {row.id for row in rivals}))
 
 
 def _question(run: Run, against: Against, sources: Sources) -> Question | None:
@@ -94,15 +112,20 @@ def _before(report: Report, side: Side | None, sources: Sources) -> Before | Non
 def _history(report: Report, gate: Gate | None, sources: Sources) -> History:
     """The cells that are drawn first over all runs, boards that drift, and the odd ones of this run."""
     rows = {row.id: row for row in report.rows}
-    found = []
+    found: dict[str, list[Line]] = {metric: [] for metric in (METRIC, *OTHER_METRICS)}
     for each in worth_drawing(report, gate)[:MOST_LINES]:
         job = rows[each].job
         names = {key: getattr(job, key) for key in ("device", "model", "variant", "runtime", "precision")}
-        found += [line for line in lines(sources, METRIC, **names) if len(line.points) > 1]
+        for metric, lines in lines_of_metrics(sources, tuple(found), **names).items():
+            found[metric] += [line for line in lines if len(line.points) > 1]
     devices = {row.job.device for row in report.rows}
     floors = [floor for floor in sources.store.noise_floors() if floor.device in devices]
     return History(
-        metric=METRIC, lines=tuple(found), drifts=drifts(floors), odd=odd_ones(_sisters(report.rows))
+        metric=METRIC,
+        lines=tuple(found[METRIC]),
+        drifts=drifts(floors),
+        odd=odd_ones(_sisters(report.rows)),
+        others={metric: tuple(found[metric]) for metric in OTHER_METRICS if found[metric]},
     )
 
 

@@ -45,13 +45,18 @@ class LayerChange(Record, frozen=True):
 
 
 class Before(Record, frozen=True):
-    """An earlier run: its name, how every common cell compares, what changed, layers by cell."""
+    """An earlier run: its name, how every common cell compares, what changed, layers by cell.
+
+    `gone` and `added`: devices of one of the two runs alone.
+    """
 
     name: str
     run: str
     compared: tuple[Compared, ...]
     changes: tuple[Change, ...]
     layers: tuple[tuple[str, tuple[LayerChange, ...]], ...] = ()
+    gone: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
 
 
 class Side(NamedTuple):
@@ -71,7 +76,15 @@ def before(baseline: Side, report: Report, compared: Sequence[Compared]) -> Befo
         compared=tuple(sorted(shown, key=harm_first)),
         changes=tuple(_changes(baseline.report, report, pairs)),
         layers=tuple(_layers(pairs)),
+        gone=_only(baseline.report, report),
+        added=_only(report, baseline.report),
     )
+
+
+def _only(report: Report, other: Report) -> tuple[str, ...]:
+    """The devices that were measured in the first and not in the other."""
+    devices, others = ({row.job.device for row in each.rows} for each in (report, other))
+    return tuple(sorted(devices - others))
 
 
 def _with_ratios(compared: Iterable[Compared], pairs: Iterable[tuple[Row, Row]]) -> Iterator[Compared]:

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 
 from edgebench import exchange
 from edgebench.errors import UserError, did_you_mean
-from edgebench.gates import observed
+from edgebench.gates import Observed, observed
 from edgebench.records import Accuracy, Measurement, Record, replace
 from edgebench.report.base import Row, form
 from edgebench.statistics import interval_95
@@ -122,13 +122,18 @@ class Choice(Record, frozen=True):
 
 def options(rows: Iterable[Row], measurements: Mapping[str, Measurement]) -> tuple[Option, ...]:
     """The rows with figures as options, each with its place. `measurements`: by the rows' ids."""
-    found = [_option(row, measurements[row.id]) for row in rows if row.status in ("ok", "partial")]
-    return placed(found)
+    cells = {name: observed(exchange.entry(each)) for name, each in measurements.items()}
+    return options_of(rows, cells)
 
 
-def _option(row: Row, measurement: Measurement) -> Option:
-    job = row.job
-    launches = observed(exchange.entry(measurement)).launches
+def options_of(rows: Iterable[Row], cells: Mapping[str, Observed]) -> tuple[Option, ...]:
+    """The same of figures that are known already, by the rows' ids; rows without any are left out."""
+    known = [(row, cells.get(row.id)) for row in rows if row.status in ("ok", "partial")]
+    return placed([_option(row, cell) for row, cell in known if cell is not None])
+
+
+def _option(row: Row, cell: Observed) -> Option:
+    job, launches = row.job, cell.launches
     net_mj = None if row.energy is None else row.energy.net_mj
     figures = {
         "accuracy": _of_accuracy(row.accuracy),
@@ -181,11 +186,18 @@ def _of_peaks(values: Sequence[int | None]) -> Figure | None:
 
 def placed(found: Sequence[Option]) -> tuple[Option, ...]:
     """The options with their places among those of the same model on the same device."""
-    made = []
+    rivals = by_device(found)
+    return tuple(
+        _placed(each, [one for one in rivals[each.device, each.model] if one is not each]) for each in found
+    )
+
+
+def by_device(found: Iterable[Option]) -> dict[tuple[str, str], list[Option]]:
+    """The options that stand against each other: those of a model on a device."""
+    groups: dict[tuple[str, str], list[Option]] = {}
     for each in found:
-        others = [one for one in found if (one.device, one.model) == (each.device, each.model)]
-        made.append(_placed(each, [one for one in others if one is not each]))
-    return tuple(made)
+        groups.setdefault((each.device, each.model), []).append(each)
+    return groups
 
 
 def _placed(option: Option, others: Sequence[Option]) -> Option:

@@ -72,12 +72,13 @@ class Odd(Record, frozen=True):
 
 
 class History(Record, frozen=True):
-    """What is said of earlier runs."""
+    """What is said of earlier runs; `others`: the lines of more metrics, by their names."""
 
     metric: str
     lines: tuple[Line, ...]
     drifts: tuple[Drift, ...] = ()
     odd: tuple[Odd, ...] = ()
+    others: dict[str, tuple[Line, ...]] = {}
 
 
 def with_jumps(line: Line) -> Line:

@@ -65,6 +65,8 @@ window.checks = {
     return found;
   },
 
+  headings: () => [...document.querySelectorAll("#numbers thead th")].map((each) => each.textContent),
+
   numbers: () => [...document.querySelectorAll("#numbers tbody tr")].map((line) => [...line.cells].map((cell) => cell.textContent)),
 
   column: (at) => [...document.querySelectorAll("#numbers tbody tr")].map((line) => line.cells[at].textContent),

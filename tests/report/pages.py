@@ -25,6 +25,7 @@ from edgebench.records import (
 from edgebench.report.build import build
 from edgebench.report.details import detail
 from edgebench.report.differences import Side, before
+from edgebench.report.front import options
 from edgebench.report.history import History, Line, Point, Sister, drifts, odd_ones, with_jumps
 from edgebench.report.page import Subjects, worth_drawing
 from tests.report.fixtures import Example, failure, job, measurement, run
@@ -196,7 +197,15 @@ def history() -> History:
         for at, factor in enumerate((1.0, 1.004, 0.997, 1.13, 1.002), 1)
     ]
     return History(
-        metric="latency.p50", lines=(with_jumps(line),), drifts=drifts(floors), odd=odd_ones(sisters)
+        metric="latency.p50",
+        lines=(with_jumps(line),),
+        drifts=drifts(floors),
+        odd=odd_ones(sisters),
+        others={
+            "memory_peak": (
+                replace(line, points=tuple(replace(p, value=61e6, low=None, high=None) for p in points)),
+            )
+        },
     )
 
 
@@ -220,6 +229,7 @@ def subjects(
         before=against if judged else None,
         details={each.id: detail(each) for each in made if each.id in drawn},
         history=history() if judged else None,
+        options=options(report.rows, {each.id: each for each in made}),
     )
 
 

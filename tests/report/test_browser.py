@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from edgebench.report.base import columns, form, name
 from edgebench.report.page import render
 from tests import browser
 from tests.browser import Tab
-from tests.report.test_page import PAGES, fleet
+from tests.report.test_page import PAGES, fleet, rendered
 
 pytestmark = pytest.mark.xdist_group("browser")
 PICTURES = Path(os.environ.get("EDGEBENCH_PAGES", Path(__file__).parents[2] / "build" / "pages"))
@@ -26,16 +25,10 @@ PAPER = ("rgb(255, 255, 255)", "rgba(0, 0, 0, 0)")
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[browser.Browser]:
-    with browser.started() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("pages")
-    for page, subjects in PAGES.items():
-        (made / f"{page}.html").write_text(render(subjects()), encoding="utf-8")
+    for page in PAGES:
+        (made / f"{page}.html").write_text(rendered(page), encoding="utf-8")
     return made
 
 
@@ -198,7 +191,7 @@ def test_a_large_fleet_can_be_used(chromium: browser.Browser, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("page", ["full", "hostile", "troubled"])
+@pytest.mark.parametrize("page", ["calm", "full", "hostile", "troubled"])
 def test_pictures_to_look_at(chromium: browser.Browser, folder: Path, page: str, width: str) -> None:
     tab = _opened(chromium, folder / f"{page}.html", width=WIDTHS[width])
     tab.picture(PICTURES / f"{page}-{width}.png")

@@ -22,7 +22,8 @@ from edgebench.report.front import (
     placed,
     shown,
 )
-from edgebench.report.front_svg import svg
+from edgebench.report.page.plots import fronts
+from edgebench.report.svg import pareto
 
 MS = 1_000_000
 
@@ -146,7 +147,7 @@ def test_an_option_is_never_dominated_by_all_and_the_front_is_not_empty(
     assert any(each.place != "dominated" for each in found)
     fastest = min(found, key=lambda each: (each.figures["p50"].value, each.figures["size"].value))
     assert fastest.place != "dominated"
-    assert ET.fromstring(svg(found)).tag.endswith("svg")
+    assert ET.fromstring(fronts(found)).tag.endswith("svg")
 
 
 # --- choosing -----------------------------------------------------------------------------------------
@@ -228,11 +229,32 @@ def test_figures_in_words() -> None:
 
 def test_the_picture_escapes_names_and_bounds_its_list() -> None:
     hostile = option("<script>&\x1b[31m", p50=5 * MS, size=10.0)
-    many = [option(f"o{number}", p50=(number + 1) * MS, size=10.0) for number in range(30)]
-    text = svg(placed([hostile, *many]))
+    many = [option(f"o{number}", p50=(number + 1) * MS, size=10.0) for number in range(50)]
+    text = fronts(placed([hostile, *many]))
     assert "<script>" not in text
     assert "\x1b" not in text
-    assert "and 15 more" in text
+    assert "and 11 more" in text
     root = ET.fromstring(text)
-    assert len(root.findall(".//{http://www.w3.org/2000/svg}circle")) == 31
-    assert ET.fromstring(svg([])).tag.endswith("svg")
+    assert len(root.findall(".//{http://www.w3.org/2000/svg}circle")) == 51
+    assert ET.fromstring(fronts([])).tag.endswith("svg")
+
+
+def test_budgets_are_lines_in_the_picture_and_places_have_their_looks() -> None:
+    found = placed(
+        [
+            option("fast", p50=10 * MS, size=100.0),
+            option("close", p50=10.1 * MS, size=99.5),
+            option("close-too", p50=10.05 * MS, size=200.0),
+            option("slow", p50=30 * MS, size=300.0),
+        ]
+    )
+    assert {each.name: each.place for each in found}["slow"] == "dominated"
+    chart = pareto.chart("front1", "net on pi5-01", found, parse_budget("p50 <= 20 ms, size <= 2 GiB"))
+    assert chart.svg.count('class="limit"') == 1
+    assert "p50 &lt;= 20 ms" in chart.svg
+    for place, style in (("front", "front"), ("unsure", "maybe"), ("dominated", "dot")):
+        count = sum(each.place == place for each in found)
+        assert chart.svg.count(f'class="{style}"') == count > 0
+    assert chart.headings == ("form", "p50, ms", "size", "on the front")
+    assert [row[-1].split(":")[0] for row in chart.rows] == ["perhaps", "no", "yes", "no"]
+    assert "Accuracy was not measured" in chart.finding

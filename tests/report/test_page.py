@@ -20,15 +20,21 @@ from edgebench.report.build import build
 from edgebench.report.page import Subjects, render
 from edgebench.report.page.base import DARK, LIGHT, contrast, step_of, text_on
 from tests.report import fixtures, pages
-from tests.report.fixtures import job, measurement
+from tests.report.fixtures import job, measurement, timings
 
 PAGES: dict[str, Callable[[], Subjects]] = {
     "full": cache(pages.subjects),
-    "calm": lambda: pages.plain(fixtures.calm()),
-    "troubled": lambda: pages.plain(fixtures.troubled()),
-    "hostile": lambda: pages.plain(fixtures.hostile()),
-    "empty": lambda: Subjects(build(pages.quiet(), [], [])),
+    "calm": cache(lambda: pages.plain(fixtures.calm())),
+    "troubled": cache(lambda: pages.plain(fixtures.troubled())),
+    "hostile": cache(lambda: pages.plain(fixtures.hostile())),
+    "empty": cache(lambda: Subjects(build(pages.quiet(), [], []))),
 }
+
+
+@cache
+def rendered(name: str) -> str:
+    """One of these pages, made once for all tests."""
+    return render(PAGES[name]())
 
 
 class Parsed(HTMLParser):
@@ -77,7 +83,7 @@ class Parsed(HTMLParser):
 
 @pytest.fixture(scope="module", params=sorted(PAGES))
 def page(request: pytest.FixtureRequest) -> tuple[str, str]:
-    return request.param, render(PAGES[request.param]())
+    return request.param, rendered(request.param)
 
 
 def test_the_same_run_gives_the_same_bytes(page: tuple[str, str]) -> None:
@@ -131,7 +137,7 @@ def test_every_chart_is_named_and_has_its_numbers_and_titled_axes(page: tuple[st
 
 
 def test_hostile_names_are_words_and_nothing_else() -> None:
-    parsed = Parsed(render(PAGES["hostile"]()))
+    parsed = Parsed(rendered("hostile"))
     words = "".join(parsed.words)
     assert "<script>alert('x')</script>" in words
     assert "\x1b" not in words
@@ -173,7 +179,7 @@ def test_any_name_anywhere_is_only_text(name: str) -> None:
 
 def test_numbers_are_as_they_are_printed_everywhere() -> None:
     subjects = PAGES["full"]()
-    parsed = Parsed(render(subjects))
+    parsed = Parsed(rendered("full"))
     rows = subjects.report.rows
     shown = columns(rows)
     assert parsed.data["headings"] == [column.heading for column in shown]
@@ -183,13 +189,13 @@ def test_numbers_are_as_they_are_printed_everywhere() -> None:
 
 def test_every_planned_cell_is_in_the_matrix_once() -> None:
     subjects = PAGES["troubled"]()
-    text = render(subjects)
+    text = rendered("troubled")
     parsed = Parsed(text)
     assert len(re.findall(r"data-c=", text)) == subjects.report.counts.planned == len(parsed.data["cells"])
 
 
 def test_the_first_screen_says_the_verdict_and_why() -> None:
-    text = " ".join("".join(Parsed(render(PAGES["full"]())).words).split())
+    text = " ".join("".join(Parsed(rendered("full")).words).split())
     head = text[: text.index("Devices and models")]
     assert "Release 1.4" in head
     assert "fail" in head
@@ -200,7 +206,7 @@ def test_the_first_screen_says_the_verdict_and_why() -> None:
 
 
 def test_every_part_of_a_full_run_is_there() -> None:
-    text = render(PAGES["full"]())
+    text = rendered("full")
     for key in (
         "failures",
         "gate",
@@ -228,7 +234,7 @@ def test_every_part_of_a_full_run_is_there() -> None:
 
 
 def test_a_page_of_nothing_says_so() -> None:
-    text = "".join(Parsed(render(PAGES["empty"]())).words)
+    text = "".join(Parsed(rendered("empty")).words)
     assert "No cell was planned" in text
     assert "Nothing was measured" in text
 
@@ -279,9 +285,12 @@ def test_a_large_fleet_stays_small() -> None:
 
 @cache
 def fleet(devices: int, models: int) -> Subjects:
-    """So many devices with so many models, judged."""
+    """So many devices with so many models, judged; of many launches each has few samples."""
     base = {
-        model: measurement(job(model=f"model-{model:02}"), p50_ns=1_000_000 * (model + 1))
+        model: measurement(
+            job(model=f"model-{model:02}"),
+            samples=[timings(1_000_000 * (model + 1), 120, seed=at) for at in range(5)],
+        )
         for model in range(models)
     }
     made = []

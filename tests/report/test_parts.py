@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from edgebench.errors import UserError
 from edgebench.gates.compare import Compared, compare
 from edgebench.records import LayerTime, replace
+from edgebench.report.details import detail
 from edgebench.report.differences import harm_first, harm_for_sure, layer_changes
 from edgebench.report.fleet import coverage, grouped, keys_of, metric_of, value_of
 from edgebench.report.history import Sister, change_points, odd_ones
@@ -104,6 +105,27 @@ def test_a_ratio_to_look_at_changes_no_verdict() -> None:
     assert any(
         each.ratio is not None and each.verdict == "not-comparable" for each in subjects.before.compared
     )
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [
+        ("2026-08-01T23:59:50Z", "2026-08-02T00:00:20Z"),
+        ("2026-08-02T05:29:50+05:30", "2026-08-01T20:30:20-03:30"),
+    ],
+)
+def test_launches_stand_in_their_order_whatever_zone_a_board_tells(moments: tuple[str, str]) -> None:
+    one = measurement(samples=[[4_000_000] * 30] * 2)
+    launches = [replace(each, started_utc=when) for each, when in zip(one.launches, moments, strict=True)]
+    spans = detail(replace(one, launches=tuple(launches))).board.spans
+    assert [each.from_s for each in spans] == [0.0, 30.0]
+
+
+def test_launches_without_a_time_stand_one_after_the_other() -> None:
+    one = measurement(samples=[[4_000_000] * 30] * 2)
+    launches = [replace(each, started_utc="yesterday") for each in one.launches]
+    spans = detail(replace(one, launches=tuple(launches))).board.spans
+    assert spans[1].from_s == pytest.approx(spans[0].to_s)
 
 
 def test_coverage_and_groups_of_nothing() -> None:

@@ -16,6 +16,7 @@ from edgebench.records import Job, Judgement
 from edgebench.report.base import Report, clean, form, name
 from edgebench.report.details import Detail
 from edgebench.report.differences import Before
+from edgebench.report.front import Option
 from edgebench.report.history import History
 from edgebench.report.svg.base import Chart
 
@@ -31,7 +32,8 @@ class Subjects(NamedTuple):
     """Everything a page is made of.
 
     `gate`: the verdicts, where they are known; `judgement`: the last gate's word. `releases`: the names that
-    the run goes by. `details`: by the ids of their measurements.
+    the run goes by. `details`: by the ids of their measurements. `options`: cells with their places on the
+    front of their device.
     """
 
     report: Report
@@ -41,6 +43,7 @@ class Subjects(NamedTuple):
     before: Before | None = None
     details: Mapping[str, Detail] = {}
     history: History | None = None
+    options: Sequence[Option] = ()
 
 
 class Section(NamedTuple):
@@ -160,10 +163,15 @@ def legend_of_steps() -> list[tuple[str, str]]:
 
 def worst_ratio(verdicts: Iterable[Verdict]) -> float | None:
     """How far a cell is from its limits: of latency where it has such, else of anything; 1 is the limit."""
-    found = [(each, _of_limit(each)) for each in verdicts]
-    known = [(each, ratio) for each, ratio in found if ratio is not None]
-    timed = [ratio for each, ratio in known if each.metric.startswith("latency.")]
-    return max(timed or [ratio for _, ratio in known], default=None)
+    found = worst_verdict(verdicts)
+    return None if found is None else found[0]
+
+
+def worst_verdict(verdicts: Iterable[Verdict]) -> tuple[float, Verdict] | None:
+    """The same with the verdict that it is of."""
+    known = [(ratio, each) for each in verdicts if (ratio := _of_limit(each)) is not None]
+    timed = [pair for pair in known if pair[1].metric.startswith("latency.")]
+    return max(timed or known, key=lambda pair: pair[0], default=None)
 
 
 def _of_limit(verdict: Verdict) -> float | None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from edgebench.report.base import clean
+from markupsafe import Markup
+
+from edgebench.report.base import clean, name
+from edgebench.report.front import Limit, Option, by_device
 from edgebench.report.page.base import Subjects
 from edgebench.report.page.sections import sections
-from edgebench.report.svg.base import Chart
+from edgebench.report.svg import pareto
+from edgebench.report.svg.base import Chart, drawing, text
 
 STYLES = Path(__file__).parent / "templates" / "page.css"
 # what is typed -> how the charts' keys begin
@@ -25,6 +29,7 @@ KINDS = {
     "layers": "layers",
     "trend": "trend",
 }
+HEADING = 24.0
 FONTS = "'DejaVu Sans','Liberation Sans','Noto Sans',Arial,Helvetica,Verdana,sans-serif"
 
 
@@ -55,9 +60,39 @@ def _all(subjects: Subjects) -> Iterator[Plot]:
 def standalone(chart: Chart) -> str:
     """The chart as a file: in light colours, which it brings along."""
     opened, rest = chart.svg.split(">", 1)
-    width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', opened)[0]
-    head = f'{opened} xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">'
+    width, height = _size(chart)
+    head = f'{opened} xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}">'
     return f'{head}<style>{_style()}</style><rect width="100%" height="100%" fill="#ffffff"/>{rest}\n'
+
+
+def fronts(options: Sequence[Option], limits: Sequence[Limit] = ()) -> str:
+    """The fronts of every model on every device in one file, one below the other, with budgets as lines."""
+    panels = [
+        pareto.chart(f"front{number}", f"{name(model)} on {name(device)}", members, limits)
+        for number, ((device, model), members) in enumerate(by_device(options).items(), 1)
+        if any("p50" in each.figures for each in members)
+    ]
+    top, parts = 0.0, []
+    for each in panels:
+        parts.append(text(8, top + 18, each.title, "heading"))
+        parts.append(_placed(each, top + HEADING))
+        top += HEADING + _size(each)[1]
+    if not parts:
+        top, parts = HEADING, [text(8, 18, "nothing was measured", "label")]
+    picture = drawing("fronts", "Pareto fronts", "; ".join(each.finding for each in panels), top, *parts)
+    return standalone(Chart("fronts", "Pareto fronts", "", picture, (), ()))
+
+
+def _placed(chart: Chart, top: float) -> Markup:
+    """A chart inside another picture, at a height."""
+    width, height = _size(chart)
+    placed = f'<svg y="{top:g}" width="{width:g}" height="{height:g}" '
+    return Markup(str(chart.svg).replace("<svg ", placed, 1))  # noqa: S704 - numbers of ours
+
+
+def _size(chart: Chart) -> tuple[float, float]:
+    width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', chart.svg)[0]
+    return float(width), float(height)
 
 
 @cache

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 
 from edgebench import comparison
-from edgebench.budgets import show
+from edgebench.budgets import METRICS, show
 from edgebench.gates import label as subject_label
 from edgebench.gates.compare import Compared
 from edgebench.records import ParityReport
@@ -27,18 +26,20 @@ from edgebench.report.base import (
     worst_output,
 )
 from edgebench.report.differences import Before, harm_ratio
+from edgebench.report.front import by_device
 from edgebench.report.gate_words import bound, cell, ordered, word
-from edgebench.report.history import jump_words
+from edgebench.report.history import History, Line, jump_words
 from edgebench.report.page.base import Fold, Section, Subjects, Table, column_name, counted
 from edgebench.report.svg import bars, forest, ladder, pareto, strips, timeline, trend
 from edgebench.report.svg.base import Chart
 from edgebench.units import NS_PER_MS, format_ms, significant
 
 MOST_ROWS = 300
-MOST_BARS = 60
+MOST_BARS = 40
 MOST_FRONTS = 24
 MOST_LAYERS = 20
 MOST_PROFILES = 8
+MOST_ODD = 50
 DRAWN_FROM = (
     "Latency of every launch, memory step by step, the board meanwhile, layers where a profile was taken. "
     "Strips are drawn from 33 quantiles a launch; what is judged is taken from all samples."
@@ -139,15 +140,31 @@ def _comparison(subjects: Subjects) -> Section | None:
     if before is None:
         return None
     timed = [each for each in before.compared if each.metric == "latency.p50" and each.ratio is not None]
-    lead = "" if timed else f"{name(before.name)} and this run have no measured cell in common."
     return Section(
         "comparison",
         f"Against {name(before.name)}",
-        lead,
+        " ".join(_of_devices(before, has_common=bool(timed))),
         charts=(_forest(timed, before.name),) if timed else (),
         tables=(_changes(before),),
         folded=(*_every_metric(before), *_layers(before)),
     )
+
+
+def _of_devices(before: Before, *, has_common: bool) -> Iterator[str]:
+    """Why there may be less to compare than a reader expects."""
+    if not has_common:
+        yield f"{name(before.name)} and this run have no measured cell in common."
+    if before.gone:
+        yield f"Measured in {name(before.name)} alone: {_few(before.gone)}."
+    if before.added:
+        yield f"Measured in this run alone: {_few(before.added)}."
+    if before.gone and before.added:
+        yield "A device that got another name counts as another device."
+
+
+def _few(names: Sequence[str], most: int = 6) -> str:
+    shown = ", ".join(map(name, names[:most]))
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def _changes(before: Before) -> Table:
@@ -270,21 +287,19 @@ def _of_row(subjects: Subjects, row: Row, at: int) -> Iterator[Chart]:
 
 
 def _fronts(subjects: Subjects) -> Section | None:
-    charts: list[Chart] = []
-    groups = 0
-    rows = [row for row in subjects.report.rows if row.summary.p50_ns is not None]
-    rows.sort(key=lambda row: (row.job.device, row.job.model))
-    for (device, model), members in groupby(rows, key=lambda row: (row.job.device, row.job.model)):
-        found = list(members)
-        if len(found) < 2:
-            continue
-        groups += 1
-        if len(charts) < MOST_FRONTS:
-            charts.append(pareto.chart(f"front{groups}", f"{name(model)} on {name(device)}", found))
-    if not charts:
+    groups = sorted(by_device(subjects.options).items())
+    panels = [(names, options) for names, options in groups if len(options) > 1]
+    if not panels:
         return None
-    lead = "Which form to ship: the front holds those that no other form beats in everything."
-    return Section("fronts", "Pareto fronts", lead + _more(groups, MOST_FRONTS), tuple(charts))
+    charts = [
+        pareto.chart(f"front{number}", f"{name(model)} on {name(device)}", options)
+        for number, ((device, model), options) in enumerate(panels[:MOST_FRONTS], 1)
+    ]
+    lead = (
+        "Which form to ship: a form is off the front where another is surely better in one figure and worse "
+        "in none. edgebench choose --budget says which to ship within a budget."
+    )
+    return Section("fronts", "Pareto fronts", lead + _more(len(panels), MOST_FRONTS), tuple(charts))
 
 
 def _gain(subjects: Subjects) -> Section | None:
@@ -428,64 +443,79 @@ def _trends(subjects: Subjects) -> Section | None:
     history = subjects.history
     if history is None:
         return None
-    charts = []
-    for number, line in enumerate(history.lines, 1):
-        jumps = {jump.at: jump_words(jump) for jump in line.jumps}
-        places = [
-            trend.Place(at, point.value / NS_PER_MS, _part(point.low), _part(point.high), jumps.get(at, ""))
-            for at, point in enumerate(line.points)
-        ]
-        told = "; ".join(f"{words} ({name(line.points[at].label)})" for at, words in jumps.items())
-        finding = f"{len(places)} releases or runs. " + (
-            f"Change points (advice): {told}." if told else "No change point."
+    charts = [_trend(line, history.metric, f"trend{at}") for at, line in enumerate(history.lines, 1)]
+    folds = [
+        Fold(
+            f"over-{number}",
+            f"{metric} of the same cells",
+            tuple(_trend(line, metric, f"trend{number}0{at}") for at, line in enumerate(lines, 1)),
         )
-        names = [point.label for point in line.points]
-        words_ = (line.name, f"{history.metric}, ms", finding)
-        charts.append(trend.chart(f"trend{number}", words_, names, [trend.Series(line.name, places)]))
-    tables = []
-    if history.drifts:
-        rows = tuple(
-            (
-                name(each.device),
-                name(each.runtime),
-                f"{100 * each.change:+.1f} %",
-                str(each.sessions),
-                name(each.since_utc[:10]),
-            )
-            for each in history.drifts
-        )
-        tables.append(
-            Table(
-                "Boards whose own level (A/A) drifted.",
-                ("device", "runtime", "change", "sessions", "since"),
-                rows,
-                (2, 3),
-            )
-        )
-    if history.odd:
-        odd = [
-            (
-                name(each.device),
-                name(each.target),
-                clean(each.cell),
-                significant(each.ratio),
-                str(each.sisters),
-            )
-            for each in history.odd
-        ]
-        tables.append(
-            Table(
-                f"The odd one of several boards of a kind.{_more(len(odd), 50)}",
-                ("device", "kind", "cell", "times its sisters' median", "sisters"),
-                _cut(odd, 50),
-                (3, 4),
-            )
-        )
+        for number, (metric, lines) in enumerate(history.others.items(), 1)
+    ]
+    tables = [*_drifts(history), *_odd(history)]
     if not charts and not tables:
         return None
     lead = "Advice only: between two sessions a board differs by itself, and no verdict stands on this."
-    return Section("trends", "Over releases", lead, tuple(charts), tuple(tables))
+    if charts:
+        lead += " Of many cells the worst; edgebench history MODEL --metric METRIC has all."
+    return Section("trends", "Over releases", lead, tuple(charts), tuple(tables), tuple(folds))
 
 
-def _part(value_ns: float | None) -> float | None:
-    return None if value_ns is None else value_ns / NS_PER_MS
+def _trend(line: Line, metric: str, key: str) -> Chart:
+    """One cell's metric over the releases."""
+    unit, factor = _unit_of(metric, line)
+    jumps = {jump.at: jump_words(jump) for jump in line.jumps}
+    places = [
+        trend.Place(
+            at, point.value * factor, _times(point.low, factor), _times(point.high, factor), jumps.get(at, "")
+        )
+        for at, point in enumerate(line.points)
+    ]
+    told = "; ".join(f"{words} ({name(line.points[at].label)})" for at, words in jumps.items())
+    finding = f"{len(places)} releases or runs. " + (
+        f"Change points (advice): {told}." if told else "No change point."
+    )
+    names = [point.label for point in line.points]
+    axis = f"{metric}, {unit}"
+    return trend.chart(key, (line.name, axis, finding), names, [trend.Series(line.name, places)])
+
+
+def _unit_of(metric: str, line: Line) -> tuple[str, float]:
+    """The unit that an axis shows, and what makes values it."""
+    unit = METRICS[metric].unit
+    if unit == "bytes":
+        largest = max(point.value for point in line.points)
+        return ("MiB", 1 / 1024**2) if largest >= 1024**2 else ("KiB", 1 / 1024)
+    known = {"time": ("ms", 1 / NS_PER_MS), "ratio": ("%", 100.0), "per-second": ("1/s", 1.0)}
+    return known.get(unit, (unit, 1.0))
+
+
+def _times(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+def _drifts(history: History) -> Iterator[Table]:
+    rows = tuple(
+        (
+            name(each.device),
+            name(each.runtime),
+            f"{100 * each.change:+.1f} %",
+            str(each.sessions),
+            name(each.since_utc[:10]),
+        )
+        for each in history.drifts
+    )
+    if rows:
+        headings = ("device", "runtime", "change", "sessions", "since")
+        yield Table("Boards whose own level (A/A) drifted.", headings, rows, (2, 3))
+
+
+def _odd(history: History) -> Iterator[Table]:
+    rows = [
+        (name(each.device), name(each.target), clean(each.cell), significant(each.ratio), str(each.sisters))
+        for each in history.odd
+    ]
+    if rows:
+        headings = ("device", "kind", "cell", "times its sisters' median", "sisters")
+        told = f"The odd one of several boards of a kind.{_more(len(rows), MOST_ODD)}"
+        yield Table(told, headings, _cut(rows, MOST_ODD), (3, 4))

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from edgebench.budgets import show
 from edgebench.gates import Gate, Verdict
 from edgebench.gates.claims import ClaimVerdict
 from edgebench.report.base import clean, grouped, headline, name, next_step, origin, outcome
 from edgebench.report.gate_words import bound, counts, ordered
-from edgebench.report.page.base import Subjects, Table, column_name, counted, verdicts_by_cell, worst_ratio
+from edgebench.report.page.base import (
+    Subjects,
+    Table,
+    column_name,
+    counted,
+    verdicts_by_cell,
+    worst_ratio,
+    worst_verdict,
+)
 from edgebench.report.page.base import key_of as cell_of
 from edgebench.units import format_ms, significant
 
@@ -90,16 +99,17 @@ def _sentences(subjects: Subjects) -> Iterator[str]:
 
 
 def _broken(gate: Gate | None) -> Iterator[str]:
-    """Limits that are exceeded, the furthest first; many devices that exceed one make one sentence."""
-    groups: dict[tuple[str, ...], list[Verdict]] = {}
+    """Limits that are exceeded, the furthest first; the cells that exceed one make one sentence."""
+    groups: dict[str, list[Verdict]] = {}
     for each in gate.cells if gate else ():
         if each.word == "fail" and each.blocks:
-            subject = each.subject
-            names = (subject.model, subject.variant, subject.precision, subject.runtime)
-            groups.setdefault((each.metric, each.kind, *names), []).append(each)
-    for verdicts in sorted(groups.values(), key=lambda each: -(worst_ratio(each) or 1.0)):
+            groups.setdefault(bound(each), []).append(each)
+    for limit, verdicts in sorted(groups.items(), key=lambda each: -(worst_ratio(each[1]) or 1.0)):
         worst = max(verdicts, key=lambda each: worst_ratio([each]) or 1.0)
-        yield f"Fail: {_where(worst, verdicts)}. {bound(worst)}: {_sentence(worst.reason)}"
+        where = f"{_where(worst, [worst])}: {_sentence(worst.reason)}"
+        devices = len({each.subject.device for each in verdicts})
+        places = f"in {counted(len(verdicts), 'cell')} on {counted(devices, 'device')}, furthest "
+        yield f"Fail: {limit} is not kept {places if len(verdicts) > 1 else ''}in {where}"
 
 
 def _undecided(gate: Gate | None) -> Iterator[str]:
@@ -165,30 +175,29 @@ def _worst(subjects: Subjects) -> Table | None:
     """The five cells furthest beyond (or nearest to) their limits; without any, the slowest against fp32."""
     judged = verdicts_by_cell(subjects.gate)
     rows = {cell_of(row.job): row for row in subjects.report.rows}
-    known = [(worst_ratio(judged[key]), row) for key, row in rows.items() if key in judged]
-    ranked = sorted(((ratio, row) for ratio, row in known if ratio is not None), key=lambda each: -each[0])
+    known = [(worst_verdict(judged[key]), row) for key, row in rows.items() if key in judged]
+    ranked = sorted(((each, row) for each, row in known if each is not None), key=lambda pair: -pair[0][0])
     if ranked:
         lines = [
-            (name(row.job.device), column_name(row.job), format_ms(row.summary.p50_ns), significant(ratio))
-            for ratio, row in ranked[:WORST]
+            (name(row.job.device), column_name(row.job), bound(each), _seen(each), significant(ratio))
+            for (ratio, each), row in ranked[:WORST]
         ]
-        return Table(
-            "The worst cells", ("device", "cell", "p50", "what the gate saw / limit"), tuple(lines), (2, 3)
-        )
+        headings = ("device", "cell", "limit", "the gate saw", "times its limit or baseline")
+        return Table("The worst cells", headings, tuple(lines), (3, 4))
     slowed = [row for row in subjects.report.rows if row.speedup is not None and row.speedup < 1]
     slowed.sort(key=lambda row: row.speedup or 0.0)
     if not slowed:
         return None
-    lines = [
+    slow = tuple(
         (name(row.job.device), column_name(row.job), format_ms(row.summary.p50_ns), f"{row.speedup or 0:.2f}")
         for row in slowed[:WORST]
-    ]
-    return Table(
-        "Compressed forms that are slower than fp32",
-        ("device", "cell", "p50", "speed-up, ×"),
-        tuple(lines),
-        (2, 3),
     )
+    titles = ("device", "cell", "p50", "speed-up, ×")
+    return Table("Compressed forms that are slower than fp32", titles, slow, (2, 3))
+
+
+def _seen(verdict: Verdict) -> str:
+    return "-" if verdict.observed is None else show(verdict.metric, verdict.observed)
 
 
 def _versions(subjects: Subjects) -> Iterator[str]:

@@ -12,25 +12,25 @@ from edgebench.report.svg.base import (
     cut,
     drawing,
     element,
-    room_for,
     scale_of,
     text,
     titled,
 )
 from edgebench.units import NS_PER_MS, significant
 
-ROW = 19.0
+ROW = 30.0
+LEFT = 4.0
 SHOWN = 20
+LABEL = 42  # characters of a name
 
 
 def chart(key: str, title: str, profile: Profile) -> Chart:
     """The layers that take most of the time, the slowest on top."""
     entries = _entries(profile)
     total_ns = whole(profile)
-    left = min(240.0, room_for(label for label, _, _, _ in entries))
-    top = 8.0
+    top = 4.0
     floor = top + ROW * len(entries)
-    scale = scale_of((time_ns / NS_PER_MS for _, _, _, time_ns in entries), left, WIDTH - 92, zero=True)
+    scale = scale_of((time_ns / NS_PER_MS for _, _, _, time_ns in entries), LEFT, WIDTH - 10, zero=True)
     marks = []
     for place, (label, kind, unit, time_ns) in enumerate(entries):
         y, end = top + ROW * place, scale(time_ns / NS_PER_MS)
@@ -39,9 +39,9 @@ def chart(key: str, title: str, profile: Profile) -> Chart:
         marks.append(
             titled(
                 f"{label} ({kind}, {unit}): {shown} ms, {share}",
-                text(left - 6, y + 13, cut(label), "label", "end"),
-                element("rect", x=left, y=y + 2, width=max(0.5, end - left), height=14, class_="bar"),
-                text(end + 4, y + 13, f"{shown} · {share}", "label"),
+                text(2, y + 13, cut(label, LABEL), "label"),
+                text(WIDTH - 2, y + 13, " · ".join(filter(None, (shown, share))), "label", "end"),
+                element("rect", x=LEFT, y=y + 17, width=max(0.5, end - LEFT), height=9, class_="bar"),
             )
         )
     told = _finding(profile, entries, total_ns)

@@ -15,8 +15,7 @@ from markupsafe import Markup, escape
 from edgebench.report.base import clean
 from edgebench.units import significant
 
-WIDTH = 640.0
-CHARACTER = 6.4  # width of a letter at 11 px, on the safe side: the real width is not known here
+WIDTH = 400.0  # a phone shows it at its full size, a desk three beside each other
 LABEL_CHARACTERS = 34
 
 
@@ -138,11 +137,6 @@ def cut(words: str, most: int = LABEL_CHARACTERS) -> str:
         return plain
     half = (most - 1) // 2
     return f"{plain[: most - 1 - half]}…{plain[-half:]}"
-
-
-def room_for(labels: Iterable[str], most: int = LABEL_CHARACTERS) -> float:
-    """The width that the longest of some labels needs, cut at so many characters."""
-    return 10 + CHARACTER * max((len(cut(each, most)) for each in labels), default=0)
 
 
 # --- the frame ------------------------------------------------------------------------------------

@@ -17,14 +17,15 @@ from edgebench.report.svg.base import (
     drawing,
     element,
     line,
-    room_for,
     text,
     titled,
 )
 from edgebench.units import significant
 
-ROW = 20.0
-NAME = 42  # characters of a name
+ROW = 34.0
+NAME = 38  # characters of a name
+LABEL = 22
+EDGE = 8.0
 WIDEST = 1000.0  # a ratio beyond that is drawn at the edge
 
 
@@ -49,18 +50,16 @@ class Words(NamedTuple):
 
 def chart(key: str, words: Words, ratios: Sequence[Ratio]) -> Chart:
     """The ratios in the order given."""
-    left = room_for((each.name for each in ratios), NAME)
-    top, floor = 10.0, 10.0 + ROW * len(ratios)
-    right = WIDTH - max(60.0, room_for(map(_label, ratios)))
-    scale = _scale(ratios, left, right)
-    marks = [_mark(each, scale, top + ROW * (place + 0.5)) for place, each in enumerate(ratios)]
+    top, floor = 4.0, 4.0 + ROW * len(ratios)
+    scale = _scale(ratios, EDGE, WIDTH - EDGE)
+    marks = [_mark(each, scale, top + ROW * place) for place, each in enumerate(ratios)]
     picture = drawing(
         key,
         words.title,
         words.finding,
         floor + 38,
         bottom(Axis(words.axis, scale), top, floor),
-        line(scale(1.0), top - 4, scale(1.0), floor, "one"),
+        line(scale(1.0), top, scale(1.0), floor, "one"),
         *marks,
     )
     rows = tuple(
@@ -81,7 +80,7 @@ def _scale(ratios: Sequence[Ratio], left: float, right: float) -> Scale:
     values = [value for each in ratios for value in (each.value, each.low, each.high) if value]
     high = min(WIDEST, max([1.0, *values]))
     low = max(1 / WIDEST, min([1.0, *values]))
-    return Scale(low / 1.06, high * 1.06, left, right - 6, is_log=True)
+    return Scale(low / 1.06, high * 1.06, left, right, is_log=True)
 
 
 def _label(ratio: Ratio) -> str:
@@ -89,12 +88,16 @@ def _label(ratio: Ratio) -> str:
 
 
 def _mark(ratio: Ratio, scale: Scale, y: float) -> Markup:
-    parts = [text(scale.start - 6, y + 4, cut(ratio.name, NAME), "label", "end")]
+    """The name and the word above, the interval below them."""
+    parts = [
+        text(2, y + 13, cut(ratio.name, NAME), "label"),
+        text(WIDTH - 2, y + 13, cut(_label(ratio), LABEL), "label", "end"),
+    ]
+    y += 24
     told = f"{ratio.name}: {significant(ratio.value)}"
     if ratio.low is not None and ratio.high is not None:
         parts.append(line(scale(ratio.low), y, scale(ratio.high), y, "error"))
         told += f", 95 % {significant(ratio.low)} to {significant(ratio.high)}"
     x = scale(ratio.value)
     parts.append(element("rect", x=x - 4, y=y - 4, width=8, height=8, class_=f"square {ratio.style}"))
-    parts.append(text(scale.end + 8, y + 4, cut(_label(ratio)), "label"))
     return titled(f"{told}, {ratio.verdict}", *parts)

@@ -10,14 +10,14 @@ from edgebench.units import significant
 
 ROW = 22.0
 MIB = 1024**2
-LEFT = 130.0
+LEFT = 116.0
 
 
 def chart(key: str, title: str, steps: Sequence[Step]) -> Chart:
     """A bar for every step, each with what it added to the one before."""
     top = 10.0
     floor = top + ROW * len(steps)
-    scale = scale_of((step.bytes / MIB for step in steps), LEFT, WIDTH - 90, zero=True)
+    scale = scale_of((step.bytes / MIB for step in steps), LEFT, WIDTH - 84, zero=True)
     marks = []
     for place, step in enumerate(steps):
         y = top + ROW * place

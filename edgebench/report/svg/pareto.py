@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup
 
-from edgebench.report.base import Row, form
+from edgebench.accuracy import TOP1
+from edgebench.report.front import METRICS, Figure, Limit, Metric, Option, Place, compact, title
 from edgebench.report.svg.base import (
     WIDTH,
     Axis,
@@ -27,21 +28,29 @@ from edgebench.report.svg.base import (
 )
 from edgebench.units import NS_PER_MS, format_bytes, significant
 
-LEFT, TOP, FLOOR = 56.0, 26.0, 230.0
+LEFT, TOP, FLOOR = 48.0, 26.0, 220.0
 LEGEND_ROW = 16.0
+LISTED = 40
+STYLES: dict[Place, str] = {"front": "front", "unsure": "maybe", "dominated": "dot"}
+ENDINGS: dict[Place, str] = {"front": " · front", "unsure": " · perhaps", "dominated": ""}
+UNITS = {"accuracy": "%", "p50": "ms", "p99": "ms", "energy": "mJ"}
 
 
-class Point(NamedTuple):
-    """One form: `good` is accuracy in % or the metric's own score; None where it was not measured."""
+class Height(NamedTuple):
+    """What a point's height is of: accuracy, or size where none was measured; `factor` makes it `title`'s."""
 
-    name: str
-    ms: float
-    ms_low: float | None
-    ms_high: float | None
-    size: int
-    good: float | None = None
-    good_low: float | None = None
-    good_high: float | None = None
+    metric: Metric
+    title: str
+    factor: float
+
+    def of(self, option: Option) -> float:
+        """The figure in the axis' unit."""
+        return option.figures[self.metric].value * self.factor
+
+    def ends(self, option: Option) -> tuple[float, float]:
+        """Its interval in the axis' unit."""
+        low, high = option.figures[self.metric].ends
+        return low * self.factor, high * self.factor
 
 
 class View(NamedTuple):
@@ -49,92 +58,101 @@ class View(NamedTuple):
 
     across: Scale
     up: Scale
-    judged: bool
+    height: Height
     taken: list[tuple[float, float]]
 
 
-def chart(key: str, title: str, rows: Sequence[Row]) -> Chart:
-    """Points of forms; those that no other one beats in everything make the front."""
-    points = list(_points(rows))
-    judged = any(point.good is not None for point in points)
-    shown = [point for point in points if point.good is not None] if judged else points
-    shown.sort(key=lambda point: point.ms)
-    front = _front(shown, judged)
-    across = scale_of(_ends(shown, "ms"), LEFT, WIDTH - 16, log=True)
-    values = _ends(shown, "good") if judged else [point.size / 1024**2 for point in shown]
-    up = scale_of(values, FLOOR, TOP, log=not judged)
-    view = View(across, up, judged, [])
-    unit = _accuracy_title(rows) if judged else "size, MiB (logarithmic)"
-    marks = [_mark(point, number, point in front, view) for number, point in enumerate(shown, 1)]
-    told = _finding(front, judged, len(points) - len(shown))
-    legend = [
-        _legend_line(point, number, place, point in front)
-        for place, (number, point) in enumerate(enumerate(shown, 1))
-    ]
-    height = FLOOR + 46 + LEGEND_ROW * ((len(shown) + 1) // 2)
+def chart(key: str, heading: str, options: Sequence[Option], limits: Sequence[Limit] = ()) -> Chart:
+    """The options of a model on a device as points, each in the place that it has been given."""
+    timed = [each for each in options if "p50" in each.figures]
+    height = _height(timed)
+    shown = [each for each in timed if height.metric in each.figures]
+    shown.sort(key=lambda each: each.figures["p50"].value)
+    view = _view(shown, height)
+    told = _finding(shown, height, len(timed) - len(shown))
+    marks = [_mark(option, number, view) for number, option in enumerate(shown, 1)]
     picture = drawing(
         key,
-        title,
+        heading,
         told,
-        height,
-        bottom(Axis("p50, ms (logarithmic)", across), TOP, FLOOR),
-        side(Axis(unit, up), LEFT, WIDTH - 16),
-        _front_line(front, across, up, judged),
+        FLOOR + 44 + LEGEND_ROW * min(len(shown), LISTED + 1),
+        bottom(Axis("p50, ms (logarithmic)", view.across), TOP, FLOOR),
+        side(Axis(height.title, view.up), LEFT, WIDTH - 16),
+        *_limit_lines(limits, view),
+        _front_line(shown, view),
         *marks,
-        *legend,
+        *_legend(shown),
     )
-    return Chart(
-        key, title, told, picture, ("form", "p50, ms", "size", unit, "on the front"), _rows(shown, front)
+    return Chart(key, heading, told, picture, *_table(shown))
+
+
+def _height(options: Sequence[Option]) -> Height:
+    known = [each.accuracy for each in options if each.accuracy and "accuracy" in each.figures]
+    if not known:
+        sizes = [each.figures["size"].value for each in options if "size" in each.figures]
+        unit, factor = ("MiB", 1024.0**2) if max(sizes, default=0) >= 1024**2 else ("KiB", 1024.0)
+        return Height("size", f"size, {unit} (logarithmic)", 1 / factor)
+    metrics = list(dict.fromkeys(each.metric for each in known))
+    if metrics == [TOP1]:
+        return Height("accuracy", "accuracy, %", 100.0)
+    return Height("accuracy", f"{', '.join(metrics)}, score", 1.0)
+
+
+def _view(shown: Sequence[Option], height: Height) -> View:
+    times = [end / NS_PER_MS for each in shown for end in _drawn_ends(each, "p50")]
+    heights = [end * height.factor for each in shown for end in _drawn_ends(each, height.metric)]
+    return View(
+        scale_of(times, LEFT, WIDTH - 16, log=True),
+        scale_of(heights, FLOOR, TOP, log=height.metric == "size"),
+        height,
+        [],
     )
 
 
-def _points(rows: Iterable[Row]) -> Iterable[Point]:
-    for row in rows:
-        summary, known = row.summary, row.accuracy
-        if summary.p50_ns is None or not row.run_bytes:
-            continue
-        factor = 100.0 if known and known.metric == "top1" else 1.0
-        yield Point(
-            name=f"{form(row.job)} · {row.job.runtime}",
-            ms=summary.p50_ns / NS_PER_MS,
-            ms_low=None if summary.p50_low_ns is None else summary.p50_low_ns / NS_PER_MS,
-            ms_high=None if summary.p50_high_ns is None else summary.p50_high_ns / NS_PER_MS,
-            size=row.run_bytes,
-            good=_times(known.value, factor) if known else None,
-            good_low=_times(known.low, factor) if known else None,
-            good_high=_times(known.high, factor) if known else None,
-        )
+def _drawn_ends(option: Option, metric: Metric) -> tuple[float, ...]:
+    figure = option.figures[metric]
+    return (figure.value, *figure.ends)
 
 
-def _times(value: float | None, factor: float) -> float | None:
-    return None if value is None or not math.isfinite(value) else value * factor
+# --- points ---------------------------------------------------------------------------------------
 
 
-def _accuracy_title(rows: Iterable[Row]) -> str:
-    metrics = dict.fromkeys(row.accuracy.metric for row in rows if row.accuracy)
-    return ", ".join("accuracy, %" if metric == "top1" else f"{metric}, score" for metric in metrics)
+def _at(option: Option, view: View) -> tuple[float, float]:
+    return view.across(option.figures["p50"].value / NS_PER_MS), view.up(view.height.of(option))
 
 
-def _ends(points: Iterable[Point], name: str) -> list[float]:
-    found = [getattr(point, field) for point in points for field in (name, f"{name}_low", f"{name}_high")]
-    return [value for value in found if value is not None]
+def _mark(option: Option, number: int, view: View) -> Markup:
+    x, y = _at(option, view)
+    left, right = (view.across(end / NS_PER_MS) for end in option.figures["p50"].ends)
+    low, high = (view.up(end) for end in view.height.ends(option))
+    bars = [line(left, y, right, y, "error")] if right > left else []
+    bars += [line(x, low, x, high, "error")] if low != high else []
+    dot = element("circle", cx=x, cy=y, r=_radius(option), class_=STYLES[option.place])
+    return titled(
+        f"{number} {_told(option)}", *bars, dot, text(*_free(view.taken, x, y), str(number), "label")
+    )
 
 
-def _front(points: Sequence[Point], judged: bool) -> list[Point]:
-    """The points that no other is at least as good as in everything and better in something."""
-
-    def costs(point: Point) -> tuple[float, ...]:
-        return (point.ms, point.size, -(point.good or 0.0)) if judged else (point.ms, point.size)
-
-    def beats(one: Point, other: Point) -> bool:
-        pairs = list(zip(costs(one), costs(other), strict=True))
-        return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
-
-    return [point for point in points if not any(beats(other, point) for other in points)]
+def _radius(option: Option) -> float:
+    """Larger for larger files: from 100 kB to 100 MB a dot grows from 4 to 10."""
+    size = option.figures.get("size")
+    return 4.0 if size is None else min(10.0, max(4.0, 4.0 + 2.0 * math.log10(max(1.0, size.value) / 1e5)))
 
 
-def _height(point: Point, judged: bool) -> float:
-    return (point.good or 0.0) if judged else point.size / 1024**2
+def _told(option: Option) -> str:
+    figures = ", ".join(
+        f"{metric} {_cell(option, metric)} {_unit(option, metric)}".strip()
+        for metric in METRICS
+        if metric in option.figures
+    )
+    return f"{title(option)}: {figures}; on the front: {_place(option)}"
+
+
+def _place(option: Option) -> str:
+    """Whether it is on the front, and what it is that speaks against it."""
+    if option.place == "dominated":
+        return f"no: {option.by} is better"
+    return f"perhaps: {option.by} may be better" if option.place == "unsure" else "yes"
 
 
 def _free(taken: list[tuple[float, float]], x: float, y: float) -> tuple[float, float]:
@@ -152,70 +170,112 @@ def _free(taken: list[tuple[float, float]], x: float, y: float) -> tuple[float, 
     return taken[-1]
 
 
-def _mark(point: Point, number: int, is_front: bool, view: View) -> Markup:
-    across, up, judged = view.across, view.up, view.judged
-    x, y = across(point.ms), up(_height(point, judged))
-    bars = []
-    if point.ms_low is not None and point.ms_high is not None:
-        bars.append(line(across(point.ms_low), y, across(point.ms_high), y, "error"))
-    if judged and point.good_low is not None and point.good_high is not None:
-        bars.append(line(x, up(point.good_low), x, up(point.good_high), "error"))
-    said = f"{number} {point.name}: p50 {significant(point.ms)} ms, {format_bytes(point.size)}"
-    if point.good is not None:
-        said += f", {significant(point.good, 4)}"
-    dot = element("circle", cx=x, cy=y, r=_radius(point.size), class_="front" if is_front else "dot")
-    return titled(said, *bars, dot, text(*_free(view.taken, x, y), str(number), "label"))
+# --- lines ----------------------------------------------------------------------------------------
 
 
-def _radius(size: int) -> float:
-    """Larger for larger files: from 100 kB to 100 MB a dot grows from 4 to 10."""
-    return min(10.0, max(4.0, 4.0 + 2.0 * math.log10(max(1, size) / 1e5)))
-
-
-def _front_line(front: Sequence[Point], across: Scale, up: Scale, judged: bool) -> Markup:
+def _front_line(shown: Sequence[Option], view: View) -> Markup:
     """The step line of the front in the two dimensions that are drawn."""
+    better: Callable[[float, float], bool] = (
+        (lambda one, other: one > other)
+        if view.height.metric == "accuracy"
+        else (lambda one, other: one < other)
+    )
     steps: list[tuple[float, float]] = []
     best: float | None = None
-    for point in sorted(front, key=lambda each: each.ms):
-        height = _height(point, judged)
-        better = best is None or (height > best if judged else height < best)
-        if not better:
+    for option in shown:
+        value = view.height.of(option)
+        if option.place != "front" or (best is not None and not better(value, best)):
             continue
-        x, y = across(point.ms), up(height)
+        x, y = _at(option, view)
         if steps:
             steps.append((x, steps[-1][1]))
         steps.append((x, y))
-        best = height
+        best = value
     return path(steps, "front-line") if len(steps) > 1 else Markup("")
 
 
-def _legend_line(point: Point, number: int, place: int, is_front: bool) -> Markup:
-    """Two columns of names below the axis."""
-    x, y = (4.0, WIDTH / 2)[place % 2], FLOOR + 52 + LEGEND_ROW * (place // 2)
-    size = format_bytes(point.size)
-    return text(x, y, f"{number} {cut(point.name, 30)} · {size}{' · front' if is_front else ''}", "label")
+def _limit_lines(limits: Iterable[Limit], view: View) -> Iterator[Markup]:
+    """The budgets that lie within the picture, with their words."""
+    for limit in limits:
+        if limit.metric == "p50" and _is_inside(value := limit.value / NS_PER_MS, view.across):
+            x = view.across(value)
+            yield line(x, TOP, x, FLOOR, "limit")
+            yield text(x + 4, TOP + 10, limit.text, "tick")
+        if limit.metric == view.height.metric and _is_inside(
+            value := limit.value * view.height.factor, view.up
+        ):
+            y = view.up(value)
+            yield line(LEFT, y, WIDTH - 16, y, "limit")
+            yield text(LEFT + 4, y - 4, limit.text, "tick")
 
 
-def _finding(front: Sequence[Point], judged: bool, without: int) -> str:
-    names = ", ".join(point.name for point in sorted(front, key=lambda each: each.ms)[:4])
-    what = (
-        "latency, size and accuracy" if judged else "latency and size; accuracy was not measured (--dataset)"
-    )
-    left = f" {without} forms without a measured accuracy are not drawn." if without else ""
-    return (
-        f"No other form beats these in {what}: {names}{' and others' if len(front) > 4 else ''}. "
-        f"Bars: 95 % intervals; larger dots: larger files.{left}"
-    )
+def _is_inside(value: float, scale: Scale) -> bool:
+    return scale.low <= value <= scale.high
 
 
-def _rows(shown: Sequence[Point], front: Sequence[Point]) -> tuple[tuple[str, ...], ...]:
-    return tuple(
-        (
-            point.name,
-            significant(point.ms),
-            format_bytes(point.size),
-            "-" if point.good is None else significant(point.good, 4),
-            "yes" if point in front else "no",
-        )
-        for point in shown
-    )
+# --- words ----------------------------------------------------------------------------------------
+
+
+def _legend(shown: Sequence[Option]) -> Iterator[Markup]:
+    """The names below the axis."""
+    lines = [
+        f"{number} {cut(title(option), 36)}{_size(option)}{ENDINGS[option.place]}"
+        for number, option in enumerate(shown[:LISTED], 1)
+    ]
+    if len(shown) > LISTED:
+        lines.append(f"and {len(shown) - LISTED} more")
+    for place, words in enumerate(lines):
+        yield text(4, FLOOR + 52 + LEGEND_ROW * place, words, "label")
+
+
+def _size(option: Option) -> str:
+    return f" · {format_bytes(option.figures['size'].value)}" if "size" in option.figures else ""
+
+
+def _finding(shown: Sequence[Option], height: Height, without: int) -> str:
+    known = [metric for metric in METRICS if any(metric in each.figures for each in shown)]
+    of = [each for each in shown if each.place == "front"]
+    names = ", ".join(title(each) for each in of[:4])
+    others = " and others" if len(of) > 4 else ""
+    told = f"On the front, by 95 % intervals of {', '.join(known)}: {names}{others}."
+    unsure = [each for each in shown if each.place == "unsure"]
+    if unsure:
+        told += f" Hollow: {len(unsure)} that another may beat, within what was measured."
+    if height.metric == "size":
+        told += " Accuracy was not measured (--dataset)."
+    if without:
+        told += f" {without} without a measured accuracy {'is' if without == 1 else 'are'} not drawn."
+    return f"{told} Bars: 95 % intervals; larger dots: larger files."
+
+
+def _table(shown: Sequence[Option]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Every figure that is known of any, with its interval, and each one's place."""
+    known = [metric for metric in METRICS if any(metric in each.figures for each in shown)]
+    units = {
+        metric: next((_unit(each, metric) for each in shown if metric in each.figures), "")
+        for metric in known
+    }
+    headings = ("form", *(f"{metric}, {unit}" if unit else metric for metric, unit in units.items()))
+    rows = tuple((title(each), *(_cell(each, metric) for metric in known), _place(each)) for each in shown)
+    return (*headings, "on the front"), rows
+
+
+def _cell(option: Option, metric: Metric) -> str:
+    figure = option.figures.get(metric)
+    if figure is None:
+        return "-"
+    return _score(figure) if metric == "accuracy" and _is_score(option) else compact(metric, figure)
+
+
+def _is_score(option: Option) -> bool:
+    """Whether the accuracy is a metric of the user's own, and no share."""
+    return option.accuracy is not None and option.accuracy.metric != TOP1
+
+
+def _score(figure: Figure) -> str:
+    ends = [significant(end) for end in figure.ends]
+    return f"{significant(figure.value)} ({'–'.join(ends)})" if ends[0] != ends[1] else ends[0]
+
+
+def _unit(option: Option, metric: Metric) -> str:
+    return "" if metric == "accuracy" and _is_score(option) else UNITS.get(metric, "")

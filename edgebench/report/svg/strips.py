@@ -31,7 +31,7 @@ HEADINGS = ("launch", "samples", "min, ms", "p50, ms", "p90, ms", "p99, ms", "ma
 def chart(key: str, title: str, launches: Sequence[LaunchLine]) -> Chart:
     """The latencies of a measurement's launches, one under the other."""
     shown = _chosen(launches)
-    left, top = 70.0, 26.0
+    left, top = 34.0, 48.0
     floor = top + ROW * len(shown) + 4
     values = [value / NS_PER_MS for each in shown for value in each.quantiles_ns]
     wide = max(values, default=1.0) > 4 * min(values, default=1.0)
@@ -49,8 +49,8 @@ def chart(key: str, title: str, launches: Sequence[LaunchLine]) -> Chart:
             told,
             floor + 40,
             bottom(axis, top - 6, floor),
-            text(4, top - 12, "launch, number", "axis-title"),
-            _key_of_marks(left),
+            text(4, 12, "launch, number", "axis-title"),
+            _key_of_marks(4),
             *rows,
         ),
         headings=HEADINGS,
@@ -68,17 +68,17 @@ def _chosen(launches: Sequence[LaunchLine]) -> Sequence[LaunchLine]:
 
 def _key_of_marks(left: float) -> Markup:
     """What the marks mean."""
-    x = left + 190
+    x, y = left + 4, 26.0
     return Markup("").join(
         (
-            element("circle", cx=x, cy=10, r=3.5, class_="p50"),
-            text(x + 7, 14, "p50", "tick"),
-            element("rect", x=x + 40, y=5, width=2.5, height=10, class_="p90"),
-            text(x + 47, 14, "p90", "tick"),
-            _diamond(x + 84, 10),
-            text(x + 92, 14, "p99", "tick"),
-            line(x + 124, 10, x + 152, 10, "whisker"),
-            text(x + 157, 14, "min to max; darker: more samples", "tick"),
+            element("circle", cx=x, cy=y, r=3.5, class_="p50"),
+            text(x + 7, y + 4, "p50", "tick"),
+            element("rect", x=x + 40, y=y - 5, width=2.5, height=10, class_="p90"),
+            text(x + 47, y + 4, "p90", "tick"),
+            _diamond(x + 84, y),
+            text(x + 92, y + 4, "p99", "tick"),
+            line(x + 124, y, x + 152, y, "whisker"),
+            text(x + 157, y + 4, "min to max; narrow bands: many samples", "tick"),
         )
     )
 
@@ -89,7 +89,7 @@ def _diamond(x: float, y: float) -> Markup:
 
 
 def _strip(launch: LaunchLine, scale: Scale, y: float) -> Markup:
-    label = text(60, y + 4, str(launch.number), "tick", "end")
+    label = text(28, y + 4, str(launch.number), "tick", "end")
     state = "unusable" if launch.reason else "usable"
     if not launch.quantiles_ns:
         return titled(
@@ -115,7 +115,7 @@ def _strip(launch: LaunchLine, scale: Scale, y: float) -> Markup:
         _diamond(scale((launch.p99_ns or 0) / NS_PER_MS), y),
         element("circle", cx=scale((launch.p50_ns or 0) / NS_PER_MS), cy=y, r=3.5, class_="p50"),
     ]
-    said = [text(4, y + 4, "✗", "bad")] if launch.reason else []
+    said = [text(2, y + 4, "✗", "bad")] if launch.reason else []
     whisker = line(places[0], y, places[-1], y, "whisker")
     return titled(_said(launch), label, *said, whisker, *bands, *marks, style=f"mark {state}")
 

@@ -23,7 +23,7 @@ from edgebench.report.svg.base import (
 )
 from edgebench.units import significant
 
-LEFT, RIGHT = 56.0, WIDTH - 12
+LEFT, RIGHT = 44.0, WIDTH - 12
 PANEL = 90.0
 
 

@@ -24,7 +24,8 @@ from edgebench.report.svg.base import (
 )
 from edgebench.units import significant
 
-LEFT, TOP, FLOOR = 60.0, 28.0, 190.0
+LEFT, TOP, FLOOR = 44.0, 28.0, 170.0
+MOST_NAMES = 4  # that have room below the axis
 
 
 class Place(NamedTuple):
@@ -62,7 +63,7 @@ def chart(key: str, words: tuple[str, str, str], names: Sequence[str], series: S
         []
         if len(series) == 1
         else [
-            text(LEFT, FLOOR + 62 + 15 * number, f"{number + 1} {cut(each.name, 80)}", "label")
+            text(LEFT, FLOOR + 62 + 15 * number, f"{number + 1} {cut(each.name, 56)}", "label")
             for number, each in enumerate(series)
         ]
     )
@@ -86,7 +87,7 @@ def chart(key: str, words: tuple[str, str, str], names: Sequence[str], series: S
 
 def _releases(names: Sequence[str], across: Scale) -> Markup:
     """The names below the axis: as many as have room."""
-    every = max(1, -(-len(names) // 8))
+    every = max(1, -(-len(names) // MOST_NAMES))
     parts = []
     for at, name in enumerate(names):
         if at % every == 0 or (at == len(names) - 1 and at % every > every // 2):
