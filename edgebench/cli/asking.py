@@ -15,6 +15,7 @@ from edgebench.cli.sources import Sources
 from edgebench.gates import Observed, observed
 from edgebench.gates.figures import VERSION
 from edgebench.records import prepared, replace
+from edgebench.report.base import form
 from edgebench.report.fleet import Cell, interval_of, needed, value_of
 from edgebench.report.history import Line, Point, with_jumps
 from edgebench.store import StoredFigures
@@ -147,7 +148,7 @@ def _lines(every: Sequence[Known], metric: str, labels: Mapping[str, str]) -> tu
 
 
 def cell_words(key: tuple[str, ...]) -> str:
-    """A cell without its device: "digits int8-static int8 · ncnn"."""
+    """A cell without its device: "digits int8-static · ncnn"."""
     _, model, variant, runtime, precision = key
-    form = " ".join(dict.fromkeys((variant, precision)))
-    return f"{model} {form} · {runtime}"
+    names = {"model": model, "variant": variant, "runtime": runtime, "precision": precision}
+    return f"{model} {form(Subject(target='', device='', groups=(), **names))} · {runtime}"

@@ -9,7 +9,7 @@ from edgebench.cli.setup import read_settings
 from edgebench.cli.sheets import FORMATS, Answer, Wish, give
 from edgebench.cli.sources import opened
 from edgebench.errors import EXIT_INCONCLUSIVE, EXIT_NOTHING_DONE, EXIT_OK
-from edgebench.gates import label
+from edgebench.report.base import label
 from edgebench.report.fleet import causes
 from edgebench.report.fleet import coverage as coverage_of
 from edgebench.report.sheet import Sheet

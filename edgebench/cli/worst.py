@@ -11,7 +11,7 @@ from edgebench.cli.setup import read_settings
 from edgebench.cli.sheets import FORMATS, Answer, Wish, give
 from edgebench.cli.sources import opened
 from edgebench.errors import EXIT_NOTHING_DONE, EXIT_OK
-from edgebench.gates import label
+from edgebench.report.base import label
 from edgebench.report.fleet import Cell, metric_of
 from edgebench.report.fleet import worst as worst_of
 from edgebench.report.sheet import Sheet

@@ -32,6 +32,21 @@ window.checks = {
     };
   }),
 
+  // where charts lie in the window, and how high the smallest letters of each are there, px
+  figures: () => [...document.querySelectorAll("figure svg")].map((svg) => {
+    const box = svg.getBoundingClientRect();
+    const scale = box.width / svg.viewBox.baseVal.width;
+    const sizes = [...svg.querySelectorAll("text")].map((each) => Number.parseFloat(getComputedStyle(each).fontSize));
+    const holder = svg.parentElement;
+    return {
+      id: svg.closest("figure").id,
+      left: box.left,
+      right: box.right,
+      letters: scale * Math.min(...sizes),
+      scrolls: holder.scrollWidth > holder.clientWidth,
+    };
+  }),
+
   // texts with a contrast below 4.5 to what is behind them
   pale: () => {
     const parse = (text) => (text.match(/[\d.]+/g) || []).map(Number);

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from edgebench.report.base import columns, form, name
+from edgebench.report.base import form, name
 from edgebench.report.page import render
+from edgebench.report.page.base import filled_columns
 from tests import browser
 from tests.browser import Tab
 from tests.report.test_page import PAGES, fleet, rendered
@@ -87,7 +88,7 @@ def test_all_text_can_be_read(full: Tab, scheme: str) -> None:
 
 def test_the_numbers_on_the_page_are_those_of_the_run(full: Tab) -> None:
     rows = PAGES["full"]().report.rows
-    shown = columns(rows)
+    shown = filled_columns(rows)
     expected = [[name(row.job.device), name(row.job.model), *(c.text(row) for c in shown)] for row in rows]
     assert full.js("checks.numbers()") == expected
     p50 = next(column for column in shown if column.title == "p50")
@@ -174,7 +175,12 @@ def test_it_can_be_read_with_scripts_off(chromium: browser.Browser, folder: Path
 @pytest.mark.parametrize("page", sorted(PAGES))
 def test_nothing_is_wider_than_a_phone(chromium: browser.Browser, folder: Path, page: str) -> None:
     tab = _opened(chromium, folder / f"{page}.html", width=390)
+    tab.js("checks.open()")
     assert tab.js("document.documentElement.scrollWidth") <= 390
+    for each in tab.js("checks.figures()"):
+        assert each["scrolls"] is False, each
+        assert 0 <= each["left"] < each["right"] <= 390, each
+        assert each["letters"] >= 9.5, each
 
 
 def test_a_large_fleet_can_be_used(chromium: browser.Browser, tmp_path: Path) -> None:

@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 
 from edgebench.records import Run, replace
-from edgebench.report.base import columns
 from edgebench.report.build import build
 from edgebench.report.page import Subjects, render
-from edgebench.report.page.base import DARK, LIGHT, contrast, step_of, text_on
+from edgebench.report.page.base import DARK, LIGHT, contrast, filled_columns, step_of, text_on
 from tests.report import fixtures, pages
 from tests.report.fixtures import job, measurement, timings
 
@@ -181,7 +180,7 @@ def test_numbers_are_as_they_are_printed_everywhere() -> None:
     subjects = PAGES["full"]()
     parsed = Parsed(rendered("full"))
     rows = subjects.report.rows
-    shown = columns(rows)
+    shown = filled_columns(rows)
     assert parsed.data["headings"] == [column.heading for column in shown]
     for row, told in zip(rows, parsed.data["rows"], strict=True):
         assert told[2:] == [column.text(row) for column in shown]

@@ -16,12 +16,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgebench.gates import Gate
-from edgebench.report.base import Report, Row, columns, name
+from edgebench.report.base import Report, Row, name
 from edgebench.report.page.base import (
     DARK,
     LIGHT,
     Subjects,
     Table,
+    filled_columns,
     isolated,
     key_of,
     legend_of_steps,
@@ -36,12 +37,24 @@ from edgebench.report.page.summary import summary
 __all__ = ["Subjects", "render", "worth_drawing"]
 
 TEMPLATES = Path(__file__).parent / "templates"
-DRAWN = 40  # cells with charts of their own: about 1 MB
+DRAWN = 36  # cells with charts of their own: about 1 MB
+MOST_CHARACTERS = 2_800_000  # so that a mail takes it
+STACKED = 5  # columns of a table whose rows become cards on a phone; wider ones scroll
+LONG = 30  # rows; a longer table scrolls in a box of its own
 RAW_ROWS = 150  # in the file as a table; all of them are in its data, and come when asked for
 
 
 def render(subjects: Subjects) -> str:
-    """The whole page; the same subjects give the same bytes."""
+    """The whole page; the same subjects give the same bytes. Of a large one fewer cells are drawn."""
+    text = _rendered(subjects)
+    while subjects.details and len(text) > MOST_CHARACTERS:
+        fewer = list(subjects.details.items())[: len(subjects.details) // 2]
+        subjects = subjects._replace(details=dict(fewer))
+        text = _rendered(subjects)
+    return text
+
+
+def _rendered(subjects: Subjects) -> str:
     style, script = _style(), _text("page.js")
     grid = matrix(subjects)
     made = (
@@ -86,6 +99,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["said"] = isolated
+    environment.globals |= {"STACKED": STACKED, "LONG": LONG}
     return environment
 
 
@@ -128,7 +142,7 @@ def _json(data: object) -> Markup:
 
 def _raw(report: Report) -> Table:
     """The first rows as they are printed everywhere; the script adds the others from the data."""
-    shown = columns(report.rows) if report.rows else ()
+    shown = filled_columns(report.rows)
     rows = tuple(
         (name(row.job.device), name(row.job.model), *(column.text(row) for column in shown))
         for row in report.rows[:RAW_ROWS]

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from edgebench.budgets import Subject
 from edgebench.gates import Gate, Verdict
 from edgebench.records import Job, Judgement
-from edgebench.report.base import Report, clean, form, name
+from edgebench.report.base import UNKNOWN, Column, Report, Row, clean, columns, form, name
 from edgebench.report.details import Detail
 from edgebench.report.differences import Before
 from edgebench.report.front import Option
@@ -107,6 +107,11 @@ def isolated(text: str) -> Markup:
 def column_name(job: Job) -> str:
     """A cell's name without its device."""
     return f"{name(job.model)} {form(job)} · {name(job.runtime)}"
+
+
+def filled_columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """The columns in which any of the rows has something."""
+    return tuple(each for each in columns(rows) if any(each.text(row) != UNKNOWN for row in rows))
 
 
 def counted(count: int, word: str) -> str:

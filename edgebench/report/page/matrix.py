@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 from edgebench.gates import Verdict
 from edgebench.records import Failure, Job
-from edgebench.report.base import Report, Row, clean, columns, name, next_step
+from edgebench.report.base import Report, Row, clean, name, next_step
 from edgebench.report.gate_words import bound, word
 from edgebench.report.page.base import (
     CellKey,
     State,
     Subjects,
     column_name,
+    filled_columns,
     key_of,
     step_of,
     verdicts_by_cell,
@@ -53,13 +54,17 @@ class Line(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """The table. `corner` names what its lines are; `base`: what colours are a ratio to, or ""."""
+    """The table. `corner` names what its lines are; `base`: what colours are a ratio to, or "".
+
+    `common`: how the names of all columns end, where they do; it is said once and not in each of them.
+    """
 
     corner: str
     across: tuple[tuple[str, str], ...]
     lines: tuple[Line, ...]
     base: str
     data: dict[str, Any]
+    common: str = ""
 
 
 class Place(NamedTuple):
@@ -82,9 +87,11 @@ def matrix(subjects: Subjects) -> Matrix:
     is_long = len(devices) >= len(models)
     if is_long:
         lines = [_line(device, [grid.get((device, each)) for each in models]) for device in devices]
-        across = [(cut(each, 26), each) for each in models]
+        common = _common_end(list(models))
+        across = [(cut(each.removesuffix(common).rstrip(), 26), each) for each in models]
     else:
         lines = [_line(each, [grid.get((device, each)) for device in devices]) for each in models]
+        common = ""
         across = [(cut(each, 26), name(each)) for each in devices]
     return Matrix(
         corner="device" if is_long else "model, runtime",
@@ -92,7 +99,19 @@ def matrix(subjects: Subjects) -> Matrix:
         lines=tuple(lines),
         base=base,
         data=_data(subjects, places),
+        common=common,
     )
+
+
+def _common_end(names: Sequence[str]) -> str:
+    """The words that all of some names end in, but for their first; of one name none."""
+    if len(names) < 2:
+        return ""
+    words = [each.split(" ") for each in names]
+    count = 0
+    while all(len(each) > count + 1 for each in words) and len({each[-1 - count] for each in words}) == 1:
+        count += 1
+    return " ".join(words[0][-count:]) if count else ""
 
 
 def _order(item: tuple[CellKey, Place]) -> tuple[str, str, str, str]:
@@ -101,7 +120,7 @@ def _order(item: tuple[CellKey, Place]) -> tuple[str, str, str, str]:
 
 
 def _line(full: str, cells: Sequence[Cell | None]) -> Line:
-    return Line(cut(full, 36), name(full), tuple(cells))
+    return Line(cut(full, 52), name(full), tuple(cells))
 
 
 def _places(report: Report) -> dict[CellKey, Place]:
@@ -170,7 +189,7 @@ def _cell(
 def _data(subjects: Subjects, places: Mapping[CellKey, Place]) -> dict[str, Any]:
     """Names once, cells by index, every row's numbers as they are printed."""
     report = subjects.report
-    shown = columns(report.rows) if report.rows else ()
+    shown = filled_columns(report.rows)
     judged = verdicts_by_cell(subjects.gate)
     devices = {device: at for at, device in enumerate(sorted({key[0] for key in places}))}
     models = {each: at for at, each in enumerate(dict.fromkeys(column_name(p.job) for p in places.values()))}

@@ -101,5 +101,6 @@ def _style() -> str:
     text = STYLES.read_text(encoding="utf-8")
     light = dict(re.findall(r"(--[\w-]+):(#[0-9a-f]{6})", text[: text.index("}")]))
     rules = re.findall(r"^(svg [^{]+\{[^}]*\}(?:svg [^{]+\{[^}]*\})*)$", text, re.MULTILINE)
+    light["--card"] = "#ffffff"
     plain = re.sub(r"var\((--[\w-]+)\)", lambda found: light[found[1]], "".join(rules))
     return re.sub(r"svg (?=[.\w*])", "", plain).replace("system-ui,sans-serif", FONTS)

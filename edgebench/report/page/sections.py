@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from edgebench import comparison
 from edgebench.budgets import METRICS, show
-from edgebench.gates import label as subject_label
 from edgebench.gates.compare import Compared
 from edgebench.records import ParityReport
 from edgebench.report.base import (
@@ -22,12 +21,11 @@ from edgebench.report.base import (
     legend,
     name,
     next_step,
-    not_run,
     worst_output,
 )
 from edgebench.report.differences import Before, harm_ratio
 from edgebench.report.front import by_device
-from edgebench.report.gate_words import bound, cell, ordered, word
+from edgebench.report.gate_words import bound, ordered, word
 from edgebench.report.history import History, Line, jump_words
 from edgebench.report.page.base import Fold, Section, Subjects, Table, column_name, counted
 from edgebench.report.svg import bars, forest, ladder, pareto, strips, timeline, trend
@@ -90,7 +88,9 @@ def _failures(subjects: Subjects) -> Section | None:
         tables.append(Table(f"Failures, one line a cause.{_more(len(rows))}", headings, _cut(rows)))
     if report.missing:
         lines = [(label(job),) for job in report.missing]
-        told = f"Not run: {counted(len(lines), 'cell')}. {'; '.join(not_run(report))}.{_more(len(lines))}"
+        why = f" {name(report.run.stopped)}." if report.run.stopped else ""
+        told = f"Not run: {counted(len(lines), 'cell')}.{why}{_more(len(lines))} "
+        told += f"Next: edgebench run --resume {name(report.run.id)}"
         tables.append(Table(told, ("cell",), _cut(lines)))
     return Section("failures", "Failures", tables=tuple(tables))
 
@@ -103,7 +103,7 @@ def _gate(subjects: Subjects) -> Section | None:
     rows = [
         (
             word(each),
-            cell(each.subject),
+            label(each.subject),
             bound(each),
             "-" if each.observed is None else show(each.metric, each.observed),
             clean(f"{each.reason}. Next: {each.next}" if each.next else each.reason),
@@ -198,10 +198,10 @@ def _forest(timed: Sequence[Compared], baseline: str) -> Chart:
     shown = timed[:MOST_BARS]
     harmed = sum(each.verdict == "slower" for each in timed)
     apart = sum(each.verdict == "not-comparable" for each in timed)
-    found = f"{counted(len(timed), 'cell')} in both, {harmed} surely slower"
+    found = f"{counted(len(timed), 'cell')} in both, {harmed:,} surely slower"
     if apart:
         found += (
-            f"; {apart} not comparable, because what they ran on changed: their ratios are for looking only"
+            f"; {apart:,} not comparable, because what they ran on changed: their ratios are for looking only"
         )
     words = forest.Words(
         f"p50 against {name(baseline)}",
@@ -211,12 +211,13 @@ def _forest(timed: Sequence[Compared], baseline: str) -> Chart:
     )
     ratios = [
         forest.Ratio(
-            subject_label(each.subject),
+            label(each.subject),
             each.ratio or 1.0,
             each.ci_low,
             each.ci_high,
             each.verdict,
             _style(each),
+            each.verdict if each.verdict in ("slower", "faster") else "",
         )
         for each in shown
     ]
@@ -233,7 +234,7 @@ def _style(each: Compared) -> str:
 def _compared_row(each: Compared) -> tuple[str, ...]:
     ends = "-" if each.ci_low is None or each.ci_high is None else f"{each.ci_low:.3f}–{each.ci_high:.3f}"
     return (
-        clean(subject_label(each.subject)),
+        label(each.subject),
         each.metric,
         "-" if each.before is None else show(each.metric, each.before),
         "-" if each.after is None else show(each.metric, each.after),
@@ -296,8 +297,11 @@ def _fronts(subjects: Subjects) -> Section | None:
         for number, ((device, model), options) in enumerate(panels[:MOST_FRONTS], 1)
     ]
     lead = (
-        "Which form to ship: a form is off the front where another is surely better in one figure and worse "
-        "in none. edgebench choose --budget says which to ship within a budget."
+        "Which forms are worth having on a device, by the 95 % intervals of accuracy, p50, p99, size, memory "
+        "and energy, where they are known of both. Filled green: on the front. Hollow: perhaps, since "
+        "another may be better within what was measured. Blue: another is surely better in one of them and "
+        "worse in none. Bars are 95 % intervals, larger dots larger files. edgebench choose --budget says "
+        "which to ship."
     )
     return Section("fronts", "Pareto fronts", lead + _more(len(panels), MOST_FRONTS), tuple(charts))
 
@@ -341,8 +345,9 @@ def _speedup(fp32: Row, int8: Row) -> forest.Ratio | None:
     value = fp32.summary.p50_ns / int8.summary.p50_ns
     job = int8.job
     style = "plain" if low is None or high is None or low <= 1 <= high else "gain" if value > 1 else "harm"
-    size = "" if int8.size_ratio is None else f"· {int8.size_ratio:.2f}× smaller"
-    return forest.Ratio(f"{column_name(job)} · {name(job.device)}", value, low, high, size, style)
+    size = "" if int8.size_ratio is None else f"{int8.size_ratio:.2f}× smaller"
+    where = f"{column_name(job)} · {name(job.device)}"
+    return forest.Ratio(where, value, low, high, size, style, size and f"· {size}")
 
 
 # --- claims, parity, environment ------------------------------------------------------------------

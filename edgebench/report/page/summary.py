@@ -8,7 +8,7 @@ from typing import NamedTuple
 from edgebench.budgets import show
 from edgebench.gates import Gate, Verdict
 from edgebench.gates.claims import ClaimVerdict
-from edgebench.report.base import clean, grouped, headline, name, next_step, origin, outcome
+from edgebench.report.base import clean, form, grouped, headline, name, next_step, origin, outcome
 from edgebench.report.gate_words import bound, counts, ordered
 from edgebench.report.page.base import (
     Subjects,
@@ -73,6 +73,7 @@ def _title(subjects: Subjects) -> str:
 def _verdict(subjects: Subjects) -> tuple[str, str]:
     """One word, and what it means."""
     gate, last = subjects.gate, subjects.judgement
+    run = name(subjects.report.run.id)
     if gate is not None:
         against = f", against {name(subjects.before.name)}" if subjects.before else ""
         return gate.verdict, f"{MEANING[gate.verdict]}: {counts(gate)}{against}"
@@ -83,7 +84,7 @@ def _verdict(subjects: Subjects) -> tuple[str, str]:
             f"{meaning} ({told}), said the gate of {name(last.judged_utc[:10])} by {name(last.budgets)}; "
             "its cells are shown with --budgets FILE"
         )
-    return "not judged", "no gate has judged this run: edgebench gate RUN --budgets budgets.yaml"
+    return "not judged", f"no gate has judged this run: edgebench gate {run} --budgets budgets.yaml"
 
 
 # --- sentences ------------------------------------------------------------------------------------
@@ -128,10 +129,9 @@ def _undecided(gate: Gate | None) -> Iterator[str]:
 def _where(verdict: Verdict, same: Sequence[Verdict]) -> str:
     """The cell in words, and on how many other devices the same is true."""
     subject = verdict.subject
-    words = dict.fromkeys((subject.model, subject.variant, subject.precision))
     more = len({each.subject.device for each in same}) - 1
     others = f" and {counted(more, 'other device')}" if more > 0 else ""
-    return f"{' '.join(map(name, words))} on {name(subject.runtime)}, {name(subject.device)}{others}"
+    return f"{name(subject.model)} {form(subject)} on {name(subject.runtime)}, {name(subject.device)}{others}"
 
 
 def _sentence(text: str) -> str:

@@ -8,6 +8,7 @@ from edgebench.report.svg.base import (
     WIDTH,
     Axis,
     Chart,
+    band,
     bottom,
     cut,
     drawing,
@@ -21,7 +22,7 @@ from edgebench.units import NS_PER_MS, significant
 ROW = 30.0
 LEFT = 4.0
 SHOWN = 20
-LABEL = 42  # characters of a name
+LABEL = 38  # characters of a name
 
 
 def chart(key: str, title: str, profile: Profile) -> Chart:
@@ -39,6 +40,7 @@ def chart(key: str, title: str, profile: Profile) -> Chart:
         marks.append(
             titled(
                 f"{label} ({kind}, {unit}): {shown} ms, {share}",
+                band(y, 16),
                 text(2, y + 13, cut(label, LABEL), "label"),
                 text(WIDTH - 2, y + 13, " · ".join(filter(None, (shown, share))), "label", "end"),
                 element("rect", x=LEFT, y=y + 17, width=max(0.5, end - LEFT), height=9, class_="bar"),

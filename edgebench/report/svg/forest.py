@@ -12,6 +12,7 @@ from edgebench.report.svg.base import (
     Axis,
     Chart,
     Scale,
+    band,
     bottom,
     cut,
     drawing,
@@ -23,14 +24,14 @@ from edgebench.report.svg.base import (
 from edgebench.units import significant
 
 ROW = 34.0
-NAME = 38  # characters of a name
+ROOM = 58  # characters of a name and of what stands at the other end of its line
 LABEL = 22
 EDGE = 8.0
 WIDEST = 1000.0  # a ratio beyond that is drawn at the edge
 
 
 class Ratio(NamedTuple):
-    """One line: `verdict` is its word; `style` harm, gain or plain."""
+    """One line: `verdict` is its word, `short` what of it is drawn; `style` harm, gain or plain."""
 
     name: str
     value: float
@@ -38,6 +39,7 @@ class Ratio(NamedTuple):
     high: float | None
     verdict: str
     style: str = "plain"
+    short: str = ""
 
 
 class Words(NamedTuple):
@@ -84,14 +86,16 @@ def _scale(ratios: Sequence[Ratio], left: float, right: float) -> Scale:
 
 
 def _label(ratio: Ratio) -> str:
-    return f"{significant(ratio.value)}× {ratio.verdict}".strip()
+    return f"{significant(ratio.value)}× {ratio.short}".strip()
 
 
 def _mark(ratio: Ratio, scale: Scale, y: float) -> Markup:
     """The name and the word above, the interval below them."""
+    label = cut(_label(ratio), LABEL)
     parts = [
-        text(2, y + 13, cut(ratio.name, NAME), "label"),
-        text(WIDTH - 2, y + 13, cut(_label(ratio), LABEL), "label", "end"),
+        band(y, 17),
+        text(2, y + 13, cut(ratio.name, ROOM - len(label)), "label"),
+        text(WIDTH - 2, y + 13, label, "label", "end"),
     ]
     y += 24
     told = f"{ratio.name}: {significant(ratio.value)}"

@@ -10,7 +10,7 @@ from edgebench.units import significant
 
 ROW = 22.0
 MIB = 1024**2
-LEFT = 116.0
+LEFT = 118.0
 
 
 def chart(key: str, title: str, steps: Sequence[Step]) -> Chart:

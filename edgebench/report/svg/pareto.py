@@ -219,7 +219,7 @@ def _is_inside(value: float, scale: Scale) -> bool:
 def _legend(shown: Sequence[Option]) -> Iterator[Markup]:
     """The names below the axis."""
     lines = [
-        f"{number} {cut(title(option), 36)}{_size(option)}{ENDINGS[option.place]}"
+        f"{number} {cut(title(option), 32)}{_size(option)}{ENDINGS[option.place]}"
         for number, option in enumerate(shown[:LISTED], 1)
     ]
     if len(shown) > LISTED:
@@ -233,19 +233,19 @@ def _size(option: Option) -> str:
 
 
 def _finding(shown: Sequence[Option], height: Height, without: int) -> str:
-    known = [metric for metric in METRICS if any(metric in each.figures for each in shown)]
-    of = [each for each in shown if each.place == "front"]
-    names = ", ".join(title(each) for each in of[:4])
-    others = " and others" if len(of) > 4 else ""
-    told = f"On the front, by 95 % intervals of {', '.join(known)}: {names}{others}."
-    unsure = [each for each in shown if each.place == "unsure"]
-    if unsure:
-        told += f" Hollow: {len(unsure)} that another may beat, within what was measured."
+    told = f"On the front: {_names(shown, 'front') or 'none'}."
+    if unsure := _names(shown, "unsure"):
+        told += f" Perhaps: {unsure}."
     if height.metric == "size":
         told += " Accuracy was not measured (--dataset)."
     if without:
         told += f" {without} without a measured accuracy {'is' if without == 1 else 'are'} not drawn."
-    return f"{told} Bars: 95 % intervals; larger dots: larger files."
+    return told
+
+
+def _names(shown: Sequence[Option], place: Place, most: int = 4) -> str:
+    found = [title(each) for each in shown if each.place == place]
+    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
 
 
 def _table(shown: Sequence[Option]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:

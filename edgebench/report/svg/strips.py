@@ -78,7 +78,7 @@ def _key_of_marks(left: float) -> Markup:
             _diamond(x + 84, y),
             text(x + 92, y + 4, "p99", "tick"),
             line(x + 124, y, x + 152, y, "whisker"),
-            text(x + 157, y + 4, "min to max; narrow bands: many samples", "tick"),
+            text(x + 157, y + 4, "min to max; narrow: many samples", "tick"),
         )
     )
 
