@@ -67,6 +67,7 @@ def _rendered(subjects: Subjects) -> str:
             marks=[(mark, WORDS[state]) for state, mark in MARKS.items()],
             sections=sections(subjects),
             raw=_raw(subjects.report),
+            total=len(subjects.report.rows),
             created=name(subjects.report.run.created_utc[:10]),
             style=Markup(style),  # noqa: S704 - our own file
             script=Markup(script),  # noqa: S704 - our own file

@@ -181,6 +181,7 @@
         return made;
       }));
       more.hidden = true;
+      byId("first").hidden = true;
     });
     byId("copy").addEventListener("click", async () => {
       try {
