@@ -17,6 +17,7 @@ from edgebench.report import badge, markdown
 from edgebench.report.document import document
 
 if TYPE_CHECKING:
+    from edgebench.cli.plotting import Wish
     from edgebench.report.page import Subjects
 
 FORMATS = ("terminal", "table", "markdown", "md", "csv", "json", "parquet", "prometheus", "badge")
@@ -70,11 +71,12 @@ def report(
     if keys is not None:
         return _group(Grouping(keys, metric or "latency.p50", run_name), "json" if as_json else form, output)
     if html is not None or kind is not None:
+        wish = None if kind is None else _plot_wish(kind, words or "", output)
         made = _subjects(run_name or "latest", budgets, baseline)
         if html is not None:
             _write_page(made, Path(html), as_json=as_json)
-        if kind is not None:
-            _write_plot(made, kind, words or "", output, as_json=as_json)
+        if wish is not None:
+            _write_plot(made, wish, as_json=as_json)
         return EXIT_OK
     _show(run_name or "latest", SAME.get(form, form), Place(output, fit), as_json=as_json)
     return EXIT_OK
@@ -168,9 +170,19 @@ def _write_page(made: Subjects, path: Path, *, as_json: bool) -> None:
         click.echo(f"report: {path}")
 
 
-def _write_plot(made: Subjects, kind: str, words: str, output: str | None, *, as_json: bool) -> None:
-    from edgebench.cli.plotting import Wish, plot
+def _plot_wish(kind: str, words: str, output: str | None) -> Wish:
+    """What was typed of a plot, looked at before anything is read."""
+    from edgebench.cli.plotting import Wish
 
     if output is None:
         raise UserError("a plot needs a file", hint=f"edgebench report --plot {kind} -o FILE.svg")
-    plot(made, Wish(kind, words, Path(output)), as_json=as_json)
+    path = Path(output)
+    if path.suffix not in (".svg", ".png"):
+        raise UserError(f'no plot ends in "{path.suffix}"', hint="name a FILE.svg or FILE.png")
+    return Wish(kind, words, path)
+
+
+def _write_plot(made: Subjects, wish: Wish, *, as_json: bool) -> None:
+    from edgebench.cli.plotting import plot
+
+    plot(made, wish, as_json=as_json)

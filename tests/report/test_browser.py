@@ -183,11 +183,13 @@ def test_nothing_is_wider_than_a_phone(chromium: browser.Browser, folder: Path, 
         assert each["letters"] >= 9.5, each
 
 
-def test_a_large_fleet_can_be_used(chromium: browser.Browser, tmp_path: Path) -> None:
+def test_a_large_fleet_is_small_and_can_be_used(chromium: browser.Browser, tmp_path: Path) -> None:
     path = tmp_path / "fleet.html"
     path.write_text(render(fleet(100, 20)), encoding="utf-8")
+    assert path.stat().st_size < 2_500_000
     tab = _opened(chromium, path)
     assert len(tab.js("checks.heat()")) == 2000
+    assert "more cells are among the raw numbers only" in tab.js("document.body.textContent")
     tab.js("document.querySelector('#heat [data-sort=\"1\"]').click()")
     assert tab.js("document.querySelectorAll('#heat thead th')[1].getAttribute('aria-sort')") == "ascending"
     tab.js("document.getElementById('more').click()")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given
@@ -11,14 +12,18 @@ from hypothesis import strategies as st
 from edgebench.errors import UserError
 from edgebench.gates.compare import Compared, compare
 from edgebench.records import LayerTime, replace
+from edgebench.report import markdown
+from edgebench.report.build import build
 from edgebench.report.details import detail
 from edgebench.report.differences import harm_first, harm_for_sure, layer_changes
 from edgebench.report.fleet import coverage, grouped, keys_of, metric_of, value_of
 from edgebench.report.history import Sister, change_points, odd_ones
+from edgebench.report.page.plots import KINDS, plots, standalone
 from edgebench.report.sheet import Sheet, to_csv
 from edgebench.report.svg.base import cut, scale_of
 from tests.report import pages
-from tests.report.fixtures import measurement
+from tests.report.fixtures import failure, job, measurement, run
+from tests.report.test_page import PAGES
 
 
 def test_a_level_that_changes_and_stays_is_a_jump() -> None:
@@ -177,3 +182,28 @@ def test_scales_show_every_value_and_have_ticks(values: list[float], log: bool) 
 @given(st.text(max_size=400))
 def test_names_are_cut_in_their_middle(text: str) -> None:
     assert len(cut(text, 20)) <= 20
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_plot_of_every_kind_brings_its_colours_along(kind: str) -> None:
+    made = plots(PAGES["full"](), kind)
+    assert made
+    text = standalone(made[0].chart)
+    assert ET.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "axis-title" in text
+    assert "var(" not in text
+    assert "system-ui" not in text
+
+
+def test_markdown_is_cut_to_what_github_takes() -> None:
+    one = measurement(samples=[[4_000_000 + k] * 5 for k in range(3)])
+    made = [replace(one, id=f"m{at}", job=job(device=f"board-{at:03}")) for at in range(300)]
+    lost = [failure(job(device="lost"), "device", "push", "it is full", "free some space")]
+    report = build(run([each.job for each in made]), made, lost)
+    whole = markdown.render(report)
+    assert len(whole.encode()) > 70_000
+    cut_ = markdown.fitted(report, 65_000)
+    assert len(cut_.encode()) < 65_536
+    assert "it is full" in cut_
+    assert "lines are left out here" in cut_.rstrip().splitlines()[-1]
+    assert markdown.fitted(report, 1_000_000).rstrip() == whole.rstrip()

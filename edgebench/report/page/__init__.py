@@ -44,10 +44,10 @@ LONG = 30  # rows; a longer table scrolls in a box of its own
 RAW_ROWS = 150  # in the file as a table; all of them are in its data, and come when asked for
 
 
-def render(subjects: Subjects) -> str:
-    """The whole page; the same subjects give the same bytes. Of a large one fewer cells are drawn."""
+def render(subjects: Subjects, most: int = MOST_CHARACTERS) -> str:
+    """The whole page; the same subjects give the same bytes. Cells go undrawn where it gets too long."""
     text = _rendered(subjects)
-    while subjects.details and len(text) > MOST_CHARACTERS:
+    while subjects.details and len(text) > most:
         fewer = list(subjects.details.items())[: len(subjects.details) // 2]
         subjects = subjects._replace(details=dict(fewer))
         text = _rendered(subjects)

@@ -32,6 +32,7 @@ LEFT, TOP, FLOOR = 48.0, 26.0, 220.0
 LEGEND_ROW = 16.0
 LISTED = 40
 STYLES: dict[Place, str] = {"front": "front", "unsure": "maybe", "dominated": "dot"}
+ORDER: tuple[Place, ...] = ("front", "unsure", "dominated")
 ENDINGS: dict[Place, str] = {"front": " · front", "unsure": " · perhaps", "dominated": ""}
 UNITS = {"accuracy": "%", "p50": "ms", "p99": "ms", "energy": "mJ"}
 
@@ -54,11 +55,12 @@ class Height(NamedTuple):
 
 
 class View(NamedTuple):
-    """The scales, what the height is of, and where numbers stand already."""
+    """The scales, what the height is of, and where dots are and numbers stand already."""
 
     across: Scale
     up: Scale
     height: Height
+    dots: list[tuple[float, float]]
     taken: list[tuple[float, float]]
 
 
@@ -70,7 +72,9 @@ def chart(key: str, heading: str, options: Sequence[Option], limits: Sequence[Li
     shown.sort(key=lambda each: each.figures["p50"].value)
     view = _view(shown, height)
     told = _finding(shown, height, len(timed) - len(shown))
-    marks = [_mark(option, number, view) for number, option in enumerate(shown, 1)]
+    view.dots.extend(_at(option, view) for option in shown)
+    ranked = sorted(enumerate(shown, 1), key=lambda each: ORDER.index(each[1].place))
+    marks = [_mark(option, number, view) for number, option in ranked]  # the front has the best places
     picture = drawing(
         key,
         heading,
@@ -80,7 +84,7 @@ def chart(key: str, heading: str, options: Sequence[Option], limits: Sequence[Li
         side(Axis(height.title, view.up), LEFT, WIDTH - 16),
         *_limit_lines(limits, view),
         _front_line(shown, view),
-        *marks,
+        *reversed(marks),
         *_legend(shown),
     )
     return Chart(key, heading, told, picture, *_table(shown))
@@ -106,6 +110,7 @@ def _view(shown: Sequence[Option], height: Height) -> View:
         scale_of(heights, FLOOR, TOP, log=height.metric == "size"),
         height,
         [],
+        [],
     )
 
 
@@ -128,9 +133,7 @@ def _mark(option: Option, number: int, view: View) -> Markup:
     bars = [line(left, y, right, y, "error")] if right > left else []
     bars += [line(x, low, x, high, "error")] if low != high else []
     dot = element("circle", cx=x, cy=y, r=_radius(option), class_=STYLES[option.place])
-    return titled(
-        f"{number} {_told(option)}", *bars, dot, text(*_free(view.taken, x, y), str(number), "label")
-    )
+    return titled(f"{number} {_told(option)}", *bars, dot, text(*_free(view, x, y), str(number), "label"))
 
 
 def _radius(option: Option) -> float:
@@ -155,19 +158,25 @@ def _place(option: Option) -> str:
     return f"perhaps: {option.by} may be better" if option.place == "unsure" else "yes"
 
 
-def _free(taken: list[tuple[float, float]], x: float, y: float) -> tuple[float, float]:
-    """A place for a number beside a dot that no other number has; noted in `taken`."""
+def _free(view: View, x: float, y: float) -> tuple[float, float]:
+    """A place for a number beside a dot where no dot and no other number is; noted in `taken`."""
     around = [
-        (across, down) for reach in (0, 12, 24) for across in (8 + reach, -18 - reach) for down in (-5, 12)
+        (across, down)
+        for reach in (0, 12, 24, 36)
+        for down in (-5, 12, 4, -16, 22)
+        for across in (8 + reach, -18 - reach)
     ]
     places = [(x + across, y + down) for across, down in around]
-    free = [
-        place
-        for place in places
-        if all(abs(place[0] - other[0]) > 13 or abs(place[1] - other[1]) > 10 for other in taken)
-    ]
-    taken.append((free or places)[0])
-    return taken[-1]
+    free = [place for place in places if _is_free(view, place)]
+    view.taken.append((free or places)[0])
+    return view.taken[-1]
+
+
+def _is_free(view: View, place: tuple[float, float]) -> bool:
+    x, y = place
+    apart = all(abs(x - other[0]) > 13 or abs(y - other[1]) > 10 for other in view.taken)
+    seen = all(abs(x + 5 - dot[0]) > 10 or abs(y - 4 - dot[1]) > 9 for dot in view.dots)
+    return apart and seen and LEFT < x < WIDTH - 16 and TOP < y < FLOOR
 
 
 # --- lines ----------------------------------------------------------------------------------------
