@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import shutil
 import sqlite3
@@ -14,10 +15,12 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import duckdb
+import jsonschema
 import pyarrow.parquet as pq
 import pytest
 
 from edgebench.records import replace
+from edgebench.report.fleet import KEYS, KNOWN
 from tests.commands import Cli
 from tests.report import fixtures, pages
 from tests.report.fixtures import job, measurement, run
@@ -335,6 +338,27 @@ def test_history_marks_jumps_that_last(fresh_cli: Cli) -> None:
     assert "higher from here on" in out.replace("\n", " ") or "higher" in out
     fresh_cli("report", "--html", "page.html")
     assert "Over releases" in Path("page.html").read_text()
+
+
+# --- JSON of questions ----------------------------------------------------------------------
+
+
+def test_answers_are_as_their_schema_says(fleet: Cli) -> None:
+    schema = json.loads((DOCS.parent / "questions.schema.json").read_text())
+    checked = jsonschema.Draft202012Validator(schema)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    questions = [
+        *(("report", "--group", "target,group", "--metric", metric) for metric in KNOWN),
+        ("worst", "-n", "2"),
+        ("history", "digits", "--device", "pi5-01"),
+        ("coverage",),
+    ]
+    for words in questions:
+        checked.validate(fleet.json(*words, code=None))
+    assert schema["$defs"]["key"]["enum"] == list(KEYS)
+    assert set(schema["$defs"]["metric"]["enum"]) == set(KNOWN)
+    with pytest.raises(jsonschema.ValidationError):
+        checked.validate(fleet.json("coverage", code=None) | {"more": 1})
 
 
 # --- Parquet --------------------------------------------------------------------------------------
