@@ -112,6 +112,23 @@ def test_the_keyboard_reaches_everything_in_order(full: Tab) -> None:
     assert full.js("document.querySelectorAll(\"#heat td[tabindex='0']\").length") == 1
 
 
+def test_a_screen_reader_finds_names_for_everything(full: Tab) -> None:
+    """From Chromium's accessibility tree; what real readers say was not tried."""
+    full.js("checks.open()")
+    nodes = [each for each in full.call("Accessibility.getFullAXTree")["nodes"] if not each.get("ignored")]
+    named: dict[str, list[str]] = {}
+    for each in nodes:
+        role, words = each.get("role", {}).get("value", ""), each.get("name", {}).get("value", "")
+        named.setdefault(role.lower(), []).append(words)
+    for role in ("image", "button", "region", "link", "searchbox", "grid", "row", "columnheader", "gridcell"):
+        assert named[role], role
+    for role in ("image", "button", "region", "link", "searchbox", "grid", "columnheader"):
+        assert all(named[role]), role
+    assert len(named["image"]) > 40
+    assert len(named["grid"]) == 1
+    assert any("over its limit" in words for words in named["gridcell"])
+
+
 def test_arrows_move_enter_opens_and_escape_gives_the_focus_back(full: Tab) -> None:
     full.js("document.querySelector(\"#heat td[tabindex='0']\").focus()")
     first = full.js("document.activeElement.id")
