@@ -1,5 +1,8 @@
 // What the tests ask of a page; evaluated in it by test_browser.py.
 window.checks = {
+  // long tables wait until they are seen, and a picture of the whole page sees nothing
+  whole: () => document.querySelectorAll(".tall").forEach((each) => { each.style.contentVisibility = "visible"; }),
+
   open: () => document.querySelectorAll("details").forEach((each) => { each.open = true; }),
 
   later: () => new Promise((done) => setTimeout(done, 50)),

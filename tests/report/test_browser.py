@@ -219,6 +219,7 @@ def test_a_large_fleet_is_small_and_can_be_used(chromium: browser.Browser, tmp_p
 @pytest.mark.parametrize("page", ["calm", "full", "hostile", "troubled"])
 def test_pictures_to_look_at(chromium: browser.Browser, folder: Path, page: str, width: str) -> None:
     tab = _opened(chromium, folder / f"{page}.html", width=WIDTHS[width])
+    tab.js("checks.whole()")
     tab.picture(PICTURES / f"{page}-{width}.png")
     assert (PICTURES / f"{page}-{width}.png").stat().st_size > 10_000
     tab.prefer("dark")

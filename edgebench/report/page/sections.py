@@ -26,7 +26,7 @@ from edgebench.report.base import (
 from edgebench.report.differences import Before, harm_ratio
 from edgebench.report.front import by_device
 from edgebench.report.gate_words import bound, ordered, word
-from edgebench.report.history import History, Line, jump_words
+from edgebench.report.history import History, Line, Odd, jump_words
 from edgebench.report.page.base import Fold, Section, Subjects, Table, column_name, counted
 from edgebench.report.svg import bars, forest, ladder, pareto, strips, timeline, trend
 from edgebench.report.svg.base import Chart
@@ -38,6 +38,7 @@ MOST_FRONTS = 24
 MOST_LAYERS = 20
 MOST_PROFILES = 8
 MOST_ODD = 50
+LITTLE = 0.02  # a change that is sure and that a board may have from one day to the next
 DRAWN_FROM = (
     "Latency of every launch, memory step by step, the board meanwhile, layers where a profile was taken. "
     "Strips are drawn from 33 quantiles a launch; what is judged is taken from all samples."
@@ -143,15 +144,15 @@ def _comparison(subjects: Subjects) -> Section | None:
     return Section(
         "comparison",
         f"Against {name(before.name)}",
-        " ".join(_of_devices(before, has_common=bool(timed))),
+        " ".join(_of_both(before, has_common=bool(timed))),
         charts=(_forest(timed, before.name),) if timed else (),
-        tables=(_changes(before),),
+        tables=tuple(_changes(before)),
         folded=(*_every_metric(before), *_layers(before)),
     )
 
 
-def _of_devices(before: Before, *, has_common: bool) -> Iterator[str]:
-    """Why there may be less to compare than a reader expects."""
+def _of_both(before: Before, *, has_common: bool) -> Iterator[str]:
+    """Why there may be less to compare than a reader expects, and whether nothing changed."""
     if not has_common:
         yield f"{name(before.name)} and this run have no measured cell in common."
     if before.gone:
@@ -160,6 +161,8 @@ def _of_devices(before: Before, *, has_common: bool) -> Iterator[str]:
         yield f"Measured in this run alone: {_few(before.added)}."
     if before.gone and before.added:
         yield "A device that got another name counts as another device."
+    if not before.changes:
+        yield f"Nothing that is known changed since {name(before.name)}."
 
 
 def _few(names: Sequence[str], most: int = 6) -> str:
@@ -167,11 +170,11 @@ def _few(names: Sequence[str], most: int = 6) -> str:
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
-def _changes(before: Before) -> Table:
+def _changes(before: Before) -> Iterator[Table]:
     rows = [(change.what, change.before, change.after, clean(change.who())) for change in before.changes]
-    told = f"What changed since {name(before.name)}.{_more(len(rows))}"
-    nothing = f"Nothing that is known changed since {name(before.name)}."
-    return Table(told if rows else nothing, ("what", "before", "now", "where"), _cut(rows))
+    if rows:
+        told = f"What changed since {name(before.name)}.{_more(len(rows))}"
+        yield Table(told, ("what", "before", "now", "where"), _cut(rows))
 
 
 def _every_metric(before: Before) -> Iterator[Fold]:
@@ -198,7 +201,10 @@ def _forest(timed: Sequence[Compared], baseline: str) -> Chart:
     shown = timed[:MOST_BARS]
     harmed = sum(each.verdict == "slower" for each in timed)
     apart = sum(each.verdict == "not-comparable" for each in timed)
+    much = sum(each.verdict == "slower" and (each.ratio or 1.0) > 1 + LITTLE for each in timed)
     found = f"{counted(len(timed), 'cell')} in both, {harmed:,} surely slower"
+    if harmed:
+        found += f", {much:,} of them by more than {100 * LITTLE:.0f} %"
     if apart:
         found += (
             f"; {apart:,} not comparable, because what they ran on changed: their ratios are for looking only"
@@ -226,7 +232,7 @@ def _forest(timed: Sequence[Compared], baseline: str) -> Chart:
 
 def _style(each: Compared) -> str:
     ratio = harm_ratio(each) or 1.0
-    if each.verdict in ("inconclusive", "same", "not-comparable"):
+    if each.verdict in ("inconclusive", "same", "not-comparable") or abs(ratio - 1) <= LITTLE:
         return "plain"
     return "harm" if ratio > 1 else "gain"
 
@@ -516,9 +522,19 @@ def _drifts(history: History) -> Iterator[Table]:
 
 
 def _odd(history: History) -> Iterator[Table]:
+    """One line a board: the cells in which it is the odd one, the furthest first."""
+    boards: dict[tuple[str, str], list[Odd]] = {}
+    for each in history.odd:
+        boards.setdefault((each.device, each.target), []).append(each)
     rows = [
-        (name(each.device), name(each.target), clean(each.cell), significant(each.ratio), str(each.sisters))
-        for each in history.odd
+        (
+            name(device),
+            name(target),
+            clean(cells[0].cell) + (f" and {counted(len(cells) - 1, 'other cell')}" if cells[1:] else ""),
+            significant(cells[0].ratio),
+            str(cells[0].sisters),
+        )
+        for (device, target), cells in boards.items()
     ]
     if rows:
         headings = ("device", "kind", "cell", "times its sisters' median", "sisters")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from edgebench.budgets import show
 from edgebench.gates import Gate, Verdict
 from edgebench.gates.claims import ClaimVerdict
-from edgebench.report.base import clean, form, grouped, headline, name, next_step, origin, outcome
+from edgebench.report.base import clean, form, grouped, headline, label, name, next_step, origin, outcome
 from edgebench.report.gate_words import bound, counts, ordered
 from edgebench.report.page.base import (
     Subjects,
@@ -179,21 +179,20 @@ def _worst(subjects: Subjects) -> Table | None:
     ranked = sorted(((each, row) for each, row in known if each is not None), key=lambda pair: -pair[0][0])
     if ranked:
         lines = [
-            (name(row.job.device), column_name(row.job), bound(each), _seen(each), significant(ratio))
+            (label(row.job), bound(each), _seen(each), significant(ratio))
             for (ratio, each), row in ranked[:WORST]
         ]
-        headings = ("device", "cell", "limit", "the gate saw", "times its limit or baseline")
-        return Table("The worst cells", headings, tuple(lines), (3, 4))
+        headings = ("cell", "limit", "the gate saw", "times its limit or baseline")
+        return Table("The worst cells", headings, tuple(lines), (2, 3))
     slowed = [row for row in subjects.report.rows if row.speedup is not None and row.speedup < 1]
     slowed.sort(key=lambda row: row.speedup or 0.0)
     if not slowed:
         return None
     slow = tuple(
-        (name(row.job.device), column_name(row.job), format_ms(row.summary.p50_ns), f"{row.speedup or 0:.2f}")
-        for row in slowed[:WORST]
+        (label(row.job), format_ms(row.summary.p50_ns), f"{row.speedup or 0:.2f}") for row in slowed[:WORST]
     )
-    titles = ("device", "cell", "p50", "speed-up, ×")
-    return Table("Compressed forms that are slower than fp32", titles, slow, (2, 3))
+    titles = ("cell", "p50", "speed-up, ×")
+    return Table("Compressed forms that are slower than fp32", titles, slow, (1, 2))
 
 
 def _seen(verdict: Verdict) -> str:

@@ -86,7 +86,9 @@ def _scale(ratios: Sequence[Ratio], left: float, right: float) -> Scale:
 
 
 def _label(ratio: Ratio) -> str:
-    return f"{significant(ratio.value)}× {ratio.short}".strip()
+    """With three decimals near 1, where fewer would hide what there is."""
+    value = f"{ratio.value:.3f}" if 0.5 < ratio.value < 2 else significant(ratio.value)
+    return f"{value}× {ratio.short}".strip()
 
 
 def _mark(ratio: Ratio, scale: Scale, y: float) -> Markup:

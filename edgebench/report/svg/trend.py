@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -93,11 +94,17 @@ def _releases(names: Sequence[str], across: Scale) -> Markup:
         if at % every == 0 or (at == len(names) - 1 and at % every > every // 2):
             x = across(at)
             parts.append(line(x, TOP, x, FLOOR, "grid"))
-            parts.append(text(x, FLOOR + 14, cut(name, 12), "tick", "middle"))
+            parts.append(text(x, FLOOR + 14, cut(_short(name), 10), "tick", "middle"))
     middle = (across.start + across.end) / 2
     return Markup("").join(
         [*parts, text(middle, FLOOR + 31, "release or run, oldest first", "axis-title", "middle")]
     )
+
+
+def _short(name: str) -> str:
+    """Of a run's id its day, "2026-08-03": releases are short, ids are not."""
+    found = re.match(r"(\d{4})(\d\d)(\d\d)-\d{6}-", name)
+    return "-".join(found.groups()) if found else name
 
 
 def _line(series: Series, number: int | None, across: Scale, up: Scale) -> Markup:
