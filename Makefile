@@ -8,6 +8,7 @@ TRAINING_VENV := .venv-training
 TRAINING_STAMP := $(TRAINING_VENV)/.installed
 TORCH := torch==2.13.0
 TEST_WORKERS ?= 2
+BOARDS := engine health invalid logins preparation runs scale tensorrt
 
 .PHONY: help demo test test-pages test-boards test-arm64 test-training training-figures check format bench conformance models statistics aa-local faults faults-sample pnnx clean
 
@@ -15,7 +16,7 @@ help:
 	@echo "make demo    create $(VENV), install, run the main job on real input, end with the path of the report"
 	@echo "make test    create $(VENV), install, lint, type-check and run the tests"
 	@echo "make test-pages  reports in a real browser (a minute or two; pictures in build/pages)"
-	@echo "make test-boards  logins, preparation and many devices at once, with real SSH servers (root; minutes)"
+	@echo "make test-boards  whole runs, logins, preparation and many devices, with real SSH servers (root; 10 minutes)"
 	@echo "make test-arm64  the path on a true aarch64 userland over SSH, emulated (root; minutes the first time)"
 	@echo "make test-training  training steps, with PyTorch in an environment of its own (minutes; gigabytes the first time)"
 	@echo "make training-figures  what training steps are worth on two data sets (an hour; prints tables)"
@@ -23,7 +24,7 @@ help:
 	@echo "make conformance  ONNX's own cases through every runtime (an hour or two; writes docs/conformance.md)"
 	@echo "make models  networks of all kinds through every runtime (slow; writes docs/models.md)"
 	@echo "make statistics  how often the gate is right, by simulation (minutes; writes docs/statistics.md)"
-	@echo "make aa-local  launches of this computer, quiet and under load of its own (15 minutes; the same page)"
+	@echo "make aa-local  launches of this computer, quiet and under load of its own (25 minutes; the same page)"
 	@echo "make faults  over 200 faults against real SSH servers (root; a quarter of an hour; writes docs/faults.md)"
 	@echo "make faults-sample  some of them (root; a minute or two)"
 	@echo "make check   lint and types only"
@@ -50,7 +51,7 @@ test-pages: $(STAMP)
 	$(BIN)/python -m pytest $(addprefix tests/report/,test_browser.py test_numbers.py)
 
 test-boards: $(STAMP) pnnx
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(addprefix tests/fleet/,test_logins.py test_preparation.py test_scale.py)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(addprefix tests/fleet/test_,$(addsuffix .py,$(BOARDS)))
 
 test-arm64: $(STAMP) pnnx
 	$(BIN)/python -m pytest tests/arm64

@@ -20,7 +20,10 @@ from edgebench.errors import BugError
 from edgebench.records import Record, replace
 
 ALPHA = 0.05
-LOOKS = (5, 10, 20)  # planned looks, in launches a side; each takes its share of alpha (Bonferroni)
+LOOKS = (5, 10, 20)  # planned looks, in launches a side
+# What each of these looks may err by, as a share of alpha: most of it where most can be seen. Together they
+# err by no more than alpha, whatever the launches are like (Bonferroni).
+SHARES = (0.05, 0.15, 0.8)
 LEAST_LAUNCHES = LOOKS[0]
 POWER = 0.80
 TRIM = 0.2
@@ -29,7 +32,9 @@ OUTLIER = 6.0  # robust standard deviations from the median: no normal pair lies
 # launches: what they show counts for KNOWN_SKEW, USUAL_SKEW comes on top (docs/statistics.md shows what for).
 KNOWN_SKEW = 0.7
 USUAL_SKEW = 0.4
-MOST_ALIKE = 0.8  # correlation of a launch with the one before it
+MOST_ALIKE = 4.0  # the sum of correlations with the launches before
+UNSEEN = 1.02  # how much more launches resemble each other than can be seen, as a ratio of standard errors
+LEAST_FREEDOM = 2.0
 
 RuleName = Literal["one-sample", "welch", "paired", "trimmed-paired"]
 Outcome = Literal["pass", "fail", "inconclusive"]
@@ -122,22 +127,38 @@ def one_sample(logs: Sequence[float]) -> Estimate | None:
     """The mean of some logarithms in the order of their launches; None below two values.
 
     Student's t alone fails too rarely and passes too often, since launches are skewed: see `Estimate.skew`.
-    From ten launches on the error is that of launches which resemble the one before as much as these do.
-    Below five neither can be known.
+    Launches that resemble those before them are worth fewer independent ones, which the error and its degrees
+    of freedom then are of. Below five neither can be known.
     """
     found = _mean_of(logs, "one-sample")
     if found is None or not found.error or len(logs) < LEAST_LAUNCHES:
         return found
-    skew = KNOWN_SKEW * _skew(logs) + USUAL_SKEW
-    return replace(found, error=found.error * _wider_by(logs), skew=skew)
+    worth = _worth(logs)
+    return replace(
+        found,
+        error=UNSEEN * found.error * math.sqrt(len(logs) / worth),
+        freedom=max(LEAST_FREEDOM, worth - 1),
+        skew=KNOWN_SKEW * _skew(logs) + USUAL_SKEW,
+    )
 
 
-def _wider_by(logs: Sequence[float]) -> float:
-    """How much surer independent launches would be than these, as a ratio of standard errors."""
-    if len(logs) < LOOKS[1]:
-        return 1.0
-    alike = min(MOST_ALIKE, max(0.0, lag_1(logs) + 1 / len(logs)))  # freed of its bias
-    return math.sqrt((1 + alike) / (1 - alike))
+def _worth(logs: Sequence[float]) -> float:
+    """How many independent launches these are worth: n / (1 + 2 (r1 + r2 + ...)), at most n.
+
+    r1, r2, ... are the correlations with the launch 1, 2, ... before, freed of their bias (Kendall 1954), up
+    to the first that is not above 0 (as Geyer 1992 ends the sum). Below ten launches none can be seen.
+    """
+    count = len(logs)
+    if count < LOOKS[1]:
+        return count
+    off = _off_mean(logs)
+    total, alike = _sum_of_products(off, off), 0.0
+    for lag in range(1, count // 2 + 1):
+        found = (count * _sum_of_products(off[lag:], off) / total + 1) / (count - 4)
+        if found <= 0:
+            break
+        alike += found
+    return count / (1 + 2 * min(MOST_ALIKE, alike))
 
 
 def paired(differences: Sequence[float]) -> Estimate | None:
@@ -272,9 +293,12 @@ def launches_needed(estimate: Estimate, limit: float, effect: float, alpha: floa
     return max(LEAST_LAUNCHES, math.ceil((normal * spread / (effect - limit)) ** 2 + 2))
 
 
-def alpha_of_look(looks: Sequence[int], alpha: float = ALPHA) -> float:
+def alphas_of_looks(looks: Sequence[int], alpha: float = ALPHA) -> tuple[float, ...]:
     """What each planned look may err by, so that all together err by no more than alpha."""
-    return alpha / max(1, len(looks))
+    if tuple(looks) == LOOKS:
+        return tuple(share * alpha for share in SHARES)
+    count = max(1, len(looks))
+    return (alpha / count,) * count  # Bonferroni
 
 
 def false_discoveries(p_values: Sequence[float]) -> list[float]:

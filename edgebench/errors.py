@@ -20,9 +20,10 @@ in one place, the doors (`cli`, `service`), or turned into a `Failure` record by
 
 from __future__ import annotations
 
+import copyreg
 import difflib
 from collections.abc import Iterable
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 Owner = Literal["user", "model", "device", "infrastructure", "bug"]
 
@@ -49,6 +50,10 @@ class EdgebenchError(Exception):
         self.message = message
         self.hint = hint
         self.detail = detail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied as it is: a process that works for another one may raise it."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class UserError(EdgebenchError):

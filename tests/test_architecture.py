@@ -127,6 +127,7 @@ BASES = {
         "showing",
         "sources",
         "verdicts",
+        "workers",
     },
     "edgebench.compress.training": {"base", "checkpoints", "data", "fitting", "looking", "structure"},
     "edgebench.report": {

@@ -14,7 +14,7 @@ from scipy import stats
 from edgebench.comparison import (
     LOOKS,
     Estimate,
-    alpha_of_look,
+    alphas_of_looks,
     by_differences,
     by_pairs,
     decide,
@@ -122,8 +122,10 @@ def test_a_launch_that_is_slow_once_in_a_while_makes_the_interval_reach_up() -> 
 
 def test_launches_that_resemble_each_other_count_for_less() -> None:
     steps = [0.0, 0.0, 0.0, 0.0, 0.0, 0.01, 0.01, 0.01, 0.01, 0.01]
-    mixed = steps[::2] + steps[1::2]
-    assert _known(one_sample(steps)).error > 2 * _known(one_sample(mixed[1:] + mixed[:1])).error
+    mixed = [steps[place] for place in (0, 5, 1, 2, 6, 7, 3, 8, 9, 4)]
+    alike, unlike = _known(one_sample(steps)), _known(one_sample(mixed))
+    assert alike.error > 2 * unlike.error
+    assert (alike.freedom, unlike.freedom) == (2, 9)
 
 
 @pytest.mark.parametrize(
@@ -187,8 +189,9 @@ def test_the_launches_needed_are_about_those_of_the_formula() -> None:
 
 
 def test_the_looks_share_alpha() -> None:
-    assert alpha_of_look(LOOKS) == pytest.approx(0.05 / 3)
-    assert alpha_of_look((20,)) == 0.05
+    assert alphas_of_looks(LOOKS) == pytest.approx((0.0025, 0.0075, 0.04))
+    assert alphas_of_looks((20,)) == (0.05,)
+    assert alphas_of_looks((6, 12)) == (0.025, 0.025)
 
 
 def test_false_discoveries_are_those_of_the_paper() -> None:

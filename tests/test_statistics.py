@@ -63,7 +63,7 @@ def test_an_interval_of_skewed_launches_by_hand() -> None:
     """Symmetric values are held to be a little skewed all the same: Hall's interval reaches further up."""
     low, high = statistics.interval_95([math.exp(x / 100) for x in (1, 2, 3, 4, 5)]) or (0, 0)
     skew, root, t = comparison.USUAL_SKEW, math.sqrt(5), 2.776445
-    error = math.sqrt(2.5) / root / 100
+    error = comparison.UNSEEN * math.sqrt(2.5) / root / 100
     ends = [
         0.03 - 3 * root / skew * (np.cbrt(1 + skew / root * (each - skew / (6 * root))) - 1) * error
         for each in (t, -t)

@@ -16,6 +16,7 @@ from edgebench.cli.setup import read_settings
 from edgebench.cli.showing import write_bytes, write_parts, write_whole
 from edgebench.cli.sources import check_not_empty, opened
 from edgebench.cli.verdicts import exit_code, print_gate
+from edgebench.cli.workers import answered_together
 from edgebench.documents import read_text
 from edgebench.evidence import Inconclusive, pack
 from edgebench.gates import Gate
@@ -71,10 +72,11 @@ def gate(
     """
     text = read_text(Path(budgets_file))
     rules = budget_files.parse(text, budgets_file)
-    with opened(read_settings()) as sources:
+    settings = read_settings()
+    with opened(settings) as sources:
         asked = question(candidate, baseline, rules, sources)
         check_not_empty(asked.candidate.devices(), candidate)
-        judged = answered(asked, sources.store)
+        judged = answered_together(asked, sources, settings) or answered(asked, sources.store)
         if keep_it:
             keep(judged, asked, sources.store)
         if bundle is not None:

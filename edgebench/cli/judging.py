@@ -53,12 +53,23 @@ def question(candidate: str, baseline: str | None, budgets: Budgets, sources: So
 
 def answered(asked: Question, store: Store) -> Gate:
     """The verdict; what is known of each device's noise is taken from the store."""
-    with _uncollected():
-        return concluded(_parts(asked, store), asked.budgets, today=asked.today)
+    with uncollected():
+        parts = (judged_on(each, asked, store) for each in asked.candidate.devices())
+        return concluded(parts, asked.budgets, today=asked.today)
+
+
+def judged_on(device: str, asked: Question, store: Store) -> Part:
+    """The verdicts on the cells of one device."""
+    cells = asked.candidate.of(device)
+    against = Cells(()) if asked.baseline is None else asked.baseline.of(device)
+    own = cells.baselines if asked.baseline is None else ()
+    known = Known(_noise(device, store), asked.problem)
+    before = (*against.candidates, *own)
+    return judged(cells.candidates, asked.budgets, before, known=known, duets=cells.duets)
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """No search for cycles while many records are made that have none: it takes a quarter of the time."""
     was_on = gc.isenabled()
     gc.disable()
@@ -67,16 +78,6 @@ def _uncollected() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def _parts(asked: Question, store: Store) -> Iterator[Part]:
-    for device in asked.candidate.devices():
-        cells = asked.candidate.of(device)
-        against = Cells(()) if asked.baseline is None else asked.baseline.of(device)
-        own = cells.baselines if asked.baseline is None else ()
-        known = Known(_noise(device, store), asked.problem)
-        before = (*against.candidates, *own)
-        yield judged(cells.candidates, asked.budgets, before, known=known, duets=cells.duets)
 
 
 def evidence(asked: Question, text: str, inconclusive: Inconclusive, sources: Sources) -> Evidence:

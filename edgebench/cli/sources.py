@@ -14,7 +14,7 @@ import msgspec
 
 from edgebench import exchange
 from edgebench.cli.setup import read_inventory, read_settings, results
-from edgebench.errors import UserError
+from edgebench.errors import InfrastructureError, UserError
 from edgebench.gates import Observed, observed
 from edgebench.gates.figures import VERSION
 from edgebench.records import ROLES, Job, Role, Run, prepared, replace
@@ -96,8 +96,18 @@ class Stored:
         if kept.document is None or self._with_samples:
             entry = exchange.entry(self._store.measurement(kept.measurement_id), groups)
             return observed(entry, with_samples=self._with_samples)
-        cell: Observed = self._decoder.decode(kept.document)
+        cell = self._figures(kept.document, kept.measurement_id)
         return replace(cell, subject=replace(cell.subject, groups=groups)) if groups else cell
+
+    def _figures(self, document: str, measurement_id: str) -> Observed:
+        try:
+            found: Observed = self._decoder.decode(document)
+        except msgspec.MsgspecError as error:
+            raise InfrastructureError(
+                f"the figures kept of measurement {measurement_id} are damaged: {error}",
+                hint="bring the store back from a copy, or measure again: edgebench run",
+            ) from error
+        return found
 
     def _not_measured(self) -> dict[str, list[Observed]]:
         """By device: jobs that failed, and those that the run never came to."""

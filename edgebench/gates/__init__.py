@@ -173,27 +173,26 @@ def _key(subject: Subject) -> tuple[str, ...]:
 
 
 def is_unsure_failure(verdict: Verdict, cells: int) -> bool:
-    """Whether a failure may be one by chance among so many cells: its p, for each look and cell (Bonferroni).
+    """Whether a failure may be one by chance among so many cells: its p, for each of them (Bonferroni).
 
     A run goes on to its next look then, so that what is true survives what `concluded` asks of it.
     """
     if verdict.word != "fail" or verdict.p_value is None:
         return False
-    return verdict.p_value * verdict.looks * cells > ALPHA
+    return verdict.p_of_all_looks * cells > ALPHA
 
 
 def _correct(verdicts: list[Verdict]) -> None:
     """Keep the share of false ones among all failures of a metric at alpha (Benjamini-Hochberg), in place.
 
-    A failure that does not survive among so many cells is inconclusive. Where several looks were planned, the
-    p of one counts as often.
+    A failure that does not survive among so many cells is inconclusive.
     """
     families: dict[tuple[str, str], list[int]] = {}
     for place, each in enumerate(verdicts):
         if each.p_value is not None:
             families.setdefault((each.metric, each.kind), []).append(place)
     for places in families.values():
-        p_values = [min(1.0, (verdicts[place].p_value or 0.0) * verdicts[place].looks) for place in places]
+        p_values = [verdicts[place].p_of_all_looks for place in places]
         for place, q in zip(places, false_discoveries(p_values), strict=True):
             verdicts[place] = _with_q(verdicts[place], q, len(places))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from edgebench.budgets import Kind, Severity, Subject
+from edgebench.comparison import ALPHA
 from edgebench.records import Accuracy, Record, Role
 
 # 1: the first
@@ -130,6 +131,7 @@ class Verdict(Record, frozen=True):
     bytes, 1/s, dB, mJ, shares); for `regress` the interval is that of `ratio`, candidate by baseline.
     `least_effect` is the smallest change that would have been found in 80 % of cases, as a ratio minus 1,
     `least_effect_at_last` the one that 20 launches would find; `cause` says why a verdict is inconclusive.
+    `alpha` is what the look that decided may err by, 0 where nothing was left to chance.
     `foreign_load` (cores) and `p50_over_p10` are medians over the launches.
     """
 
@@ -154,6 +156,7 @@ class Verdict(Record, frozen=True):
     launches: int = 0
     look: int = 0
     looks: int = 1
+    alpha: float = 0.0
     least_effect: float | None = None
     least_effect_at_last: float | None = None
     design: Literal["separate", "duet"] = "separate"
@@ -167,6 +170,11 @@ class Verdict(Record, frozen=True):
     def more_helps(self) -> bool:
         """Whether more launches may decide it."""
         return self.word == "inconclusive" and self.cause in MORE_HELPS
+
+    @property
+    def p_of_all_looks(self) -> float:
+        """Its p for all that was looked at: below ALPHA where a look fails."""
+        return min(1.0, (self.p_value or 0.0) * ALPHA / (self.alpha or ALPHA))
 
     @property
     def blocks(self) -> bool:

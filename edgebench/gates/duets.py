@@ -36,7 +36,7 @@ MOST_SIZE_RATIO = 1.5  # of the artifacts
 # Others are at work: 3 to 6 % of launches were 20 % slower below 0.1 core of theirs, and 65 to 94 % above 0.5
 # (recorded on a shared machine of two cores).
 LOADED_CORES = 0.2
-WANTED_EFFECT = 0.03  # beyond the limit: what 20 pairs are to find, or duets take over
+WANTED_EFFECT = 0.025  # beyond the limit: what 20 pairs are to find, or duets take over
 
 
 def tells(metric: str, kind: str) -> bool:

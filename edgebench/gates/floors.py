@@ -59,7 +59,7 @@ def _floor(apart: _Apart[T], differences: Sequence[float], logs: Sequence[float]
     estimate = apart.rule.estimate(apart.values)
     if estimate is None:
         return None
-    alpha = comparison.alpha_of_look(LOOKS)
+    alpha = comparison.alphas_of_looks(LOOKS)[-1]
     least = comparison.least_effect_at(estimate, 0.0, LOOKS[-1], alpha)
     return Floor(
         pairs=len(differences),

@@ -22,6 +22,7 @@ from edgebench.gates.looks import (
     PAIRS,
     Answer,
     Bounds,
+    Planned,
     Test,
     interval,
     least_effect,
@@ -337,7 +338,7 @@ def _compare(sides: _Sides, bound: float, noise: SessionNoise | None) -> Test | 
     between = noise or SessionNoise(variance=2 * ASSUMED_SESSION_SD**2, freedom=ASSUMED_FREEDOM)
     estimate = found.with_variance(between.variance, between.freedom)
     crosscheck = comparison.hodges_lehmann(sides.before, sides.now)
-    return tested(estimate, crosscheck, Bounds(bound), min(len(sides.before), len(sides.now)), 1)
+    return tested(estimate, crosscheck, Bounds(bound), Planned(min(len(sides.before), len(sides.now))))
 
 
 # --- duets ----------------------------------------------------------------------------------------

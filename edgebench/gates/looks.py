@@ -49,16 +49,26 @@ class Answer(NamedTuple):
     cause: Cause = ""
 
 
+class Planned(NamedTuple):
+    """A look: after how many launches, its share of alpha and the last one's, and how many are planned."""
+
+    launches: int
+    share: float = 1.0
+    last_share: float = 1.0
+    looks: int = 1
+
+
 class Test(NamedTuple):
     """What was found at a look, and the answer to it; `crosscheck` is the Hodges-Lehmann shift.
 
-    `alpha` is what this look may err by.
+    `alpha` is what this look may err by, `last_alpha` what the last planned one may.
     """
 
     estimate: Estimate
     crosscheck: float
     bound: float
     alpha: float
+    last_alpha: float
     look: int
     looks: int
     answer: Answer
@@ -71,13 +81,12 @@ def look(values: Sequence[T], bounds: Bounds, looks: Sequence[int], rule: Rule[T
     run goes on to further looks for that. Without planned looks there is one, at the end, which may use all
     of alpha. Two values are the least.
     """
-    planned = tuple(each for each in looks if each <= len(values)) or (len(values),)
     found: list[Test] = []
-    for each in planned:
-        estimate = rule.estimate(values[:each])
+    for planned in _planned(len(values), looks):
+        estimate = rule.estimate(values[: planned.launches])
         if estimate is None:
             continue
-        test = tested(estimate, rule.crosscheck(values[:each]), bounds, each, len(looks))
+        test = tested(estimate, rule.crosscheck(values[: planned.launches]), bounds, planned)
         if found and found[0].answer.word == "fail":
             found += [test] if test.answer.word == "fail" else []
             continue
@@ -86,24 +95,39 @@ def look(values: Sequence[T], bounds: Bounds, looks: Sequence[int], rule: Rule[T
             break
     if not found:
         raise ValueError("a look needs two values")
-    return min(found, key=lambda test: test.estimate.p_above(test.bound)) if found[1:] else found[0]
+    return min(found, key=_doubt) if found[1:] else found[0]
 
 
-def tested(estimate: Estimate, crosscheck: float, bounds: Bounds, at: int, looks: int) -> Test:
-    """An estimate at one of so many planned looks, with its answer."""
-    planned = max(1, looks)
-    alpha = bounds.alpha / planned
-    found = _answer(estimate, crosscheck, bounds, planned)
-    return Test(estimate, crosscheck, bounds.bound, alpha, at, planned, found)
+def _planned(launches: int, looks: Sequence[int]) -> list[Planned]:
+    """The looks that so many launches allow; below the first one, that one is taken at what there is."""
+    shares = comparison.alphas_of_looks(looks, 1.0)
+    made = [Planned(each, share, shares[-1], len(looks)) for each, share in zip(looks, shares, strict=False)]
+    return [each for each in made if each.launches <= launches] or [
+        Planned(launches, shares[0], shares[-1], len(shares))
+    ]
 
 
-def _answer(estimate: Estimate, crosscheck: float, bounds: Bounds, looks: int) -> Answer:
+def _doubt(test: Test) -> float:
+    """How often so much is found where the true shift is the limit, by what the look may err by."""
+    return test.estimate.p_above(test.bound) / test.alpha
+
+
+def tested(estimate: Estimate, crosscheck: float, bounds: Bounds, at: Planned) -> Test:
+    """An estimate at a look, with its answer."""
+    found = _answer(estimate, crosscheck, bounds, at.share)
+    last_alpha = at.last_share * bounds.alpha
+    return Test(
+        estimate, crosscheck, bounds.bound, at.share * bounds.alpha, last_alpha, at.launches, at.looks, found
+    )
+
+
+def _answer(estimate: Estimate, crosscheck: float, bounds: Bounds, share: float) -> Answer:
     """Beyond the limit, within it, or neither."""
     inner = bounds.bound if bounds.inner is None else bounds.inner
     pass_alpha = bounds.alpha if bounds.pass_alpha is None else bounds.pass_alpha
-    if comparison.decide(estimate, bounds.bound, bounds.alpha / looks) == "fail":
+    if comparison.decide(estimate, bounds.bound, share * bounds.alpha) == "fail":
         word, bound = "fail", bounds.bound
-    elif comparison.decide(estimate, inner, pass_alpha / looks) == "pass":
+    elif comparison.decide(estimate, inner, share * pass_alpha) == "pass":
         word, bound = "pass", inner
     else:
         return Answer("inconclusive", cause="low-power")
@@ -129,7 +153,7 @@ def least_effect(test: Test, origin: float = 0.0) -> float:
 
 def least_effect_at_last(test: Test, origin: float = 0.0) -> float:
     """`least_effect` as expected at the last planned look."""
-    found = comparison.least_effect_at(test.estimate, test.bound, LOOKS[-1], test.alpha)
+    found = comparison.least_effect_at(test.estimate, test.bound, LOOKS[-1], test.last_alpha)
     return math.expm1(min(50.0, found - origin))
 
 
@@ -141,6 +165,7 @@ def told(test: Test, origin: float = 0.0) -> dict[str, Any]:
         "launches": test.estimate.n,
         "look": test.look,
         "looks": test.looks,
+        "alpha": test.alpha,
         "least_effect": least_effect(test, origin),
         "least_effect_at_last": least_effect_at_last(test, origin),
         "hodges_lehmann": test.crosscheck,

@@ -450,6 +450,13 @@ class Store:
             rows = connection.execute(chosen.where(base.job.c.run_number == number)).scalars().all()
         return tuple(decode_exact(Job, text, source=f"a job of run {run_id}") for text in rows)
 
+    def count_jobs(self, run_id: str) -> int:
+        """How many jobs a run has."""
+        with self._reading() as connection:
+            of_run = base.job.c.run_number == _run_number(connection, run_id)
+            found: int = connection.execute(sa.select(sa.func.count()).where(of_run)).scalar_one()
+            return found
+
     def measured_before(self, job: Job, limit: int = 3) -> tuple[Measurement, ...]:
         """The last measurements, in any run, of a job whose launches were the same; newest first."""
         columns = {name: plain(getattr(job, name)) for name in _CELL}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 from tests.aa_local import recordings, replay
-from tests.aa_local.record import Sizes, record
+from tests.aa_local.record import SIZES, record
 from tests.simulation import page
 
 
@@ -19,7 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.aa_local", description=main.__doc__)
     parser.add_argument("--replay", action="store_true", help="of what was recorded; record nothing")
     if not parser.parse_args().replay:
-        recordings.write(record(Sizes(), print))
+        recordings.write(record(SIZES, print))
     lines = list(replay.document(recordings.read()))
     print("\n".join(lines))
     page.keep(page.MACHINE, lines)

@@ -1,4 +1,4 @@
-"""`edgebench gate` over a store of 100,000 cells, each beside its baseline: one process, time and memory."""
+"""`edgebench gate` over a store of 100,000 cells, each beside its baseline: time, and memory of all."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from edgebench.budgets import subject_of
+from edgebench.cli.workers import MOST_WORKERS
 from edgebench.gates import Observed
 from edgebench.gates.base import LaunchFigures
 from edgebench.gates.figures import VERSION
@@ -31,8 +32,9 @@ import resource, sys, time
 began = time.monotonic()
 from edgebench.cli.main import run
 status = run(sys.argv[1:])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-sys.stderr.write("%d %.3f %.3f %d\\n" % (status, time.monotonic() - began, time.process_time(), peak))
+own, others = (resource.getrusage(each) for each in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+cpu_s = sum(each.ru_utime + each.ru_stime for each in (own, others))
+print(status, time.monotonic() - began, cpu_s, own.ru_maxrss, others.ru_maxrss, file=sys.stderr)
 """
 
 
@@ -49,14 +51,16 @@ def gate_over_a_large_store(devices: int = DEVICES) -> Iterator[Figure]:
         done = subprocess.run(
             argv, cwd=home, env=environment, capture_output=True, text=True, check=False, timeout=600
         )
-        status, wall_s, cpu_s, peak_kib = done.stderr.splitlines()[-1].split()
+        status, wall_s, cpu_s, own_kib, largest_kib = done.stderr.splitlines()[-1].split()
         if int(status) not in (0, 1, 3):
             raise RuntimeError(done.stderr)
         cells = len(json.loads((home / "gate.json").read_text())["cells"])
     name = f"gate over {cells:,} stored cells"
-    shown = f"each of {LAUNCHES} pairs; {float(cpu_s):.1f} s of processor time"
+    workers = min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+    shown = f"each of {LAUNCHES} pairs; {float(cpu_s):.1f} s of processor time, {workers} processes at work"
+    peak_mib = (int(own_kib) + workers * int(largest_kib)) / 1024
     yield Figure(f"{name}, wall", float(wall_s), WALL_S, "s", shown)
-    yield Figure(f"{name}, peak memory", int(peak_kib) / 1024, PEAK_MIB, "MiB", "one process, from its start")
+    yield Figure(f"{name}, peak memory", peak_mib, PEAK_MIB, "MiB", "at most, of all processes together")
 
 
 def fill(path: Path, devices: int) -> None:

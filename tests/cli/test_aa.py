@@ -30,7 +30,7 @@ def test_the_noise_of_a_board_is_found_and_kept(cli: Cli, words: tuple[str, ...]
     assert 0.01 < floor["launch_sd"] < 0.03
     assert 0.015 < floor["pair_sd"] < 0.045  # two launches: sqrt(2) times one
     assert 0.01 < floor["least_effect"] < 0.05
-    assert floor["false_alarms"] <= 0.06
+    assert floor["false_alarms"] <= 0.07  # 5 %, and what 2,000 draws from 20 pairs may show beyond
     history = cli.json("aa", "--on", "noisy-0000", "--history", "--inventory", "inventory.yaml")
     assert history["floors"][0] == floor
 

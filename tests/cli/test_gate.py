@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import random
+import sqlite3
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from edgebench.cli import workers
 from tests.commands import DIGITS, QUICK, Cli
 
 BUDGETS = 'version: 1\nbudgets: [{name: all, match: {model: "*"}, limits: {latency.p50: {regress: 2%}}}]\n'
@@ -203,3 +205,42 @@ def test_limits_of_a_cell_that_was_not_measured_are_explained(files: Cli) -> Non
 
 def test_the_schema_for_editors_is_printed(files: Cli) -> None:
     assert files.json("budgets", "schema")["title"] == "edgebench budgets"
+
+
+# --- a large fleet --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside", "stored baseline"])
+def test_several_processes_judge_as_one_does(
+    fresh_cli: Cli, monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    cli = fresh_cli
+    (cli.folder / "budgets.yaml").write_text(BUDGETS)
+    places = [{"device": f"d{device}", "model": f"m{model}"} for device in range(5) for model in range(2)]
+    now = [_measurement(1.1, "s2" if not beside else "s1", 2 * n, **each) for n, each in enumerate(places)]
+    before = [_measurement(1.0, "s1", 2 * n + 1, **each) for n, each in enumerate(places)]
+    if beside:
+        before = [each | {"role": "baseline"} for each in before]
+    _write(cli, "before.json", *before)
+    _write(cli, "now.json", *now, *(before if beside else ()))
+    asked = ["gate", cli.json("import", "now.json")["run"]]
+    if not beside:
+        asked += ["--baseline", cli.json("import", "before.json")["run"]]
+    alone = cli.json(*asked, code=1 if beside else 3)
+    monkeypatch.setattr(workers, "LEAST_JOBS", 1)
+    monkeypatch.setattr(workers, "_cores", lambda: 2)
+    assert cli.json(*asked, code=1 if beside else 3) == alone
+    assert len(alone["cells"]) == len(places)
+
+
+def test_what_a_process_cannot_judge_is_told(fresh_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli = fresh_cli
+    (cli.folder / "budgets.yaml").write_text(BUDGETS)
+    _write(cli, "now.json", *(_measurement(1.0, "s1", n, device=f"d{n}") for n in range(2)))
+    run = cli.json("import", "now.json")["run"]
+    with sqlite3.connect(cli.home / "store.sqlite") as store:
+        store.execute("UPDATE figures SET document = '{'")
+    alone = cli.fails(4, "infrastructure", "gate", run)
+    monkeypatch.setattr(workers, "LEAST_JOBS", 1)
+    monkeypatch.setattr(workers, "_cores", lambda: 2)
+    assert cli.fails(4, "infrastructure", "gate", run) == alone

@@ -14,11 +14,20 @@ from tests.fleet.recorded import lab, shared
 __all__ = ["board", "cli", "fleet", "fresh_cli", "lab", "shared", "shared_home"]
 
 
-LONG = ("test_logins.py", "test_preparation.py", "test_scale.py")
+LONG = (
+    "test_engine.py",
+    "test_health.py",
+    "test_invalid.py",
+    "test_logins.py",
+    "test_preparation.py",
+    "test_runs.py",
+    "test_scale.py",
+    "test_tensorrt.py",
+)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Minutes of real logins and many devices: `make test` leaves them to `make test-boards`."""
+    """Minutes of whole runs, real logins and many devices: `make test` leaves them to `make test-boards`."""
     asked_for = any("fleet" in argument for argument in config.args)
     return True if collection_path.name in LONG and not asked_for else None
 

@@ -64,10 +64,9 @@ EFFECTS = (0.03, 0.05, 0.10)
 LOOKS_TOLERANCE = 0.05
 LOOKED_FOR = {0.0: "pass", 0.03: "pass", 0.08: "fail", 0.10: "fail"}  # the answer by the true change
 WHY = (
-    "Why: on one side alone a slow hour and a slower model look the same. From ten launches on as much is "
-    "allowed for as can be seen of launches that resemble each other, the report warns of them, and side by "
-    "side it cancels. Three looks share one alpha: that is the price for stopping early; a duet more than "
-    "makes up for it."
+    "On one side alone a slow hour and a slower model look the same. From ten launches on as much is allowed "
+    "for as can be seen of launches that resemble each other, the report warns of them, and side by side it "
+    "cancels."
 )
 
 
@@ -113,7 +112,8 @@ def _document(trials: int) -> Iterator[str]:
             yield line
     yield from ("", "## What does not hold", "")
     yield from (f"- {', '.join(filter(None, map(str.strip, each.split('|'))))}" for each in failing)
-    yield from ("", WHY) if failing else ("Nothing: all of the above holds.",)
+    yield from () if failing else ("Nothing: all of the above holds.",)
+    yield from ("", WHY)
 
 
 # --- false alarms ---------------------------------------------------------------------------------
@@ -268,9 +268,10 @@ def _precision(known: Known) -> Iterator[str]:
         found = [_stopped(each.before, wanted) for each in made]
         what = f"±{100 * wanted:g} % asked for" if wanted else "always 20 launches"
         slack = 2 * math.sqrt(0.07 * 0.93 / known.trials)
-        holds = all(covered >= 0.93 - slack for covered, _ in found)
+        wanted_shares = [0.93] * (len(found) - 1) + [0.85]
+        holds = all(got[0] >= want - slack for got, want in zip(found, wanted_shares, strict=True))
         cells = [f"{100 * covered:.1f} ({launches:.1f})" for covered, launches in found]
-        yield row(what, *cells, claim(holds, "at least 93 %"))
+        yield row(what, *cells, claim(holds, "at least 93 %, autocorrelated 85 %"))
 
 
 def _stopped(logs: Floats, wanted: float) -> tuple[float, float]:
@@ -357,8 +358,8 @@ def _releases(known: Compared, fleet: Fleet, change: tuple[float, float]) -> tup
         after[: fleet.slower] += effect
         sides = zip(before, after, strict=True)
         verdicts = [procedure.separate(procedure.Launches(a, b), limit) for a, b in sides]
-        # as the gate does over all cells of a run: a p of one of three looks counts three times
-        q = false_discoveries([min(1.0, (each.p_value or 0.0) * each.looks) for each in verdicts])
+        # as the gate does over all cells of a run
+        q = false_discoveries([each.p_of_all_looks for each in verdicts])
         failed = [each.word == "fail" and at <= ALPHA for each, at in zip(verdicts, q, strict=True)]
         alarms += any(failed[fleet.slower :])
         found += sum(failed[: fleet.slower])
