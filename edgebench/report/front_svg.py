@@ -16,6 +16,7 @@ from edgebench.report.base import name as clean_name
 from edgebench.report.front import Figure, Limit, Metric, Option
 from edgebench.units import NS_PER_MS, format_bytes, significant
 
+FONTS = "DejaVu Sans, Liberation Sans, Noto Sans, Arial, Helvetica, sans-serif"
 WIDTH, HEIGHT = 920, 420
 LEFT, RIGHT, TOP, BOTTOM = 78, 300, 46, 52
 INK, GREY, ACCENT, LINE = "#1f2933", "#b3bac2", "#2563a8", "#d9dee3"
@@ -54,7 +55,7 @@ def svg(found: Sequence[Option], limits: Sequence[Limit] = ()) -> str:
         body = [f'<text x="{WIDTH / 2}" y="{HEIGHT / 2}" text-anchor="middle">nothing was measured</text>']
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
-        f'height="{height}" role="img" font-family="system-ui, sans-serif" font-size="12" fill="{INK}">'
+        f'height="{height}" role="img" font-family="{FONTS}" font-size="12" fill="{INK}">'
         f'<rect width="100%" height="100%" fill="#ffffff"/>{"".join(body)}</svg>\n'
     )
 
