@@ -110,7 +110,7 @@ def compared(metric: str, candidate: Scores, reference: Scores, n: int) -> Accur
     )
     if candidate.each is None or reference.each is None:
         return found
-    if _right_or_wrong(candidate) and _right_or_wrong(reference):
+    if not candidate.of_one_figure and _right_or_wrong(candidate.each) and _right_or_wrong(reference.each):
         return _of_shares(found, candidate.each > 0, reference.each > 0)
     return _of_scores(found, candidate.each, reference.each)
 
@@ -147,8 +147,8 @@ def _of_scores(found: Accuracy, candidate: Floats, reference: Floats) -> Accurac
     )
 
 
-def _right_or_wrong(scores: Scores) -> bool:
-    return not scores.of_one_figure and bool(np.isin(scores.each, (0.0, 1.0)).all())
+def _right_or_wrong(scores: Floats) -> bool:
+    return bool(np.isin(scores, (0.0, 1.0)).all())
 
 
 # --- shares ---------------------------------------------------------------------------------------
