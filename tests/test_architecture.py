@@ -30,6 +30,8 @@ FLOORS = {
     "comparison": 1,
     "usercode": 1,
     "accuracy": 2,  # a paired t is comparison's
+    "detection": 3,  # its scores are accuracy's
+    "likeness": 3,  # Wilson's interval is accuracy's
     "budgets": 1,
     "energy": 1,
     "parity": 1,
@@ -82,6 +84,7 @@ ENTRIES = {
     "edgebench.model.dataset": "reads a file's arrays as inputs does",
     "edgebench.pipeline.profiling": "the nodes of layers, found by names or by matching values",
     "edgebench.pipeline.compressing": "keeps the files of variants as preparing does",
+    "edgebench.pipeline.weighing": "variants, and what makes and evaluates them",
     "edgebench.pipeline.deciding": "pairs and duets are made of measuring's launches",
     "edgebench.pipeline.measuring": "a profile's layers get their nodes before it is stored; accuracy there",
     "edgebench.fleet.recipes": "variants become models of the plan",

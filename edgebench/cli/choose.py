@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from edgebench.cli.output import emit_json, json_option, note, print_table
+from edgebench.cli.plotting import png
 from edgebench.cli.setup import read_settings, results
-from edgebench.cli.showing import build_report, write_whole
+from edgebench.cli.showing import build_report, write_bytes, write_whole
 from edgebench.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK, NothingDone
 from edgebench.records import to_json
 from edgebench.report.front import (
@@ -45,9 +46,15 @@ UNITS = {"accuracy": "%", "p50": "ms", "p99": "ms", "energy": "mJ"}
     help="Of those that keep the budgets, the best by this.",
 )
 @click.option("--svg", "svg_file", type=click.Path(), metavar="FILE", help="Write the front as a picture.")
+@click.option("--png", "png_file", type=click.Path(), metavar="FILE", help="The same as PNG.")
 @json_option
 def choose_(
-    run_name: str, budgets: tuple[str, ...], prefer: Metric, svg_file: str | None, as_json: bool
+    run_name: str,
+    budgets: tuple[str, ...],
+    prefer: Metric,
+    svg_file: str | None,
+    png_file: str | None,
+    as_json: bool,
 ) -> int:
     """The Pareto front of RUN on every device, and the variant to ship for each kind of device and why.
 
@@ -64,14 +71,17 @@ def choose_(
             hint=f"edgebench report {built.run.id} says why",
         )
     chosen = choose(found, limits, prefer)
+    drawn = fronts(found, limits)
     if svg_file is not None:
-        write_whole(Path(svg_file), fronts(found, limits))
+        write_whole(Path(svg_file), drawn)
+    if png_file is not None:
+        write_bytes(Path(png_file), png(drawn))
     if as_json:
         emit_json(_document(built.run.id, found, chosen))
     else:
         _show(found, chosen, limits)
-        if svg_file is not None:
-            note(f"written: {svg_file}")
+        for file in filter(None, (svg_file, png_file)):
+            note(f"written: {file}")
     return exit_code(chosen)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -10,16 +11,18 @@ from edgebench import model
 from edgebench.cli.output import emit_json, json_option, note, print_table
 from edgebench.cli.progress import Progress
 from edgebench.cli.setup import processor_of, read_settings, runtimes_of, workbench
-from edgebench.compress.base import LayerCost, Sensitivity
+from edgebench.compress.base import Sensitivity
 from edgebench.compress.recipe import OptionInfo, StepInfo, list_steps, read
 from edgebench.errors import EXIT_ERROR, EXIT_OK, InfrastructureError, UserError
+from edgebench.likeness import Share
 from edgebench.pipeline import Workbench
 from edgebench.pipeline.base import MODEL_FILE
 from edgebench.pipeline.compressing import Compressed, Failed, Form, compress_all
+from edgebench.pipeline.weighing import Difference, Weighed, Worth, weighed
 from edgebench.records import Artifact, ModelInfo, to_json
 from edgebench.units import format_bytes, format_duration, significant
 
-LAYERS_SHOWN = 12
+LAYERS_SHOWN, PAIRS_SHOWN = 12, 15
 
 
 @click.command()
@@ -40,6 +43,11 @@ LAYERS_SHOWN = 12
     help="Processor that int8 is made for; default: this one.",
 )
 @click.option("-o", "--output", type=click.Path(), metavar="DIR", help="Write the files there.")
+@click.option(
+    "--evaluate",
+    is_flag=True,
+    help="Compare the variants with MODEL and each other on the recipe's test samples, here.",
+)
 @click.option("--list-steps", is_flag=True, help="Every step with its options, what it takes and makes.")
 @json_option
 def compress(
@@ -49,6 +57,7 @@ def compress(
     runtimes: str,
     arch: str | None,
     output: str | None,
+    evaluate: bool,
     list_steps: bool,
     as_json: bool,
 ) -> int:
@@ -67,7 +76,9 @@ def compress(
     with Progress({}) as progress, workbench(settings, progress) as bench:
         made = compress_all(Path(model_path), parsed, only, processor_of(arch), wanted, bench)
         files = {} if output is None else _copy_out(made, Path(output), bench)
-        return _show(made, files, bench, as_json=as_json)
+        good = [each for each in made if isinstance(each, Compressed)]
+        worth = weighed(Path(model_path), good, parsed, bench) if evaluate and good else None
+        return _show(made, _Told(files, worth), bench, as_json=as_json)
 
 
 # --- the list of steps ----------------------------------------------------------------------------
@@ -148,7 +159,15 @@ def model_json(table: Sensitivity) -> bytes:
 # --- the result -----------------------------------------------------------------------------------
 
 
-def _show(made: list[Compressed | Failed], files: dict[str, str], bench: Workbench, *, as_json: bool) -> int:
+class _Told(NamedTuple):
+    """What is shown besides: digest of a file -> where it was written, and what the variants are worth."""
+
+    files: dict[str, str]
+    worth: Weighed | None
+
+
+def _show(made: list[Compressed | Failed], told: _Told, bench: Workbench, *, as_json: bool) -> int:
+    files = told.files
     failed = [each for each in made if isinstance(each, Failed)]
     good = [each for each in made if isinstance(each, Compressed)]
     if len(made) == 1 and failed:
@@ -168,6 +187,7 @@ def _show(made: list[Compressed | Failed], files: dict[str, str], bench: Workben
                     }
                     for each in failed
                 ],
+                "evaluation": None if told.worth is None else to_json(told.worth),
             }
         )
         return EXIT_ERROR if failed else EXIT_OK
@@ -176,10 +196,67 @@ def _show(made: list[Compressed | Failed], files: dict[str, str], bench: Workben
     for each in good:
         for what, table in _tables(each):
             _show_layers(f"{each.variant.name}{what}", table)
+    if told.worth is not None:
+        _show_worth(told.worth)
     for one in failed:
-        told = f"failed ({one.error.owner}): {one.variant.name}: {one.error.message}"
-        note(f"{told}\n  next: {one.error.hint}")
+        what = f"failed ({one.error.owner}): {one.variant.name}: {one.error.message}"
+        note(f"{what}\n  next: {one.error.hint}")
     return EXIT_ERROR if failed else EXIT_OK
+
+
+# --- what variants are worth ----------------------------------------------------------------------
+
+
+def _show_worth(found: Weighed) -> None:
+    """Each variant beside the model, and the pairs of variants that differ most surely."""
+    click.echo()
+    by = ", by which steps chose: the numbers flatter them" if found.chosen_by else ""
+    click.echo(f"against the model, {found.n} samples of {found.source}{by}; 95 % intervals")
+    columns = ["variant", "for", "top-1 %", "drop, points", "p", "agreement %", "SNR dB", "cosine"]
+    print_table(columns, list(map(_worth_row, found.worths)), right=range(2, len(columns)))
+    shown = sorted(found.differences, key=lambda each: each.found.p_value or 0.0)[:PAIRS_SHOWN]
+    if not shown:
+        return
+    click.echo()
+    click.echo("in pairs, by McNemar's exact test on the same samples")
+    print_table(["variant", "is better than", "by, points", "p"], list(map(_pair_row, shown)), right=(2, 3))
+    if len(shown) < len(found.differences):
+        click.echo(f"and {len(found.differences) - len(shown)} more pairs that differ less surely")
+
+
+def _worth_row(worth: Worth) -> tuple[str, ...]:
+    found, alike = worth.accuracy, worth.likeness
+    top1 = "" if found is None else _within(found.value, found.low, found.high, 100)
+    drop = "" if found is None else _within(found.drop, found.drop_low, found.drop_high, 100)
+    chance = "" if found is None or found.p_value is None else significant(found.p_value)
+    return (
+        worth.variant,
+        worth.form,
+        top1,
+        drop,
+        chance,
+        "" if alike.agreement is None else _share(alike.agreement, 100),
+        _share(alike.snr_db),
+        f"{alike.cosine.value:.5f}",
+    )
+
+
+def _pair_row(each: Difference) -> tuple[str, ...]:
+    found = each.found
+    gain = _within(found.drop, found.drop_low, found.drop_high, 100)
+    return each.one, each.other, gain, "" if found.p_value is None else significant(found.p_value)
+
+
+def _share(share: Share, factor: float = 1.0) -> str:
+    return _within(share.value, share.low, share.high, factor)
+
+
+def _within(value: float | None, low: float | None, high: float | None, factor: float) -> str:
+    """A number with its interval."""
+    if value is None:
+        return ""
+    ends = "" if low is None or high is None else f" ({factor * low:.1f} to {factor * high:.1f})"
+    return f"{factor * value + 0.0:.2f}{ends}"
 
 
 def _rows(made: Compressed, files: dict[str, str], bench: Workbench) -> list[tuple[str, ...]]:
@@ -245,11 +322,6 @@ def _show_layers(what: str, table: Sensitivity) -> None:
     )
     if len(shown) < len(table.layers):
         click.echo(f"and {len(table.layers) - len(shown)} more that cost less")
-
-
-def _layer_row(layer: LayerCost) -> tuple[str, ...]:
-    stays = "float" if layer.kept_float else "int8"
-    return layer.node, layer.operator, f"{significant(layer.snr_db)} dB", stays
 
 
 def _lost(table: Sensitivity) -> str:

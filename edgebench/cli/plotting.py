@@ -31,7 +31,7 @@ def plot(subjects: Subjects, wish: Wish, *, as_json: bool) -> None:
             hint="edgebench report --html FILE shows what there is",
         )
     svg = standalone(found[0].chart)
-    write_bytes(wish.path, svg.encode() if wish.path.suffix == ".svg" else _png(svg))
+    write_bytes(wish.path, svg.encode() if wish.path.suffix == ".svg" else png(svg))
     if as_json:
         emit_json({"schema": 1, "file": str(wish.path), "plot": found[0].title, "others": len(found) - 1})
         return
@@ -40,7 +40,8 @@ def plot(subjects: Subjects, wish: Wish, *, as_json: bool) -> None:
         note(f"  {len(found) - 1} more; --cell TEXT chooses, such as: {found[1].title}")
 
 
-def _png(svg: str) -> bytes:
+def png(svg: str) -> bytes:
+    """An SVG as a picture of dots; UserError where what draws it is not installed, or no font is."""
     try:
         import resvg_py
     except ImportError as error:

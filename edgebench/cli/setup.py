@@ -66,7 +66,7 @@ dataset_options = (
         help="How pictures become inputs; default: preprocess.yaml in their folder.",
     ),
     click.option("--labels-key", metavar="NAME", help='The labels in them; default: "labels".'),
-    click.option("--metric", metavar="top1|M:F", help="How answers are judged; default: top1."),
+    click.option("--metric", metavar="top1|map:M:F|M:F", help="How answers are judged; default: top1."),
     click.option("--output", metavar="NAME", help="The output that top1 looks at; default: the first."),
     click.option(
         "--accuracy-on-device", is_flag=True, help="By what the device computes, not by this computer."

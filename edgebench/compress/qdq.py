@@ -104,12 +104,14 @@ class Work(NamedTuple):
     """What is to be quantized, on which inputs, and how. `keep_relu`: as a node of its own.
 
     ONNX Runtime leaves a Relu to the zero point behind it, which is gone where its reader stays float.
+    `reference` is filled with the float network's answers to the first inputs, by which results are judged.
     """
 
     prepared: Path
     feeds: Sequence[Feed]
     activation: str
     options: StaticOptions
+    reference: list[Feed]
     keep_relu: bool = False
 
 
@@ -135,11 +137,14 @@ def begin(model: ModelProto, info: ModelInfo, options: StaticOptions, settings: 
     feeds = list(batches(read_inputs(settings.calibration, info), info))
     if options.preset == "tensorrt":
         options = replace(options, activation="int8", symmetric=True, reduce_range=False)
-    work = Work(at / "prepared.onnx", feeds, _activation(options, settings), options)
+    work = Work(at / "prepared.onnx", feeds, _activation(options, settings), options, [])
     source = at / "source.onnx"
     onnx.save(model, source)  # a ModelProto would be split into files that ONNX Runtime then cannot read
-    quant_pre_process(source, work.prepared, skip_symbolic_shape=True)  # symbolic inference would need sympy
-    onnx.save(_named(_with_own_biases(onnx.load(work.prepared))), work.prepared)
+    # symbolic inference would need sympy; the other one is done by all that read the file
+    quant_pre_process(source, work.prepared, skip_symbolic_shape=True, skip_onnx_shape=True)
+    prepared = onnx.load(work.prepared)
+    if any([_give_own_biases(prepared), _name_nodes(prepared)]):
+        onnx.save(prepared, work.prepared)
     return work
 
 
@@ -168,8 +173,8 @@ def _activation(options: StaticOptions, settings: Settings) -> str:
     return "int8" if settings.arch in ARM else "uint8"
 
 
-def _with_own_biases(model: ModelProto) -> ModelProto:
-    """The model in place, each bias a vector that one layer alone reads.
+def _give_own_biases(model: ModelProto) -> bool:
+    """Make each bias a vector that one layer alone reads, in place; whether one was not.
 
     ONNX Runtime's quantizer calls the copies of a shared bias `bias0`, `bias1` ..., whether something has
     that name or not, and takes a matrix of one row for one row a channel.
@@ -179,6 +184,7 @@ def _with_own_biases(model: ModelProto) -> ModelProto:
     graph = model.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
     readers = Counter(name for node in graph.node for name in node.input)
+    before = len(graph.initializer)
     for node in graph.node:
         bias = stored.get(node.input[2]) if node.op_type in BIASED and len(node.input) > 2 else None
         if bias is None or (readers[bias.name] == 1 and len(bias.dims) == 1):
@@ -188,21 +194,21 @@ def _with_own_biases(model: ModelProto) -> ModelProto:
             values = values[0]
         graph.initializer.append(numpy_helper.from_array(values, f"{bias.name} of {node.output[0]}"))
         node.input[2] = graph.initializer[-1].name
-    return model
+    return len(graph.initializer) > before
 
 
-def _named(model: ModelProto) -> ModelProto:
-    """The model in place, every node with a name: layers are found again by it."""
+def _name_nodes(model: ModelProto) -> bool:
+    """Give every node a name, in place, since layers are found again by it; whether one had none."""
     taken = {node.name for node in model.graph.node}
-    for node in model.graph.node:
-        if not node.name:
-            node.name = next(
-                name
-                for name in (f"{node.op_type}/{node.output[0]}", f"{node.op_type}/{node.output[0]}/")
-                if name not in taken
-            )
-            taken.add(node.name)
-    return model
+    nameless = [node for node in model.graph.node if not node.name]
+    for node in nameless:
+        node.name = next(
+            name
+            for name in (f"{node.op_type}/{node.output[0]}", f"{node.op_type}/{node.output[0]}/")
+            if name not in taken
+        )
+        taken.add(node.name)
+    return bool(nameless)
 
 
 def snr_db(work: Work, made: Path) -> float:
@@ -210,7 +216,8 @@ def snr_db(work: Work, made: Path) -> float:
     from edgebench import parity
 
     some = work.feeds[:JUDGED_SAMPLES]
-    judged = parity.compare(outputs(work.prepared, some), outputs(made, some), parity.RUIN)
+    reference = work.reference or outputs(work.prepared, some)
+    judged = parity.compare(reference, outputs(made, some), parity.RUIN)
     return min((output.snr_db for output in judged), default=0.0)
 
 
@@ -227,42 +234,12 @@ def outputs(path: Path, feeds: Sequence[Feed]) -> list[Feed]:
 
 def quantized(work: Work, operators: str) -> Quantized:
     """The QDQ file with these operators in int8: "all" or "weighted"."""
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # the class is untyped
-        """One sample after the other, once; or those of a range."""
-
-        def __init__(self) -> None:
-            self.left = iter(work.feeds)
-
-        def __len__(self) -> int:
-            return len(work.feeds)
-
-        def set_range(self, start_index: int, end_index: int) -> None:
-            self.left = iter(work.feeds[start_index:end_index])
-
-        def get_next(self) -> Feed | None:
-            return next(self.left, None)
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     options = work.options
     tensorrt = options.preset == "tensorrt"
     wanted = TENSORRT_OPERATORS if tensorrt else list(WEIGHTED) if operators == "weighted" else None
-    methods = {
-        "minmax": CalibrationMethod.MinMax,
-        "entropy": CalibrationMethod.Entropy,
-        "percentile": CalibrationMethod.Percentile,
-    }
     extra: dict[str, Any] = {"ActivationSymmetric": options.symmetric}
-    if options.ranges != "minmax":
-        extra["CalibStridedMinMax"] = 1  # sample by sample: else the values of all are kept at once
-    if options.ranges == "percentile":
-        extra["CalibPercentile"] = options.percentile
     if work.keep_relu:
         extra["QDQKeepRemovableActivations"] = True
     out = work.prepared.with_name(f"{operators}.onnx")
@@ -270,14 +247,116 @@ def quantized(work: Work, operators: str) -> Quantized:
         quantize_static(
             work.prepared,
             out,
-            Reader(),
             quant_format=QuantFormat.QDQ,
             per_channel=options.per_channel,
             reduce_range=options.reduce_range,
             activation_type=QuantType.QUInt8 if work.activation == "uint8" else QuantType.QInt8,
             weight_type=QuantType.QInt8,
-            calibrate_method=methods[options.ranges],
+            calibrate_method=_method(options),
             op_types_to_quantize=wanted,
-            extra_options=extra | (TENSORRT_OPTIONS if tensorrt else {}),
+            extra_options=extra | (TENSORRT_OPTIONS if tensorrt else {}) | _calibration_options(options),
+            **_calibration(work),
         )
     return Quantized(out, operators)
+
+
+# --- ranges ---------------------------------------------------------------------------------------
+
+
+def _method(options: StaticOptions) -> Any:
+    from onnxruntime.quantization import CalibrationMethod
+
+    return {
+        "minmax": CalibrationMethod.MinMax,
+        "entropy": CalibrationMethod.Entropy,
+        "percentile": CalibrationMethod.Percentile,
+    }[options.ranges]
+
+
+def _calibration_options(options: StaticOptions) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    if options.ranges != "minmax":
+        made["CalibStridedMinMax"] = 1  # sample by sample: else the values of all are kept at once
+    if options.ranges == "percentile":
+        made["CalibPercentile"] = options.percentile
+    return made
+
+
+def _calibration(work: Work) -> dict[str, Any]:
+    """What quantize_static takes its ranges from: those that were measured here, or the samples.
+
+    It measures them without ONNX Runtime's optimisations, and anew for each choice of operators. Versions
+    before 1.32 take no ranges that are there already.
+    """
+    from inspect import signature
+
+    from onnxruntime.quantization import quantize_static
+
+    if "calibration_cache_path" not in signature(quantize_static).parameters:
+        return {"calibration_data_reader": _reader(work.feeds)}
+    known = work.prepared.with_name("ranges.json")
+    if not known.exists():
+        _measure_ranges(work, known)
+    return {"calibration_data_reader": None, "calibration_cache_path": known}
+
+
+def _measure_ranges(work: Work, out: Path) -> None:
+    """The ranges of every tensor, in a file as quantize_static keeps them."""
+    import onnxruntime
+    from onnxruntime.quantization.calibrate import create_calibrator, save_tensors_data
+
+    options, augmented = work.options, work.prepared.with_name("augmented.onnx")
+    calibrator = create_calibrator(
+        work.prepared,
+        augmented_model_path=str(augmented),
+        calibrate_method=_method(options),
+        extra_options={"percentile": options.percentile},
+    )
+    calibrator.model = calibrator.infer_session = None  # in files by now; not in memory twice
+    session = onnxruntime.InferenceSession(str(augmented), providers=["CPUExecutionProvider"])
+    calibrator.infer_session = _Watched(session, sorted(calibrator.model_original_outputs), work.reference)
+    with redirect_stdout(io.StringIO()):
+        for feeds in [work.feeds] if options.ranges == "minmax" else [[feed] for feed in work.feeds]:
+            calibrator.collect_data(_reader(feeds))
+        save_tensors_data(calibrator.compute_data(), out)
+    augmented.unlink()
+
+
+class _Watched:
+    """A session that keeps the network's own outputs of the first samples."""
+
+    def __init__(self, session: Any, own: Sequence[str], kept: list[Feed]) -> None:
+        self._session = session
+        self._own = own
+        self._kept = kept
+        self._names = [output.name for output in session.get_outputs()]
+        self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
+
+    def run(self, wanted: Sequence[str] | None, feed: Feed) -> list[Any]:
+        """As the session itself."""
+        made: list[Any] = self._session.run(wanted, feed)
+        if len(self._kept) < JUDGED_SAMPLES:
+            by_name = dict(zip(wanted or self._names, made, strict=True))
+            self._kept.append({name: by_name[name] for name in self._own})
+        return made
+
+
+def _reader(feeds: Sequence[Feed]) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # the class is untyped
+        """One sample after the other, once; or those of a range."""
+
+        def __init__(self) -> None:
+            self.left = iter(feeds)
+
+        def __len__(self) -> int:
+            return len(feeds)
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self.left = iter(feeds[start_index:end_index])
+
+        def get_next(self) -> Feed | None:
+            return next(self.left, None)
+
+    return Reader()

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from edgebench import documents
-from edgebench.accuracy import TOP1
+from edgebench.accuracy import MAP, TOP1, boxes_function
 from edgebench.budgets import subject_of
 from edgebench.compress import step
 from edgebench.documents import At, place, quoted
@@ -297,9 +297,10 @@ def _recipe_problems(at: At, model: PlannedModel) -> Iterator[tuple[At, str, str
 
 
 def _accuracy_problems(at: At, model: PlannedModel) -> Iterator[tuple[At, str, str]]:
-    if model.metric != TOP1 and not is_function_name(model.metric):
+    if model.metric != TOP1 and not is_function_name(boxes_function(model.metric) or model.metric):
         message = f"unknown metric {quoted(model.metric)}"
-        yield (*at, "metric"), message, f"write {TOP1}, or a function of your own: module:function"
+        hint = f"write {TOP1}, {MAP}:module:function for boxes, or a metric of your own: module:function"
+        yield (*at, "metric"), message, hint
     if model.dataset is not None:
         return
     plain = PlannedModel(path=model.path)

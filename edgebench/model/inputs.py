@@ -364,4 +364,18 @@ def samples_of(path: Path, labels_key: str | None, info: ModelInfo) -> list[byte
             f"{path} has no array {quoted(missing)}; the model's inputs are {expected(info)}",
             hint="samples lie on the first axis of every array",
         )
-    return sample_digests({name: fitted(path, arrays[name], wanted[name]) for name in wanted}, info)
+    made = {name: fitted(path, arrays[name], wanted[name]) for name in wanted}
+    _refuse_other_shapes(path, made, info)
+    return sample_digests(made, info)
+
+
+def _refuse_other_shapes(path: Path, arrays: Mapping[str, Array], info: ModelInfo) -> None:
+    """UserError for an array whose samples are not the model's; a last batch need not be full."""
+    for tensor in info.inputs:
+        shape, given = model_shape(tensor), arrays[tensor.name].shape
+        if given != shape and given[1:] not in (shape, shape[1:]):
+            raise UserError(
+                f'{path}: "{tensor.name}" has the shape {list(given)}, the model wants {list(shape)}, or N '
+                "of them along the leading axis",
+                hint=f"the model's inputs are {expected(info)}",
+            )

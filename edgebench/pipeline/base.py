@@ -92,8 +92,9 @@ class Labelled(Record, frozen=True):
 
     `preprocess` is the file that says how pictures become inputs, where it is not in their folder.
 
-    `metric` is top1 or "module:function"; `output` the one that top1 looks at, the first where it is None.
-    `reference` is the model that others are compared with, the cell's own as it was given where it is None.
+    `metric` is top1, "module:function", or "map:module:function" for boxes; `output` the one that top1 looks
+    at, the first where it is None. `reference` is the model that others are compared with, the cell's own as
+    it was given where it is None.
     `on_device`: the device computes the outputs, in place of this computer.
     """
 
@@ -214,6 +215,7 @@ class Workbench:
         self.scores: dict[tuple[str, ...], Scores] = {}  # of artifacts and references on data sets
         self.dataset: tuple[object, Dataset] | None = None  # the last one that was read, and what names it
         self.apart: set[tuple[str, str]] = set()  # files and data sets that share no sample
+        self.samples: dict[tuple[str, object], frozenset[bytes]] = {}  # of files, by what names each sample
         self._lock = threading.RLock()
 
     @contextmanager

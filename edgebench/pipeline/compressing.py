@@ -19,6 +19,7 @@ from edgebench.compress.presets import Int8Options, Preset, Processor, preset, s
 from edgebench.compress.recipe import Recipe, Variant, trainer
 from edgebench.errors import EdgebenchError, UserError
 from edgebench.model import shared_samples
+from edgebench.model.inputs import samples_of
 from edgebench.pipeline.base import CONTROLLER, MODEL_FILE, Step, Workbench, key_of
 from edgebench.pipeline.preparing import info_of, keep_onnx
 from edgebench.records import Artifact, ModelInfo, decode, to_json
@@ -215,13 +216,39 @@ def _trained(source: Source, variant: Variant, recipe: Recipe, bench: Workbench)
         bench.announce(Step("train", CONTROLLER, variant.name, note=note))
 
     with bench.scratch() as folder:
-        done = package.train(recipe.factory, steps, settings, out=folder / MODEL_FILE, tell=tell)
+        elsewhere = _elsewhere(recipe, source.info, bench)
+        out = folder / MODEL_FILE
+        done = package.train(recipe.factory, steps, settings, out=out, tell=tell, elsewhere=elsewhere)
         info: ModelInfo = done.info
         made = keep_onnx(folder, info, key_of("trained", info.digest), bench)
     return bench.artifacts.path(made.digest) / MODEL_FILE, made.model_digest, done.reused < len(steps)
 
 
 # --- the three sets -------------------------------------------------------------------------------
+
+
+def _elsewhere(recipe: Recipe, info: ModelInfo, bench: Workbench) -> list[Any]:
+    """The recipe's files as the factory's sets are compared with them: which kind of set each is of."""
+    data = recipe.data
+    kinds = (
+        ("train", data.training),
+        ("validation", data.calibration),
+        ("validation", data.validation),
+        ("test", data.test),
+    )
+    return [
+        trainer().Elsewhere(kind, path, _samples(Path(path), data.labels_key, info, bench))
+        for kind, path in kinds
+        if path is not None
+    ]
+
+
+def _samples(path: Path, labels_key: str, info: ModelInfo, bench: Workbench) -> frozenset[bytes]:
+    """What names each sample of a file; looked through once for all variants."""
+    key = (data_digest(path), (labels_key, info.inputs))
+    if key not in bench.samples:
+        bench.samples[key] = frozenset(samples_of(path, labels_key, info))
+    return bench.samples[key]
 
 
 def refuse_shared(recipe: Recipe, info: ModelInfo) -> None:

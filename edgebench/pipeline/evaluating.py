@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebench import accuracy as rules
-from edgebench import usercode
+from edgebench import detection, usercode
 from edgebench.accuracy import TOP1, TOP5_CLASSES, Scores
 from edgebench.convert.evaluate import evaluates
 from edgebench.device.session import InputSet, save_inputs
@@ -225,9 +225,11 @@ def _own(answers: Iterable[dict[str, Array]], todo: Evaluation) -> Scores:
                 hint="give fewer samples, or a model that returns less",
             )
     outputs = {name: _joined(rows, dataset.n) for name, rows in found.items()}
-    return rules.scored(
-        usercode.call(todo.asked.metric, outputs, dataset.labels), dataset.n, todo.asked.metric
-    )
+    metric = todo.asked.metric
+    boxes = rules.boxes_function(metric)
+    if boxes is not None:
+        return detection.mean_average_precision(usercode.call(boxes, outputs), dataset.labels, boxes)
+    return rules.scored(usercode.call(metric, outputs, dataset.labels), dataset.n, metric)
 
 
 def _joined(rows: list[Array], n: int) -> Array | list[Array]:

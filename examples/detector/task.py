@@ -85,9 +85,14 @@ def average_precision(outputs: Tensor, boxes: Tensor) -> NDArray[np.float64]:
     return np.array([_of_picture(cells, true) for cells, true in pairs])
 
 
-def metric(outputs: dict[str, NDArray[Any]], labels: NDArray[Any]) -> NDArray[np.float64]:
-    """The same, as `edgebench run --metric` calls it."""
-    return average_precision(torch.from_numpy(outputs["cells"]), torch.from_numpy(labels))
+def boxes(outputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float64]]:
+    """Class, score, middle and size of the boxes in each picture, as `map:` wants them, [boxes, 6]."""
+    return [_rows(cells) for cells in outputs["cells"].astype(np.float64)]
+
+
+def _rows(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    found = [[kind, score, *box] for kind, score, box in _boxes(cells)]
+    return np.array(found).reshape(-1, 6)
 
 
 def _of_picture(cells: NDArray[np.float64], boxes: NDArray[np.float64]) -> float:
@@ -95,7 +100,7 @@ def _of_picture(cells: NDArray[np.float64], boxes: NDArray[np.float64]) -> float
     true = boxes[boxes[:, 0] >= 0]
     open_ones = set(range(len(true)))
     right, precision_sum = 0, 0.0
-    for count, (kind, box) in enumerate(_boxes(cells), start=1):
+    for count, (kind, _, box) in enumerate(_boxes(cells), start=1):
         match = max(open_ones, key=lambda i: overlap(box, true[i, 1:]), default=None)
         if match is not None and true[match, 0] == kind and overlap(box, true[match, 1:]) >= IOU:
             open_ones.remove(match)
@@ -104,17 +109,17 @@ def _of_picture(cells: NDArray[np.float64], boxes: NDArray[np.float64]) -> float
     return precision_sum / len(true)
 
 
-def _boxes(cells: NDArray[np.float64]) -> list[tuple[int, NDArray[np.float64]]]:
-    """Class and (middle, size) of what the cells see, the surest first, without doubles."""
+def _boxes(cells: NDArray[np.float64]) -> list[tuple[int, float, NDArray[np.float64]]]:
+    """Class, score and (middle, size) of what the cells see, the surest first, without doubles."""
     rows, columns = np.divmod(np.arange(GRID * GRID), GRID)
     values = 1 / (1 + np.exp(-cells[:, :5]))
     middles = np.stack([columns + values[:, 1], rows + values[:, 2]], axis=1) / GRID
-    found: list[tuple[int, NDArray[np.float64]]] = []
+    found: list[tuple[int, float, NDArray[np.float64]]] = []
     for place in np.argsort(-values[:, 0], kind="stable")[:MOST_BOXES]:
         box = np.concatenate([middles[place], values[place, 3:5]])
         kind = int(cells[place, 5:].argmax())
-        if all(kind != other or overlap(box, there) < IOU for other, there in found):
-            found.append((kind, box))
+        if all(kind != other or overlap(box, there) < IOU for other, _, there in found):
+            found.append((kind, float(values[place, 0]), box))
     return found
 
 

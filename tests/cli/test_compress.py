@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -12,6 +13,10 @@ import onnx
 import pytest
 
 from tests.commands import DEMO, DIGITS, QUICK, Cli
+from tests.disks import small_disk
+from tests.fleet.simulated import Timing, facts_of_this_computer, inventory, played
+
+__all__ = ["small_disk"]
 
 CALIBRATION = DEMO / "digits-calibration.npz"
 RECIPE = f"""\
@@ -29,8 +34,8 @@ def recipe(cli: Cli) -> Path:
     """A recipe beside its three sets, in the working directory."""
     with np.load(DEMO / "digits-test.npz") as held_out:
         pictures, labels = held_out["image"], held_out["labels"]
-    np.savez(cli.folder / "val.npz", image=pictures[:200], labels=labels[:200])
-    np.savez(cli.folder / "test.npz", image=pictures[200:], labels=labels[200:])
+    np.savez(cli.folder / "val.npz", image=pictures[:100], labels=labels[:100])
+    np.savez(cli.folder / "test.npz", image=pictures[100:200], labels=labels[100:200])
     path = cli.folder / "recipe.yaml"
     path.write_text(RECIPE)
     return path
@@ -95,12 +100,12 @@ def test_the_table_of_layers_lies_beside_the_variant(cli: Cli, recipe: Path, tmp
     words = ("compress", DIGITS, "--recipe", recipe, "--only", "thin8", "-o", tmp_path / "out")
     shown = cli(*words).out
     assert "layers stay float (drop of top1 at most 2.00 pp)" in shown
-    assert "200 validation samples" in shown
+    assert "100 validation samples" in shown
     (table,) = (tmp_path / "out").glob("*.sensitivity.json")
     saved = json.loads(table.read_text())
     document = cli.json(*words)["variants"][0]["forms"][0]["sensitivity"]
     assert saved == document
-    assert saved["accuracy"]["n"] == 200
+    assert saved["accuracy"]["n"] == 100
     assert saved["accuracy"]["drop_low"] <= saved["accuracy"]["drop"] <= saved["accuracy"]["drop_high"]
 
 
@@ -139,6 +144,49 @@ def test_runtimes_show_their_form_of_int8(cli: Cli) -> None:
     assert "tensorrt: S8S8 QDQ, symmetric" in table
 
 
+# --- evaluated ----------------------------------------------------------------------------------------
+
+
+def test_variants_are_compared_with_the_model_and_each_other(cli: Cli, recipe: Path) -> None:
+    _changed(recipe, "share: 0.3", "share: 0.6")
+    _changed(recipe, "  thin8: [{from: thin}, {int8: {max_drop: 2 pp, for: onnxruntime}}]", "  half: [fp16]")
+    words = ("compress", DIGITS, "--recipe", recipe, "--evaluate")
+    found = cli.json(*words)["evaluation"]
+    assert (found["n"], found["chosen_by"]) == (100, False)
+    worths = {each["variant"]: each for each in found["worths"]}
+    for name, worth in worths.items():
+        alike, top1 = worth["likeness"], worth["accuracy"]
+        assert alike["n"] == top1["n"] == 100, name
+        assert alike["agreement"]["low"] <= alike["agreement"]["value"] <= alike["agreement"]["high"]
+        assert alike["snr_db"]["low"] <= alike["snr_db"]["value"] <= alike["snr_db"]["high"]
+        assert top1["drop_low"] <= top1["drop"] <= top1["drop_high"]
+        assert top1["against"] == "fp32"
+    assert worths["half"]["likeness"]["snr_db"]["value"] > worths["thin"]["likeness"]["snr_db"]["value"] + 20
+    assert worths["half"]["likeness"]["agreement"]["value"] == 1.0
+    pairs = {(each["one"], each["other"]): each["found"] for each in found["differences"]}
+    assert set(pairs) == {("thin", "thin16"), ("thin", "half"), ("thin16", "half")}
+    lost = pairs["thin", "half"]
+    assert lost["drop"] < 0
+    assert lost["p_value"] < 0.001
+    shown = cli(*words).out
+    assert "against the model, 100 samples of" in shown
+    assert "in pairs, by McNemar's exact test" in shown
+
+
+def test_without_a_test_set_the_samples_of_choosing_are_taken_and_said_so(cli: Cli, recipe: Path) -> None:
+    _changed(recipe, ", test: test.npz", "")
+    words = ("compress", DIGITS, "--recipe", recipe, "--only", "thin", "--evaluate")
+    found = cli.json(*words)["evaluation"]
+    assert (found["n"], found["chosen_by"]) == (100, True)
+    assert "the numbers flatter them" in cli(*words).out
+    _changed(recipe, ", validation: val.npz", "")
+    found = cli.json(*words)["evaluation"]
+    assert found["worths"][0]["accuracy"] is None
+    assert found["worths"][0]["likeness"]["agreement"]["value"] > 0.5
+    recipe.write_text(recipe.read_text().replace(f"data: {{calibration: {CALIBRATION}}}\n", ""))
+    assert "names no samples" in cli.fails(2, "user", *words)
+
+
 # --- refused ------------------------------------------------------------------------------------------
 
 
@@ -175,7 +223,7 @@ def test_samples_in_two_sets_are_found(cli: Cli, recipe: Path, name: str) -> Non
     np.savez(cli.folder / "mixed.npz", image=pictures, labels=labels)
     _changed(recipe, "val.npz" if name == "validation" else str(CALIBRATION), "mixed.npz")
     told = cli.fails(2, "user", "compress", DIGITS, "--recipe", recipe)
-    assert "5 of the 300 test samples (" in told
+    assert "5 of the 100 test samples (" in told
     assert f"test.npz) are {name} samples too (" in told
 
 
@@ -183,6 +231,41 @@ def test_an_int8_file_is_not_quantized_again(cli: Cli, recipe: Path, tmp_path: P
     (made,) = cli.json("compress", DIGITS, "--recipe", recipe, "--only", "thin8")["variants"]
     again = cli.fails(4, "model", "compress", made["forms"][0]["file"], "--recipe", recipe, "--only", "thin")
     assert "already" in again
+
+
+def test_int8_of_an_int8_file_is_refused(cli: Cli, recipe: Path) -> None:
+    (made,) = cli.json("compress", DIGITS, "--recipe", recipe, "--only", "thin8")["variants"]
+    with recipe.open("a") as file:
+        file.write("  again: [int8]\n  static: [int8-static]\n")
+    for name in ("again", "static"):
+        words = ("compress", made["forms"][0]["file"], "--recipe", recipe, "--only", name)
+        assert "already" in cli.fails(4, "model", *words)
+
+
+def test_samples_that_do_not_fit_are_named(cli: Cli, recipe: Path) -> None:
+    np.savez(cli.folder / "wide.npz", image=np.zeros((5, 1, 9, 9), np.float32))
+    np.savez(cli.folder / "other.npz", picture=np.zeros((5, 1, 8, 8), np.float32))
+    kept = recipe.read_text()
+    for name, told in (("wide.npz", "image"), ("other.npz", '"picture"'), ("gone.npz", "no file")):
+        recipe.write_text(kept.replace(str(CALIBRATION), name))
+        assert told in cli.fails(2, "user", "compress", DIGITS, "--recipe", recipe, "--only", "thin8")
+
+
+def test_labels_beyond_the_classes_are_named(cli: Cli, recipe: Path) -> None:
+    for name in ("val.npz", "test.npz"):
+        with np.load(cli.folder / name) as held:
+            pictures, labels = held["image"], held["labels"]
+        np.savez(cli.folder / name, image=pictures, labels=labels + 3)
+    words = ("compress", DIGITS, "--recipe", recipe)
+    assert "a label is 12" in cli.fails(2, "user", *words, "--only", "thin8")
+    assert "a label is 12" in cli.fails(2, "user", *words, "--only", "thin", "--evaluate")
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(cli: Cli, recipe: Path, small_disk: Path) -> None:
+    (small_disk / "filled").write_bytes(b"x" * 900_000)
+    words = ("compress", DIGITS, "--recipe", recipe, "--only", "thin")
+    assert "cannot write" in cli.fails(4, "infrastructure", *words, "-o", small_disk / "out")
+    assert [path.name for path in (small_disk / "out").iterdir()] == []
 
 
 def test_a_folder_that_cannot_be_written(cli: Cli, recipe: Path, tmp_path: Path) -> None:
@@ -202,22 +285,42 @@ def test_training_steps_name_what_they_need(cli: Cli, recipe: Path) -> None:
 PLAN = """\
 version: 1
 models:
-  - {{path: {digits}, recipe: recipe.yaml, variants: [thin, thin8]}}
+  - {{path: {digits}, recipe: recipe.yaml, variants: [thin8]}}
 runtimes: [onnxruntime]
 workload: {{launches: 5, threads: 1, min_samples: 20, min_duration_s: 0.01}}
 claims:
   - thin8 is 3x smaller than fp32
 """
+BOARD = ("--inventory", "inventory.yaml", "--no-health-check")
 
 
+@pytest.fixture(scope="session", name="facts")
+def simulated_facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What this computer says of itself."""
+    return facts_of_this_computer(tmp_path_factory.mktemp("facts"))
+
+
+@pytest.fixture
+def board(cli: Cli, facts: dict[str, Any]) -> Iterator[None]:
+    """A simulated board, on which small files are fast: its outputs are computed, its times are invented."""
+    (cli.folder / "inventory.yaml").write_text(inventory(1))
+
+    def times(file: Path, launch: int, _other: Path | None) -> Timing:
+        return Timing([file.stat().st_size + 100 * launch + number for number in range(60)])
+
+    with played(facts, times):
+        yield
+
+
+@pytest.mark.usefixtures("board")
 def test_a_plan_measures_the_variants_of_a_recipe_and_one_is_chosen(cli: Cli, recipe: Path) -> None:
     plan = cli.folder / "plan.yaml"
     plan.write_text(PLAN.format(digits=DIGITS))
-    document = cli.json("run", "--plan", plan, "--on", "local")
+    document = cli.json("run", "--plan", plan, *BOARD)
     rows = {each["variant"]: each for each in document["measurements"]}
-    assert set(rows) == {"fp32", "thin", "thin8"}
+    assert set(rows) == {"fp32", "thin8"}
     assert rows["thin8"]["precision"] == "int8"
-    assert all(each["accuracy"]["n"] == 300 for each in rows.values())
+    assert all(each["accuracy"]["n"] == 100 for each in rows.values())
     assert rows["thin8"]["accuracy"]["against"] == "digits fp32"
     assert [each["verdict"] for each in document["claims"]] == ["verified"]
 
@@ -227,63 +330,58 @@ def test_a_plan_measures_the_variants_of_a_recipe_and_one_is_chosen(cli: Cli, re
     assert "breaks size <= 300 kB" in choice["rejected"]["fp32 on onnxruntime"]
     assert {each["place"] for each in chosen["options"]} <= {"front", "unsure", "dominated"}
 
-    picture = cli.folder / "front.svg"
-    shown = cli("choose", document["run"], "--svg", picture)
+    picture, dots = cli.folder / "front.svg", cli.folder / "front.png"
+    shown = cli("choose", document["run"], "--svg", picture, "--png", dots)
     assert "on the front" in shown.out
+    assert dots.read_bytes().startswith(b"\x89PNG")
     assert ET.parse(picture).getroot().tag == "{http://www.w3.org/2000/svg}svg"
     assert "ship nothing" in cli("choose", document["run"], "--budget", "size <= 1 kB", code=1).out
     unsure = cli("choose", document["run"], "--budget", "energy <= 1 mJ", code=3).out
     assert "what was not measured" in unsure
 
 
+@pytest.mark.usefixtures("board")
 def test_flags_take_a_recipe_too(cli: Cli, recipe: Path) -> None:
-    words = (
-        "run",
-        DIGITS,
-        "--recipe",
-        recipe,
-        "--only",
-        "thin",
-        "--to",
-        "onnxruntime",
-        "--on",
-        "local",
-        *QUICK,
-    )
+    words = ("run", DIGITS, "--recipe", recipe, "--only", "thin", "--to", "onnxruntime", *BOARD, *QUICK)
     document = cli.json(*words)
     assert [each["variant"] for each in document["measurements"]] == ["fp32", "thin"]
     told = cli.fails(2, "user", "run", "--recipe", recipe, "--plan", "plan.yaml")
     assert "--recipe beside --plan" in told
 
 
+BUDGETS = """version: 1
+budgets:
+  - {name: all, limits: {artifact_size: {max: 300 kB}, accuracy_drop: {max: 15 %}, latency.p50: {max: 2 ms}}}
+"""
+
+
+@pytest.mark.usefixtures("board")
+def test_a_gate_judges_every_variant_of_a_recipe(cli: Cli, recipe: Path) -> None:
+    (cli.folder / "budgets.yaml").write_text(BUDGETS)
+    words = ("run", DIGITS, "--recipe", recipe, "--only", "thin8", "--to", "onnxruntime")
+    document = cli.json(*words, *BOARD, "--gate", "budgets.yaml", code=1)
+    cells = {(each["variant"], each["metric"]): each["verdict"] for each in document["gate"]["cells"]}
+    assert {variant for variant, _ in cells} == {"fp32", "thin8"}
+    assert [cells[variant, "artifact_size"] for variant in ("fp32", "thin8")] == ["fail", "pass"]
+    assert {word for (_, metric), word in cells.items() if metric != "artifact_size"} == {"pass"}
+
+
 def test_a_variant_of_a_plan_that_cannot_be_made_ends_it_before_a_device(cli: Cli, recipe: Path) -> None:
     _changed(recipe, "max_drop: 2 pp", "min_snr: 190 dB")
-    words = (
-        "run",
-        DIGITS,
-        "--recipe",
-        recipe,
-        "--only",
-        "thin8",
-        "--to",
-        "onnxruntime",
-        "--on",
-        "local",
-        *QUICK,
-    )
-    document: Any = cli.json(*words, code=4)
+    words = ("run", DIGITS, "--recipe", recipe, "--only", "thin8", "--to", "onnxruntime", "--on", "local")
+    document: Any = cli.json(*words, *QUICK, code=4)
     (failure,) = document["failures"]
     assert failure["owner"] == "model"
     assert "within the budget" in failure["message"]
     _changed(recipe, "share: 0.3", "share: 0.3, pattern: '2:4'")
-    assert "2:4 zeroes a half" in cli.fails(2, "user", *words)
+    assert "2:4 zeroes a half" in cli.fails(2, "user", *words, *QUICK)
 
 
 def test_calibrating_on_the_test_set_is_refused(cli: Cli, recipe: Path) -> None:
     words = ("run", DIGITS, "--precision", "int8", "--to", "onnxruntime", "--on", "local", *QUICK)
     document = cli.json(*words, "--calibration", "test.npz", "--dataset", "test.npz", code=2)
     (failure,) = document["failures"]
-    assert "300 of the 300 samples of test.npz are in test.npz too" in failure["message"]
+    assert "100 of the 100 samples of test.npz are in test.npz too" in failure["message"]
 
 
 @pytest.mark.parametrize(

@@ -245,6 +245,17 @@ class Trained(NamedTuple):
 Tell = Callable[[Progress], None]
 
 
+class Elsewhere(NamedTuple):
+    """Samples of a file that a recipe names besides the factory: which of SETS they are of, and the file.
+
+    `digests` name the samples as `edgebench.model.samples_of` does.
+    """
+
+    which: str
+    source: str
+    digests: frozenset[bytes]
+
+
 # --- what steps hand on -----------------------------------------------------------------------------
 
 

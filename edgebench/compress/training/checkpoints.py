@@ -8,8 +8,10 @@ there.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any, NamedTuple
 from edgebench.compress.training.base import Change, Given, Network
 from edgebench.compress.training.structure import rebuilt
 from edgebench.errors import InfrastructureError
+from edgebench.units import format_bytes
 
 EPOCH, DONE, TOLD = "epoch.pt", "done.pt", "done.json"
 
@@ -35,10 +38,15 @@ def key(*parts: object) -> str:
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values, whole or not at all."""
+    """Write tensors and plain values, whole or not at all.
+
+    Through memory: PyTorch's own writer keeps a file open that it could not write, and its room with it.
+    """
     import torch
 
-    _whole(path, lambda part: torch.save(state, part))
+    made = io.BytesIO()
+    torch.save(state, made)
+    _whole(path, lambda part: part.write_bytes(made.getbuffer()))
 
 
 def _whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -48,13 +56,22 @@ def _whole(path: Path, write: Callable[[Path], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(part)
         os.replace(part, path)
-    except (OSError, RuntimeError) as error:  # torch tells a full disk as a RuntimeError
+    except OSError as error:
         with suppress(OSError):
             part.unlink()
+        told = f"{str(error).splitlines()[0][:200]}{_free(path.parent)}"
         raise InfrastructureError(
-            f"cannot write the checkpoint {path}: {str(error).splitlines()[0][:200]}",
+            f"cannot write the checkpoint {path}: {told}",
             hint="free some disk, or name another folder; the steps that are done stay done",
         ) from error
+
+
+def _free(folder: Path) -> str:
+    """How much of a folder's disk is free; "" where nobody can tell."""
+    try:
+        return f"; {format_bytes(shutil.disk_usage(folder).free)} of its disk are free"
+    except OSError:
+        return ""
 
 
 def load(path: Path) -> dict[str, Any] | None:

@@ -7,17 +7,18 @@ in two of the three sets would make the scores of one of them worthless, so that
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from edgebench import usercode
-from edgebench.compress.training.base import EXTRA, Given, Module, Tensors
+from edgebench.compress.training.base import EXTRA, Elsewhere, Given, Module, Tensors
 from edgebench.errors import UserError, did_you_mean, printable
 
 SETS = ("train", "validation", "test")
 REQUIRED = ("module", *SETS, "example")
 FUNCTIONS = ("loss", "metric", "soft_loss", "augment")
 NAMES = ("inputs", "outputs")
+_MEANT = {"train": "training", "validation": "choosing", "test": "testing"}
 MOST_SAMPLES = 100_000_000  # a loader that has no end ends here
 
 SIGNATURE = """\
@@ -49,10 +50,11 @@ class Batch(NamedTuple):
         return int(self.inputs[0].shape[0])
 
 
-def given(name: str, seed: int) -> Given:
+def given(name: str, seed: int, elsewhere: Sequence[Elsewhere] = ()) -> Given:
     """What the factory of that name makes, checked; UserError with the signature for what is not as it says.
 
-    The factory runs after all random generators were seeded, so that it makes the same network each time.
+    The factory runs after all random generators were seeded, so that it makes the same network each time. No
+    sample may be in one of its sets and in another kind of set `elsewhere`.
     """
     if not usercode.is_function_name(name):
         raise UserError(f'"{name[:100]}" names no function', hint="FILE:FUNCTION, such as mynet:build")
@@ -66,7 +68,7 @@ def given(name: str, seed: int) -> Given:
         outputs=_names(name, "outputs", made.get("outputs"), len(outputs), "output"),
         classes=_classes(found, outputs),
     )
-    return found._replace(digests=_looked_through(found))
+    return found._replace(digests=_looked_through(found, elsewhere))
 
 
 def network(name: str, like: Given, seed: int) -> Module:
@@ -267,7 +269,7 @@ def _batch(found: Given, where: str, item: object) -> Batch:
     return Batch(inputs, item[1])
 
 
-def _looked_through(found: Given) -> dict[str, str]:
+def _looked_through(found: Given, elsewhere: Sequence[Elsewhere]) -> dict[str, str]:
     """The digest of each set; UserError for whatever in the data would make training or scores worthless."""
     seen: dict[bytes, str] = {}
     digests = {}
@@ -279,7 +281,7 @@ def _looked_through(found: Given) -> dict[str, str]:
             where = f"{which}, batch {place}"
             _check_finite(found, where, batch)
             _check_labels(found, where, batch)
-            for digest in _digests(batch):
+            for digest in _digests(found, batch):
                 if seen.setdefault(digest, which) != which:
                     raise _shared(found, seen[digest], which)
                 own.append(digest)
@@ -288,6 +290,7 @@ def _looked_through(found: Given) -> dict[str, str]:
                 raise UserError(f"{found.name}: {which} has no end", hint="a pass is to end")
         if not own:
             raise UserError(f"{found.name}: {which} is empty", hint="give each of the three sets its samples")
+        _refuse_elsewhere(found, which, own, elsewhere)
         for digest in sorted(own):  # loaders shuffle
             total.update(digest)
         digests[which] = total.hexdigest()
@@ -299,6 +302,19 @@ def _shared(found: Given, one: str, other: str) -> UserError:
         f"{found.name}: a sample of {other} is in {one} too, so scores on it would say nothing",
         hint="split the samples once, without repetition; augment in `augment`, after the split",
     )
+
+
+def _refuse_elsewhere(found: Given, which: str, own: Sequence[bytes], elsewhere: Sequence[Elsewhere]) -> None:
+    """UserError where samples of a set stand in a file that is another kind of set."""
+    for other in elsewhere:
+        shared = 0 if other.which == which else sum(digest in other.digests for digest in own)
+        if shared:
+            raise UserError(
+                f"{found.name}: {shared} of the {len(own)} samples of its {which} set are in {other.source} "
+                f"too, which is for {_MEANT[other.which]}",
+                hint="training, choosing (calibration, validation) and testing need samples of their own; "
+                "let the factory and the recipe's data name the same three sets",
+            )
 
 
 def _check_finite(found: Given, where: str, batch: Batch) -> None:
@@ -332,8 +348,10 @@ def _check_labels(found: Given, where: str, batch: Batch) -> None:
         )
 
 
-def _digests(batch: Batch) -> Iterator[bytes]:
-    arrays = [each.detach().cpu().contiguous().numpy() for each in batch.inputs]
+def _digests(found: Given, batch: Batch) -> Iterator[bytes]:
+    """What names each sample, as for samples of files: all its inputs, by their names in order."""
+    by_name = sorted(zip(found.inputs, batch.inputs, strict=True), key=lambda pair: pair[0])
+    arrays = [each.detach().cpu().contiguous().numpy() for _, each in by_name]
     for sample in zip(*arrays, strict=True):
         digest = hashlib.blake2b(digest_size=16)
         for each in sample:

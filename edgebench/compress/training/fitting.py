@@ -414,5 +414,5 @@ def _interval(scores: accuracy.Scores) -> tuple[float | None, float | None]:
         return None, None
     if set(each.tolist()) <= {0.0, 1.0}:
         return accuracy.wilson(int(each.sum()), len(each), ALPHA)
-    value = comparison.one_sample(each.tolist())
+    value = comparison.paired(each.tolist())
     return (None, None) if value is None else (value.lower(ALPHA / 2), value.upper(ALPHA / 2))

@@ -29,6 +29,7 @@ from edgebench.compress.training.base import (
     TOOLS,
     ChannelPrune,
     Distill,
+    Elsewhere,
     FineTune,
     Given,
     HeadPrune,
@@ -53,11 +54,18 @@ Step = tuple[str, Options]
 
 
 def train(
-    factory: str, steps: Sequence[Step], settings: TrainSettings, *, out: Path, tell: Tell = lambda _: None
+    factory: str,
+    steps: Sequence[Step],
+    settings: TrainSettings,
+    *,
+    out: Path,
+    tell: Tell = lambda _: None,
+    elsewhere: Sequence[Elsewhere] = (),
 ) -> Trained:
     """What was written to `out`: the network that `factory` names after the steps, as float32 ONNX.
 
-    `factory` is module:function; what it returns is checked first, and a UserError shows what it should.
+    `factory` is module:function; what it returns is checked first, and a UserError shows what it should. No
+    sample of its sets may be in another kind of set `elsewhere`.
     After every epoch a checkpoint is written below `settings.work`: the same call again goes on from there,
     and steps that are done are not done again, also where other steps follow them. UserError for steps in an
     impossible order; ModelError when a step cannot take the network or its loss is no number any more.
@@ -67,7 +75,7 @@ def train(
     _refuse_order(planned)
     _refuse_places(out)
     device = _device(settings)
-    given = data.given(factory, settings.seed)
+    given = data.given(factory, settings.seed, elsewhere)
     route = _Route(given, settings, device, tell, planned, _keys(given, planned, settings))
     done = _walked(route)
     validation = evaluate(given, done.network.module, "validation", device).metric

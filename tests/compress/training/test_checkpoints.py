@@ -12,6 +12,9 @@ from edgebench.compress import training
 from edgebench.compress.base import Options
 from edgebench.compress.training import ChannelPrune, Distill, FineTune, Progress, Qat, Trained, TrainSettings
 from edgebench.errors import InfrastructureError, ModelError
+from tests.disks import disk_of_8_mib
+
+__all__ = ["disk_of_8_mib"]
 
 HERE = "tests.compress.training.factories"
 STEPS = [
@@ -136,3 +139,18 @@ def test_a_folder_that_takes_no_checkpoint_is_told(tmp_path: Path) -> None:
     (tmp_path / "work").write_text("a file where the folder should be")
     with pytest.raises(InfrastructureError, match="cannot write the checkpoint"):
         _train(tmp_path, STEPS[:1])
+
+
+def test_a_full_disk_stops_and_what_was_done_is_gone_on_with(tmp_path: Path, disk_of_8_mib: Path) -> None:
+    filled = disk_of_8_mib / "filled"
+    filled.write_bytes(b"x" * 8_000_000)
+    with pytest.raises(InfrastructureError, match="cannot write the checkpoint") as caught:
+        _train(disk_of_8_mib, STEPS[:1])
+    assert "of its disk are free" in caught.value.message
+    assert "free some disk" in caught.value.hint
+    assert not list(disk_of_8_mib.rglob("*.part"))
+    filled.unlink()
+    _train(disk_of_8_mib, STEPS[:1])
+    (tmp_path / "whole").mkdir()
+    _train(tmp_path / "whole", STEPS[:1])
+    assert (disk_of_8_mib / "out.onnx").read_bytes() == (tmp_path / "whole" / "out.onnx").read_bytes()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 
 from examples.samples import digits
 from tests.commands import DIGITS, Cli, fresh_cli, shared_home
@@ -47,6 +48,42 @@ def test_training_steps_of_a_recipe_are_made_once_and_quantized_in_the_end(fresh
     assert variants["pruned"]["cached"]
     operators = {node.op_type for path in out.rglob("*.onnx") for node in onnx.load(path).graph.node}
     assert "QuantizeLinear" in operators
+
+
+@pytest.mark.parametrize(
+    ("key", "theirs", "told"),
+    [
+        ("test", "train", "5 of the 400 samples of its train set are in"),
+        ("test", "validation", "5 of the 200 samples of its validation set are in"),
+        ("validation", "test", "5 of the 300 samples of its test set are in"),
+        ("calibration", "train", "5 of the 400 samples of its train set are in"),
+        ("training", "test", "5 of the 300 samples of its test set are in"),
+    ],
+)
+def test_files_of_a_recipe_share_no_sample_with_other_sets_of_the_factory(
+    fresh_cli: Cli, key: str, theirs: str, told: str
+) -> None:
+    recipe = _recipe(fresh_cli.folder)
+    pictures, labels = (each[100:105].numpy() for each in getattr(digits(), theirs))
+    labelled = {} if key == "calibration" else {"labels": labels}
+    np.savez(fresh_cli.folder / "shared.npz", image=pictures, **labelled)
+    recipe.write_text(RECIPE.replace("{calibration: calibration.npz}", f"{{{key}: shared.npz}}"))
+    said = fresh_cli.fails(2, "user", "compress", DIGITS, "--recipe", recipe, "--only", "tuned")
+    assert told in said
+    assert "shared.npz" in said
+
+
+def test_the_same_sets_in_files_and_factory_are_fine(fresh_cli: Cli) -> None:
+    recipe = _recipe(fresh_cli.folder)
+    split = digits()
+    for name in ("validation", "test"):
+        pictures, labels = (each[:200].numpy() for each in getattr(split, name))
+        np.savez(fresh_cli.folder / f"{name}.npz", image=pictures, labels=labels)
+    data = "{calibration: calibration.npz, validation: validation.npz, test: test.npz}"
+    recipe.write_text(RECIPE.replace("{calibration: calibration.npz}", data))
+    words = ("compress", DIGITS, "--recipe", recipe, "--only", "tuned", "--evaluate")
+    found = fresh_cli.json(*words)["evaluation"]["worths"]
+    assert found[0]["accuracy"]["n"] == 200
 
 
 def test_a_step_that_the_network_cannot_take_fails_its_variant_alone(fresh_cli: Cli) -> None:
