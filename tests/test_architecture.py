@@ -30,6 +30,8 @@ FLOORS = {
     "comparison": 1,
     "usercode": 1,
     "accuracy": 2,  # a paired t is comparison's
+    "detection": 3,  # its scores are accuracy's
+    "likeness": 3,  # Wilson's interval is accuracy's
     "budgets": 1,
     "energy": 1,
     "parity": 1,
@@ -65,6 +67,10 @@ FLOORS = {
 
 # Modules that may import their siblings, and why. All others import only the `base` of their package.
 ENTRIES = {
+    "edgebench.compress.recipe": "a recipe may ask for what presets make of int8",
+    "edgebench.compress.training": "the door to run, and the options of all steps",
+    "edgebench.compress.training.run": "puts data, steps, checkpoints and export together",
+    "edgebench.compress.training.transformers": "gradients as for channels",
     "edgebench.convert.coreml.evaluate": "the interpreter as a process of its own",
     "edgebench.convert.coreml.interpreter": "one table of the operators of every family, and the evaluation",
     "edgebench.convert.coreml.interpreter.package": "a package is a program and the weight files beside it",
@@ -74,10 +80,14 @@ ENTRIES = {
     "edgebench.pipeline": "the door to preparing and measuring",
     "edgebench.gates": "puts figures, limits and what many cells ask for together",
     "edgebench.pipeline.preparing": "what is proven is evaluated, too, where a data set is named",
+    "edgebench.model.inputs": "a folder of pictures holds inputs, too",
     "edgebench.model.dataset": "reads a file's arrays as inputs does",
     "edgebench.pipeline.profiling": "the nodes of layers, found by names or by matching values",
+    "edgebench.pipeline.compressing": "keeps the files of variants as preparing does",
+    "edgebench.pipeline.weighing": "variants, and what makes and evaluates them",
     "edgebench.pipeline.deciding": "pairs and duets are made of measuring's launches",
     "edgebench.pipeline.measuring": "a profile's layers get their nodes before it is stored; accuracy there",
+    "edgebench.fleet.recipes": "variants become models of the plan",
     "edgebench.fleet.start": "turns plans and interrupted runs into what the engine takes",
     "edgebench.fleet.engine": "sends one visit to every device",
     "edgebench.convert.coreml": "the converter; its parts need coremltools, imported on first use",
@@ -92,6 +102,8 @@ ENTRIES = {
     "edgebench.convert.tensorrt": "the converter: prepare, preflight, second opinion and plan, in this order",
     "edgebench.convert.tensorrt.preflight": "puts the rules about operators and about Q and DQ together",
     "edgebench.convert.tensorrt.prepare": "puts the rewritings together",
+    "edgebench.report.page.plots": "a chart of the page's sections alone",
+    "edgebench.report.page": "the page: first screen, matrix and sections into one template",
     "edgebench.transport.ssh": "the SSH transport over bastions, route, channel and transfer",
     "edgebench.transport.ssh.bastions": "logs in at one stop after the other: reach, then auth",
     "edgebench.transport.ssh.config": "what ssh -G says, and else config_files",
@@ -101,21 +113,40 @@ ENTRIES = {
 # What every sibling may import, by package: `base`, or where two words say more than one.
 BASES = {
     "edgebench.cli": {
+        "asking",
+        "columnar",
         "folders",
         "foretell",
         "gating",
+        "grouping",
         "judging",
         "output",
+        "paging",
+        "plotting",
         "progress",
         "prompts",
         "setup",
+        "sheets",
         "showing",
         "sources",
         "verdicts",
         "workers",
     },
-    "edgebench.report": {"base", "gate_words", "layers"},
+    "edgebench.compress.training": {"base", "checkpoints", "data", "fitting", "looking", "structure"},
+    "edgebench.report": {
+        "base",
+        "details",
+        "differences",
+        "fleet",
+        "front",
+        "gate_words",
+        "history",
+        "layers",
+        "sheet",
+        "svg",
+    },
     "edgebench.gates": {"base", "accuracy", "looks", "duets", "limits", "plausible"},
+    "edgebench.compress": {"base", "graph", "qdq"},
     "edgebench.convert.ncnn": {"base", "param"},
     "edgebench.convert.tensorrt": {"base", "graph"},
 }
@@ -132,6 +163,7 @@ SDKS = (
     "sklearn",
     "tensorrt",
     "torch",
+    "torch_pruning",
 )
 
 # Folders of modules that exist for one library and are imported on first use; their package loads without it.

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +20,9 @@ from hypothesis import strategies as st
 from edgebench.artifacts import ArtifactStore
 from edgebench.errors import BugError, InfrastructureError, UserError
 from edgebench.records import Artifact, OutputParity, ParityBound, ParityReport, Tensor, encode_exact, replace
+from tests.disks import small_disk
+
+__all__ = ["small_disk"]
 
 TENSOR = Tensor(name="x", dtype="float32", shape=(1, 3))
 
@@ -434,22 +436,6 @@ def test_a_killed_put_leaves_nothing_visible(store: ArtifactStore, tmp_path: Pat
     store.prune()
     assert leftovers(store) == []
     assert store.all() == (other,)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A mounted disk of 1 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("a full disk needs root and mount")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "edgebench-test", str(folder)], capture_output=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip("a tmpfs may not be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_disk_is_told_with_numbers(small_disk: Path, tmp_path: Path) -> None:

@@ -250,6 +250,58 @@ BAD_INPUT: dict[str, tuple[str, ...]] = {
         "transport/test_alike.py::test_endless_output_ends_at_the_deadline",
         "fleet/test_runs.py::test_garbage_in_the_place_of_the_probe",
     ),
+    # recipes
+    "a recipe with an unknown step or option, or in an impossible order": (
+        "compress/test_recipes.py::test_what_is_no_recipe_is_told_with_its_line",
+        "compress/test_recipes.py::test_any_list_of_steps_is_understood_or_refused",
+        "cli/test_compress.py::test_recipes_that_are_none",
+    ),
+    "a factory that raises, or returns the wrong thing": (
+        "compress/training/test_bad_input.py::test_a_factory_that_raises_is_blamed_by_line",
+        "compress/training/test_bad_input.py::test_what_a_factory_has_wrong_is_told_before_training",
+    ),
+    "a loader with wrong shapes, or empty": (
+        "compress/training/test_bad_input.py::test_what_a_factory_has_wrong_is_told_before_training",
+    ),
+    "a loss that is no number": (
+        "compress/training/test_checkpoints.py::test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_epoch",
+    ),
+    "a network that cannot be pruned": (
+        "compress/training/test_bad_input.py::test_a_network_that_cannot_be_pruned_is_told_by_layer_and_reason",
+        "compress/training/test_bad_input.py::test_shuffled_channels_are_told_by_layer",
+    ),
+    "training that was interrupted": (
+        "compress/training/test_checkpoints.py::test_interrupted_training_ends_with_the_same_file",
+    ),
+    "a disk that is full while compressing": (
+        "cli/test_compress.py::test_a_full_disk_is_told_and_leaves_nothing",
+        "compress/training/test_checkpoints.py::test_a_full_disk_stops_and_what_was_done_is_gone_on_with",
+    ),
+    "samples that a factory shares with a recipe's files": (
+        "compress/training/test_recipes.py::test_files_of_a_recipe_share_no_sample_with_other_sets_of_the_factory",
+    ),
+    "calibration samples of another shape, in a recipe": (
+        "cli/test_compress.py::test_samples_that_do_not_fit_are_named",
+    ),
+    "boxes that are none": ("test_detection.py::test_what_is_no_box_is_refused",),
+    "training steps without a factory": ("cli/test_compress.py::test_training_steps_name_what_they_need",),
+    "samples in two of the three sets": (
+        "cli/test_compress.py::test_samples_in_two_sets_are_found",
+        "cli/test_compress.py::test_calibrating_on_the_test_set_is_refused",
+    ),
+    "labels out of range": (
+        "compress/test_weights.py::test_a_budget_of_accuracy_needs_labels_that_fit",
+        "cli/test_compress.py::test_labels_beyond_the_classes_are_named",
+    ),
+    "a quantized model quantized again": (
+        "compress/test_steps.py::test_nonsense_is_refused_with_a_way_out",
+        "cli/test_compress.py::test_an_int8_file_is_not_quantized_again",
+        "cli/test_compress.py::test_int8_of_an_int8_file_is_refused",
+    ),
+    "pictures and specs that are none": (
+        "model/test_pictures.py::test_a_spec_that_does_not_fit_is_told",
+        "model/test_pictures.py::test_folders_that_hold_no_set",
+    ),
     # the user stops it
     "Ctrl-C": (
         "cli/test_run.py::test_a_stopped_run_cleans_up_and_continues",

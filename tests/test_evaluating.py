@@ -156,6 +156,11 @@ def broken(outputs, labels):
     return outputs["logit"]
 
 
+def boxes(outputs):
+    logits = outputs["logits"]
+    return [[[row.argmax(), 1 / (1 + np.exp(-row.max())), 0.5, 0.5, 0.2, 0.2]] for row in logits]
+
+
 def made():
     data = np.load({path!r})
     return {{"image": data["image"]}}, data["labels"]
@@ -185,6 +190,28 @@ def test_a_metric_of_ones_own_and_a_function_that_gives_samples(
     assert loss.drop_low < loss.drop < loss.drop_high
     single = of(made(bench, Labelled(some, metric=f"{own}:one"), precision="int8"))
     assert (single.value, single.low, single.drop_low) == (top1.value, None, None)
+
+
+def test_mean_average_precision_of_boxes_has_an_interval(
+    bench: Workbench, own: str, some: str, tmp_path: Path
+) -> None:
+    """Each digit is a box in the middle of its picture, of the class that it is."""
+    with np.load(some) as data:
+        labels = np.concatenate([data["labels"][:, None], np.full((N, 4), (0.5, 0.5, 0.2, 0.2))], axis=1)
+        np.savez(tmp_path / "boxes.npz", image=data["image"], labels=labels[:, None])
+    asked = Labelled(str(tmp_path / "boxes.npz"), metric=f"map:{own}:boxes")
+    found = of(made(bench, asked, precision="int8"))
+    assert found.metric == asked.metric
+    assert found.n == N
+    assert 0.5 < found.value < 1
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.value < found.high
+    assert found.drop is not None
+    assert found.drop_low is not None
+    assert found.drop_low <= found.drop
+    with pytest.raises(UserError, match=r"not \[N, boxes, 5\]"):
+        made(bench, Labelled(some, metric=f"map:{own}:boxes"))
 
 
 # --- bad input ------------------------------------------------------------------------------------

@@ -110,7 +110,8 @@ def _measured(
             f'every device that "{plan.on}" picks is in quarantine', hint="edgebench devices list"
         )
     infos = {each.path: model.inspect(Path(each.path)) for each in plan.models}
-    expansion = plans.expand(plan, picked.devices, targets, infos)
+    vnni = starts.known_vnni(picked.devices, store)
+    expansion = plans.expand(plan, picked.devices, targets, infos, vnni)
     started = starts.start(plan, expansion, targets, store)
     run = started.run.id
     note(f"run {run}: {len(started.assignments)} artifacts, each against itself")

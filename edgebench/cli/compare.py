@@ -20,6 +20,8 @@ from edgebench.gates.compare import compare as compared
 from edgebench.records import to_json
 from edgebench.units import significant
 
+EVERY_RUN = 1_000_000
+
 
 @click.command()
 @click.argument("before", metavar="A")
@@ -71,9 +73,18 @@ def _print(found: tuple[Compared, ...]) -> None:
 @click.command()
 @click.argument("run")
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Where to write; default: RUN.json.")
+@click.option(
+    "--parquet", type=click.Path(), metavar="FOLDER", help="Figures of launches and measurements, for DuckDB."
+)
 @json_option
-def export(run: str, output: str | None, as_json: bool) -> None:
-    """Write the measurements of RUN with their raw samples to a file (docs/measurements.md)."""
+def export(run: str, output: str | None, parquet: str | None, as_json: bool) -> None:
+    """Write the measurements of RUN with their raw samples to a file (docs/measurements.md).
+
+    With --parquet their figures go to FOLDER in partitions (docs/reports.md); RUN may be "all" then.
+    """
+    if parquet is not None:
+        _columns(run, Path(parquet), as_json=as_json)
+        return
     settings = read_settings()
     with results(settings) as store:
         stored = store.run(run)
@@ -87,3 +98,19 @@ def export(run: str, output: str | None, as_json: bool) -> None:
         emit_json(said)
     else:
         click.echo(f"{len(file.measurements)} measurements: {path}")
+
+
+def _columns(run: str, folder: Path, *, as_json: bool) -> None:
+    """Write Parquet files, and say how many."""
+    from edgebench.cli.columnar import write
+    from edgebench.cli.sources import opened
+
+    with opened(read_settings()) as sources:
+        runs = sources.store.runs(EVERY_RUN) if run == "all" else (sources.store.run(run),)
+        written = [path for each in runs for path in write(sources, each, folder)]
+    if not written:
+        raise NothingDone("there are no measurements to export", hint="edgebench report")
+    if as_json:
+        emit_json({"folder": str(folder), "files": len(written), "runs": len(runs)})
+    else:
+        click.echo(f"{len(written)} files of {len(runs)} runs: {folder}")

@@ -9,12 +9,15 @@ import click
 
 import edgebench
 from edgebench.cli.output import json_option, note
+from edgebench.cli.paging import Against, subjects
 from edgebench.cli.run import Wish, new_run
 from edgebench.cli.setup import read_settings
 from edgebench.cli.showing import render, write_whole
+from edgebench.cli.sources import opened
 from edgebench.convert.tools import available
 from edgebench.fleet.plan import Plan, PlannedModel, WorkloadChanges
 from edgebench.inventory import this_target
+from edgebench.report.page import render as render_page
 from edgebench.settings import Settings
 from edgebench.targets import find
 
@@ -29,8 +32,12 @@ def demo(launches: int, as_json: bool) -> int:
     """Handwritten digits: a trained network in five forms, converted, proven equal and measured here."""
     settings = replace(read_settings(), inventory=None)  # this computer, whatever the fleet is
     built, code = new_run(_plan(settings, launches), settings, Wish(skip_unsupported=True, as_json=as_json))
-    path = settings.home / "reports" / f"{built.run.id}.md"
-    write_whole(path, render(built, "markdown"))
+    folder = settings.home / "reports"
+    write_whole(folder / f"{built.run.id}.md", render(built, "markdown"))
+    path = folder / f"{built.run.id}.html"
+    with opened(settings) as sources:
+        page = render_page(subjects(built.run.id, Against(), sources))
+    write_whole(path, page.rstrip("\n"))
     note(f"report: {path}") if as_json else click.echo(f"report: {path}")
     return code
 

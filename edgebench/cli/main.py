@@ -29,6 +29,10 @@ VERBS = {
         "edgebench.cli.inspect:inspect",
         "What a model is: shapes, operators, precision, size, sparsity.",
     ),
+    "compress": (
+        "edgebench.cli.compress:compress",
+        "Make a model smaller by recipes: prune, quantize, cluster, and their combinations.",
+    ),
     "convert": (
         "edgebench.cli.convert:convert",
         "Turn a model into what a runtime runs, and prove it equal.",
@@ -41,10 +45,20 @@ VERBS = {
         "edgebench.cli.run:run",
         "Convert, prove, push, measure: every model x runtime x precision x device.",
     ),
-    "report": ("edgebench.cli.report:report", "Show a run: terminal table, Markdown or JSON."),
+    "report": (
+        "edgebench.cli.report:report",
+        "Show a run as a table, Markdown, JSON or an HTML file; the fleet in groups.",
+    ),
+    "history": ("edgebench.cli.history:history", "A model's numbers over releases and runs, jumps marked."),
+    "worst": ("edgebench.cli.worst:worst", "The worst cells of a run by a metric."),
+    "coverage": ("edgebench.cli.coverage:coverage", "Which planned cells have no valid number, and why."),
     "gate": (
         "edgebench.cli.gate:gate",
         "Judge a run or file by budgets: pass, fail, or why it cannot be said.",
+    ),
+    "choose": (
+        "edgebench.cli.choose:choose_",
+        "What is worth having on each device, and what to ship within a budget.",
     ),
     "release": ("edgebench.cli.release:release", "Give a run a name, and say which may be a baseline."),
     "replay": ("edgebench.cli.replay:replay", "Recompute a gate's verdict from its bundle alone."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +53,7 @@ from edgebench.fleet.base import Options
 from edgebench.fleet.engine import Engine
 from edgebench.fleet.gating import gate_of, rivals
 from edgebench.fleet.plan import Expansion, Plan, PlannedModel, WorkloadChanges
+from edgebench.fleet.recipes import with_variants
 from edgebench.gates import Gate
 from edgebench.gates.document import document as gate_document
 from edgebench.inventory import Inventory, select
@@ -126,6 +127,8 @@ class Outcome(NamedTuple):
 @inputs_option
 @calibration_option
 @with_options(dataset_options)
+@click.option("--recipe", type=click.Path(), metavar="FILE", help="Measure its variants of MODEL, too.")
+@click.option("--only", multiple=True, metavar="NAME", help="With --recipe: this variant; may be repeated.")
 @ort_format_option
 @click.option("--compute-units", metavar="UNITS", help="coreml: all, cpu_only, cpu_and_gpu or cpu_and_ne.")
 @click.option("--launches", type=int, help="Fresh processes per job: the statistical unit.")
@@ -182,10 +185,13 @@ def run(
     inputs: str | None,
     calibration: str | None,
     dataset: str | None,
+    preprocess: str | None,
     labels_key: str | None,
     metric: str | None,
     output: str | None,
     accuracy_on_device: bool,
+    recipe: str | None,
+    only: tuple[str, ...],
     ort_format: str,
     compute_units: str | None,
     launches: int | None,
@@ -217,7 +223,11 @@ def run(
         raise UserError(message, hint="leave one of them out")
     if retry_failed and resume is None:
         raise UserError("--retry-failed needs a run", hint="edgebench run --resume RUN --retry-failed")
-    accuracy = _accuracy(dataset, labels_key, metric, output, accuracy_on_device)
+    said = {"dataset": dataset, "preprocess": preprocess, "labels_key": labels_key}
+    accuracy = _accuracy(said | {"metric": metric, "output": output}, accuracy_on_device)
+    if recipe is not None and (resume or plan_file):
+        hint = "a plan names it for each model: {path: ..., recipe: FILE}"
+        raise UserError(f"--recipe beside --{'resume' if resume else 'plan'}", hint=hint)
     if accuracy and (resume or plan_file):
         raise UserError(
             f"{_flag(accuracy)} beside --{'resume' if resume else 'plan'}",
@@ -251,7 +261,10 @@ def run(
         chosen = _without_nms(planned) if cut_nms else planned
         plan = Plan(
             models=tuple(
-                replace(each, ort_format=ort_format, compute_units=compute_units) for each in chosen
+                replace(
+                    each, ort_format=ort_format, compute_units=compute_units, recipe=recipe, variants=only
+                )
+                for each in chosen
             ),
             runtimes=runtimes_of(runtimes),
             precisions=names or (plans.AS_IS,),
@@ -280,14 +293,11 @@ def _precisions(given: Sequence[str]) -> tuple[tuple[str, ...], float | None]:
     return names, width
 
 
-def _accuracy(
-    dataset: str | None, labels_key: str | None, metric: str | None, output: str | None, on_device: bool
-) -> dict[str, str | bool]:
+def _accuracy(given: Mapping[str, str | None], on_device: bool) -> dict[str, str | bool]:
     """What the flags say of accuracy, by the plan's keys; nothing for those left out."""
-    given = {"dataset": dataset, "labels_key": labels_key, "metric": metric, "output": output}
     said: dict[str, str | bool] = {key: value for key, value in given.items() if value is not None}
     said |= {"accuracy_on_device": True} if on_device else {}
-    if said and dataset is None:
+    if said and given["dataset"] is None:
         raise UserError(f"{_flag(said)} without labelled samples", hint="--dataset FILE.npz names them")
     return said
 
@@ -358,6 +368,7 @@ def _seconds(text: str | None) -> float | None:
 class Expanded(NamedTuple):
     """A plan with all its cells, and what it is about."""
 
+    plan: Plan
     expansion: Expansion
     fleet: Inventory
     targets: dict[str, Target]
@@ -368,7 +379,7 @@ NO_GATE = gating.Asked(None, None, "auto")
 
 def new_run(plan: Plan, settings: Settings, wish: Wish, asked: gating.Asked = NO_GATE) -> Outcome:
     """Run a plan from its beginning and show the result."""
-    expansion, fleet, targets = _expanded(plan, settings, wish)
+    plan, expansion, fleet, targets = _expanded(plan, settings, wish)
     with results(settings) as store:
         started = starts.start(plan, expansion, targets, store, gating.planned(asked, store))
         return _execute(started, fleet, targets, store, settings, wish)
@@ -377,6 +388,7 @@ def new_run(plan: Plan, settings: Settings, wish: Wish, asked: gating.Asked = NO
 def _expanded(plan: Plan, settings: Settings, wish: Wish) -> Expanded:
     """Every cell of the plan on the devices that it picks; those in quarantine are said and left out."""
     plans.check(plan)
+    plan = _with_variants(plan, settings)
     fleet, targets = read_inventory(settings), read_targets(settings)
     picked = select(fleet, plan.on)
     for device in picked.quarantined:
@@ -386,15 +398,25 @@ def _expanded(plan: Plan, settings: Settings, wish: Wish) -> Expanded:
             f'every device that "{plan.on}" picks is in quarantine', hint="edgebench devices list"
         )
     infos = {each.path: model.inspect(Path(each.path)) for each in plan.models}
-    expansion = plans.expand(plan, picked.devices, targets, infos)
+    with results(settings) as store:
+        vnni = starts.known_vnni(picked.devices, store)
+    expansion = plans.expand(plan, picked.devices, targets, infos, vnni)
     if wish.skip_unsupported:
         expansion = _without_refused(expansion)
-    return Expanded(expansion, fleet, targets)
+    return Expanded(plan, expansion, fleet, targets)
+
+
+def _with_variants(plan: Plan, settings: Settings) -> Plan:
+    """The plan with the variants of its recipes in place of them."""
+    if all(each.recipe is None for each in plan.models):
+        return plan
+    with Progress({}) as progress, workbench(settings, progress) as bench:
+        return with_variants(plan, bench)
 
 
 def _foretell(plan: Plan, settings: Settings, wish: Wish) -> int:
     """Say what a new run of the plan would do."""
-    expansion, fleet, targets = _expanded(plan, settings, wish)
+    plan, expansion, fleet, targets = _expanded(plan, settings, wish)
     assignments = [starts.assignment(each, targets) for each in expansion.jobs]
     devices = {device.name: device for device in fleet.devices}
     with results(settings) as store:

@@ -13,6 +13,7 @@ import click
 
 from edgebench import settings as settings_module
 from edgebench.cli.prompts import Prompts
+from edgebench.compress.presets import Processor, processor
 from edgebench.convert.run import Limits
 from edgebench.errors import InfrastructureError, UserError, did_you_mean
 from edgebench.inventory import Inventory, load
@@ -21,6 +22,7 @@ from edgebench.records import ORT_FORMATS, PRECISIONS, RUNTIMES, Target, replace
 from edgebench.settings import Settings
 from edgebench.store import Store, sqlite_url
 from edgebench.targets import all_targets
+from edgebench.tools import own_cpu_features
 from edgebench.transport.base import Credentials
 from edgebench.transport.connect import answer_with
 
@@ -55,11 +57,16 @@ calibration_option = click.option(
 dataset_options = (
     click.option(
         "--dataset",
-        metavar="FILE.npz|M:F",
-        help="Labelled samples to measure accuracy on; or a function of yours, module:function.",
+        metavar="FILE.npz|DIR|M:F",
+        help="Labelled samples to measure accuracy on: a file, a folder of pictures, or a function of yours.",
+    ),
+    click.option(
+        "--preprocess",
+        metavar="FILE",
+        help="How pictures become inputs; default: preprocess.yaml in their folder.",
     ),
     click.option("--labels-key", metavar="NAME", help='The labels in them; default: "labels".'),
-    click.option("--metric", metavar="top1|M:F", help="How answers are judged; default: top1."),
+    click.option("--metric", metavar="top1|map:M:F|M:F", help="How answers are judged; default: top1."),
     click.option("--output", metavar="NAME", help="The output that top1 looks at; default: the first."),
     click.option(
         "--accuracy-on-device", is_flag=True, help="By what the device computes, not by this computer."
@@ -139,6 +146,12 @@ def this_arch() -> str:
     """The processor of this computer, in the words of targets."""
     machine = platform.machine().lower()
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+
+
+def processor_of(arch: str | None) -> Processor:
+    """The processor that int8 is made for: this one with its instructions, or of a kind that was named."""
+    here = this_arch()
+    return processor(arch or here, own_cpu_features() if arch in (None, here) else None)
 
 
 def words(text: str | None) -> tuple[str, ...]:

@@ -9,28 +9,43 @@ from pathlib import Path
 
 from edgebench.cli.output import terminal_width
 from edgebench.errors import InfrastructureError
-from edgebench.report import markdown, terminal
-from edgebench.report.base import Report
+from edgebench.report import exposition, markdown, terminal
+from edgebench.report.base import Report, columns, name
 from edgebench.report.build import build
 from edgebench.report.document import document
+from edgebench.report.sheet import Sheet, to_csv
 from edgebench.store import Store
 
 
 def build_report(store: Store, run_name: str) -> Report:
     """The report of a stored run."""
     run = store.run(run_name)
-    return build(run, store.measurements(run.id), store.failures(run.id), store.profiles(run.id))
+    return build(run, store.each_measurement(run.id), store.failures(run.id), store.profiles(run.id))
 
 
 def render(built: Report, form: str, *, colour: bool = False) -> str:
     """The report in one of its forms."""
     if form == "markdown":
         return markdown.render(built)
+    if form == "prometheus":
+        return exposition.render(built).rstrip("\n")
+    if form == "csv":
+        return to_csv(numbers(built)).rstrip("\n")
     if form == "json":
         import msgspec
 
         return msgspec.json.format(msgspec.json.encode(document(built)), indent=2).decode()
     return terminal.render(built, width=terminal_width(), colour=colour)
+
+
+def numbers(built: Report) -> Sheet:
+    """All rows with all columns, as they are printed."""
+    shown = columns(built.rows) if built.rows else ()
+    rows = [
+        (name(row.job.device), name(row.job.model), *(column.text(row) for column in shown))
+        for row in built.rows
+    ]
+    return Sheet(("device", "model", *(column.heading for column in shown)), rows)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -6,7 +6,6 @@ before any work, runs the steps in order, records the lineage in the file and wr
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import warnings
@@ -19,22 +18,30 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
 
-from edgebench.errors import BugError, ModelError, UserError, did_you_mean
-from edgebench.records import ModelInfo, Record, prepared, replace
+from edgebench.errors import BugError, InfrastructureError, ModelError, UserError, did_you_mean
+from edgebench.records import Accuracy, ModelInfo, Record, encode, prepared, replace
+from edgebench.tools import data_digest
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-REVISION = 2  # raised whenever the same steps would make other bytes
+REVISION = 4  # raised whenever the same steps would make other bytes
+SENSITIVITY_FILE = "sensitivity.json"  # beside a variant whose layers were weighed one by one
 TOOLS = ("numpy", "onnx", "onnxruntime")
 ARM = ("aarch64", "arm64", "armv7l")
 
 
 class Settings(NamedTuple):
-    """What all steps may need: the processor the variant is for, and calibration inputs (`.npz`)."""
+    """What all steps may need: the processor the variant is for, and data (`.npz` files).
+
+    `calibration` are inputs alone; `validation` are labelled samples, with the labels under `labels_key`, by
+    which a step chooses: never those that the result is reported on.
+    """
 
     arch: str = "x86_64"
     calibration: Path | None = None
+    validation: Path | None = None
+    labels_key: str = "labels"
 
 
 class Options(Record, frozen=True):
@@ -43,6 +50,10 @@ class Options(Record, frozen=True):
     def label(self) -> str:
         """What the variant is called: "int8-static", "pruned-50"."""
         raise BugError(f"{type(self).__name__} has no label")
+
+    def problem(self) -> str:
+        """What is wrong with options that the types alone do not tell, or ""."""
+        return ""
 
 
 class Task(NamedTuple):
@@ -53,12 +64,35 @@ class Task(NamedTuple):
     settings: Settings
 
 
+class LayerCost(Record, frozen=True):
+    """What the outputs lose where one layer alone is quantized; `kept_float`: it stays as it was."""
+
+    node: str
+    operator: str
+    snr_db: float
+    kept_float: bool
+
+
+class Sensitivity(Record, frozen=True):
+    """The layers of a mixed model, the costliest first, and what it lost in all.
+
+    `budget` is what was asked for; `snr_db` is that of the worst output on the calibration samples,
+    `accuracy` on the labelled ones, where these decided.
+    """
+
+    budget: str
+    layers: tuple[LayerCost, ...]
+    snr_db: float
+    accuracy: Accuracy | None = None
+
+
 class Made(NamedTuple):
     """What a step made, with the settings it really used and the digest of the data it looked at."""
 
     model: ModelProto
     settings: dict[str, Any]
     data_digest: str = ""
+    sensitivity: Sensitivity | None = None
 
 
 class Step(Protocol):
@@ -77,12 +111,19 @@ class Step(Protocol):
 STEPS = {
     "fp16": "edgebench.compress.fp16:Fp16",
     "int8-static": "edgebench.compress.int8_static:Int8Static",
+    "int8-mixed": "edgebench.compress.mixed:Int8Mixed",
     "int8-dynamic": "edgebench.compress.int8_dynamic:Int8Dynamic",
+    "int8-weights": "edgebench.compress.weights:Int8Weights",
+    "int4-weights": "edgebench.compress.weights:Int4Weights",
     "prune": "edgebench.compress.prune:Prune",
+    "cluster": "edgebench.compress.cluster:Cluster",
+    "clean": "edgebench.compress.clean:Clean",
 }
 
 
-class _Chosen(NamedTuple):
+class Chosen(NamedTuple):
+    """A step with the options that were chosen for it."""
+
     step: Step
     options: Options
 
@@ -105,15 +146,21 @@ def _versions() -> dict[str, str]:
 def step(text: str) -> tuple[Step, Options]:
     """The step and its options from "prune:share=0.7,..."; UserError for an unknown step, option or value."""
     name, _, rest = text.partition(":")
+    made = named(name)
+    return made, _options(made, rest)
+
+
+def named(name: str) -> Step:
+    """The step of that name; UserError for an unknown one."""
     if name not in STEPS:
         raise UserError(f'no compression step "{name}"', hint=did_you_mean(name, STEPS))
     module, _, attribute = STEPS[name].partition(":")
     made: Step = getattr(import_module(module), attribute)()
-    return made, _options(made, rest)
+    return made
 
 
 def _options(made: Step, text: str) -> Options:
-    known = made.options.__struct_fields__
+    known = made.options.__struct_encode_fields__
     given: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, separator, value = part.partition("=")
@@ -122,46 +169,62 @@ def _options(made: Step, text: str) -> Options:
         if not separator or key in given:
             raise UserError(f'"{part}" is not an option', hint=f"{made.name}:{key}=VALUE, once")
         given[key] = value
+    hint = f"options: {', '.join(known) or 'none'}"
     try:
-        return msgspec.convert(given, prepared(made.options), strict=False)
+        chosen: Options = msgspec.convert(given, prepared(made.options), strict=False)
     except msgspec.ValidationError as error:
-        raise UserError(
-            f"{made.name}:{text} is not understood: {error}", hint=f"options: {', '.join(known) or 'none'}"
-        ) from error
+        raise UserError(f"{made.name}:{text} is not understood: {error}", hint=hint) from error
+    if chosen.problem():
+        raise UserError(f"{made.name}:{text} is not understood: {chosen.problem()}", hint=hint)
+    return chosen
 
 
-def apply(model_path: Path, steps: Sequence[str], settings: Settings, *, out: Path) -> ModelInfo:
+def apply(model_path: Path, steps: Sequence[str | Chosen], settings: Settings, *, out: Path) -> ModelInfo:
     """What was written to `out`: the model after the steps, with its lineage in its metadata.
 
-    The same model, steps, settings and tools give the same bytes. UserError for unknown steps, missing
-    calibration and an `out` that is the model itself; ModelError when a step cannot take the model, before
-    anything is written.
+    The same model, steps, settings and tools give the same bytes. A table of what layers cost lies beside it
+    where a step made one (`SENSITIVITY_FILE`).
+    UserError for unknown steps, missing calibration and an `out` that is the model itself; ModelError when a
+    step cannot take the model, before anything is written.
     """
     from edgebench import model
 
-    chosen = [_Chosen(*step(text)) for text in steps]
+    chosen = [each if isinstance(each, Chosen) else Chosen(*step(each)) for each in steps]
     _refuse_places(model_path, out, chosen, settings)
     info = model.inspect(model_path)
     proto = model.load(model_path)
     _refuse_order(info, chosen)
     lineage = model.lineage(proto)
-    variant = info.variant
+    variant, weighed = info.variant, None
     for each in chosen:
         made = _run(each, proto, info, settings)
-        proto = made.model
+        proto, weighed = made.model, made.sensitivity or weighed
         lineage.append(_entry(each.step, made, info.digest if each is chosen[0] else ""))
         variant = _variant(variant, each.options.label())
         info = _checked(each.step, model.tidied(proto, info.name), info)
-    return model.write(proto, out, name=info.name, variant=variant, steps=lineage)
+    written = model.write(proto, out, name=info.name, variant=variant, steps=lineage)
+    if weighed is not None:
+        _save_sensitivity(weighed, out.with_name(SENSITIVITY_FILE))
+    return written
 
 
-def _refuse_places(model_path: Path, out: Path, chosen: Sequence[_Chosen], settings: Settings) -> None:
+def _save_sensitivity(table: Sensitivity, path: Path) -> None:
+    try:
+        path.write_bytes(encode(table))
+    except OSError as error:
+        raise InfrastructureError(
+            f"cannot write {path}: {error.strerror}", hint="choose a folder that can be written to"
+        ) from error
+
+
+def _refuse_places(model_path: Path, out: Path, chosen: Sequence[Chosen], settings: Settings) -> None:
     if not chosen:
         raise UserError("no compression step was named", hint=f"known: {', '.join(sorted(STEPS))}")
     if out.exists() and model_path.exists() and out.samefile(model_path):
         raise UserError(f"{out} is the model itself", hint="write the variant to another file")
-    if settings.calibration is not None and not settings.calibration.is_file():
-        raise UserError(f"no file {settings.calibration}", hint="check the path of the calibration inputs")
+    for what, path in (("calibration inputs", settings.calibration), ("validation", settings.validation)):
+        if path is not None and not path.exists():
+            raise UserError(f"no file {path}", hint=f"check the path of the {what}")
     needy = next((each.step.name for each in chosen if each.step.needs_calibration), None)
     if needy is not None and settings.calibration is None:
         raise UserError(
@@ -170,7 +233,7 @@ def _refuse_places(model_path: Path, out: Path, chosen: Sequence[_Chosen], setti
         )
 
 
-def _refuse_order(info: ModelInfo, chosen: Sequence[_Chosen]) -> None:
+def _refuse_order(info: ModelInfo, chosen: Sequence[Chosen]) -> None:
     """ModelError, before any work, when a step cannot take what the file or the step before it is."""
     for each in chosen:
         _refuse(each.step, info)
@@ -191,7 +254,7 @@ def _refuse(made: Step, info: ModelInfo) -> None:
     )
 
 
-def _run(each: _Chosen, proto: ModelProto, info: ModelInfo, settings: Settings) -> Made:
+def _run(each: Chosen, proto: ModelProto, info: ModelInfo, settings: Settings) -> Made:
     """The step's own errors as they are; everything its tools throw as a ModelError that names the step."""
     try:
         with quiet():
@@ -239,9 +302,8 @@ def _entry(made: Step, result: Made, source: str) -> dict[str, Any]:
 
 
 def file_digest(path: Path) -> str:
-    """The sha256 of a data file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The sha256 of a data file, or of a folder's files."""
+    return data_digest(path)
 
 
 @contextmanager

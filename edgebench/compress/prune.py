@@ -1,4 +1,4 @@
-"""Magnitude pruning: the smallest weights of every tensor become zero.
+"""Magnitude pruning: the smallest weights of every tensor become zero, anywhere or two of each four.
 
 Files compress better and sparse hardware may profit; dense runtimes run as before. Without fine-tuning,
 accuracy falls: measure it.
@@ -6,30 +6,42 @@ accuracy falls: measure it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import msgspec
 import numpy as np
 
 from edgebench.compress.base import Made, Options, Task
+from edgebench.compress.graph import all_weights, layers, store_constants
 from edgebench.errors import ModelError
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, TensorProto
+    from onnx import ModelProto, TensorProto
 
-_GRAPH_ATTRIBUTE = 5  # onnx.proto, AttributeProto.AttributeType
-_FLOATS = (1, 10)  # FLOAT, FLOAT16
+    from edgebench.compress.graph import Weight
+
+GROUP, KEPT = 4, 2  # of each four weights two stay: what sparse tensor cores of NVIDIA's Ampere skip
 
 
 class PruneOptions(Options, frozen=True):
-    """`share` of each tensor's weights that becomes zero."""
+    """Which weights become zero.
+
+    `share` of each tensor's, the smallest ones; with `pattern` "2:4" the two smallest of each four along the
+    input channels, and the share is a half.
+    """
 
     share: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
+    pattern: Literal["any", "2:4"] = "any"
 
     def label(self) -> str:
-        """The variant's name: "pruned-50"."""
-        return f"pruned-{100 * self.share:g}"
+        """The variant's name: "pruned-50", "pruned-2-4"."""
+        return "pruned-2-4" if self.pattern == "2:4" else f"pruned-{100 * self.share:g}"
+
+    def problem(self) -> str:
+        """A share beside 2:4, which is a half."""
+        if self.pattern == "2:4" and self.share != KEPT / GROUP:
+            return f"2:4 zeroes a half of the weights, and share is {self.share:g}; leave out one of them"
+        return ""
 
 
 class Prune:
@@ -43,30 +55,47 @@ class Prune:
 
     def run(self, model: ModelProto, task: Task) -> Made:
         """The model with zeroed weights; ModelError when it has no matrix of weights."""
-        pruned = [_prune(tensor, task.options.share) for tensor in _weights(model.graph)]
+        options: PruneOptions = task.options
+        if options.pattern == "2:4":
+            return _two_of_four(model, task)
+        pruned = [_prune(tensor, options.share) for tensor in all_weights(model.graph)]
         if not pruned:
             raise ModelError(
                 f"{task.info.name} has no weights of two or more dimensions to prune",
                 hint="take the model as it is",
             )
-        return Made(model, {"share": task.options.share, "by": "magnitude", "tensors": len(pruned)})
+        return Made(model, {"share": options.share, "by": "magnitude", "tensors": len(pruned)})
 
 
-def _weights(graph: GraphProto) -> Iterator[TensorProto]:
-    """Float tensors with at least two dimensions larger than 1, stored or in Constant nodes."""
-    for tensor in graph.initializer:
-        if _is_weight(tensor):
-            yield tensor
-    for node in graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Constant" and attribute.name == "value" and _is_weight(attribute.t):
-                yield attribute.t
-            if attribute.type == _GRAPH_ATTRIBUTE:
-                yield from _weights(attribute.g)
+def _two_of_four(model: ModelProto, task: Task) -> Made:
+    store_constants(model)
+    found = {each.tensor.name: each for each in layers(model)}
+    fitting = [each for each in found.values() if each.tensor.dims[each.inner] % GROUP == 0]
+    if not fitting:
+        raise ModelError(
+            f"{task.info.name} has no layer whose input channels come in fours",
+            hint="prune:share=0.5 zeroes weights anywhere",
+        )
+    for each in fitting:
+        _thin(each)
+    left = [each.node.name or each.node.output[0] for each in found.values() if each not in fitting]
+    used = {"pattern": "2:4", "by": "magnitude", "tensors": len(fitting)}
+    return Made(model, used | ({"left": left} if left else {}))
 
 
-def _is_weight(tensor: TensorProto) -> bool:
-    return tensor.data_type in _FLOATS and sum(size > 1 for size in tensor.dims) >= 2
+def _thin(weight: Weight) -> None:
+    """Zero the two smallest of each four along the input channels; of equal ones the first go."""
+    from onnx import numpy_helper
+
+    values = numpy_helper.to_array(weight.tensor).copy()
+    rows = np.moveaxis(values, weight.inner, -1)
+    groups = rows.reshape(-1, GROUP)
+    smallest = np.argsort(np.abs(groups), axis=1, kind="stable")[:, : GROUP - KEPT]
+    thinned = groups.copy()
+    np.put_along_axis(thinned, smallest, 0, axis=1)
+    made = np.moveaxis(thinned.reshape(rows.shape), -1, weight.inner)
+    name = weight.tensor.name
+    weight.tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(made), name))
 
 
 def _prune(tensor: TensorProto, share: float) -> int:

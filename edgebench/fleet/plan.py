@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import NamedTuple
 
 from edgebench import documents
-from edgebench.accuracy import TOP1
+from edgebench.accuracy import MAP, TOP1, boxes_function
 from edgebench.budgets import subject_of
+from edgebench.compress import step
 from edgebench.documents import At, place, quoted
 from edgebench.errors import NothingDone, UserError, did_you_mean
 from edgebench.gates import claims
@@ -43,10 +45,13 @@ class PlannedModel(Record, frozen=True):
     `cut_nms`: it ends before its NonMaxSuppression and returns boxes and scores. `constants` are inputs that
     always have that value. `ort_format` is how ONNX Runtime's artifact is stored, `compute_units` what Core
     ML may use; None leaves the target's choice.
-    `dataset` (an `.npz` file or "module:function") is what accuracy is measured on, with the array
-    `labels_key` as labels, by `metric` (top1 or "module:function") on `output`, the first where it is None.
-    `reference` is the model that it is compared with; None: the fp32 one of the same name in the plan, or
-    itself. `accuracy_on_device`: by what the device computes.
+    `dataset` (an `.npz` file, a folder of pictures with `preprocess`, or "module:function") is what accuracy
+    is measured on, with the array `labels_key` as labels, by `metric` (top1 or "module:function") on
+    `output`, the first where it is None. `reference` is the model that it is compared with; None: the fp32
+    one of the same name in the plan, or itself. `accuracy_on_device`: by what the device computes.
+    `recipe` is a file of variants (`edgebench.compress.recipe`), measured beside the model: all, or
+    `variants`. `runtimes`: only there. `int8` are options of the form that a runtime's int8 takes, such as
+    "max_drop=1 pp", which is judged on the labelled samples `validation`.
     """
 
     path: str
@@ -65,6 +70,13 @@ class PlannedModel(Record, frozen=True):
     output: str | None = None
     reference: str | None = None
     accuracy_on_device: bool = False
+    preprocess: str | None = None
+    recipe: str | None = None
+    variants: tuple[str, ...] = ()
+    runtimes: tuple[str, ...] = ()
+    int8: str = ""
+    validation: str | None = None
+    validation_labels_key: str = "labels"
 
 
 class WorkloadChanges(Record, frozen=True):
@@ -115,11 +127,15 @@ class PlanFile(Record, frozen=True):
 
 
 class PlannedJob(Record, frozen=True):
-    """A job with the model it comes from; `precision` is what was asked for, None for the model as it is."""
+    """A job with the model it comes from; `precision` is what was asked for, None for the model as it is.
+
+    `vnni`: whether the device's x86 processor has it, None where that is not known.
+    """
 
     job: Job
     model: PlannedModel
     precision: str | None
+    vnni: bool | None = None
 
 
 class Refused(Record, frozen=True):
@@ -166,10 +182,15 @@ def check(plan: Plan) -> None:
 
 
 def expand(
-    plan: Plan, devices: Sequence[Device], targets: Mapping[str, Target], infos: Mapping[str, ModelInfo]
+    plan: Plan,
+    devices: Sequence[Device],
+    targets: Mapping[str, Target],
+    infos: Mapping[str, ModelInfo],
+    vnni: Mapping[str, bool | None] = MappingProxyType({}),
 ) -> Expansion:
     """Every cell of the plan: jobs, and those refused by a device's target. `infos`: by the models' paths.
 
+    `vnni`: by the names of devices, as far as it is known.
     UserError when two models could not be told apart, or a device's target is not there; NothingDone without
     any cell.
     """
@@ -182,7 +203,7 @@ def expand(
         if reason:
             refused.append(Refused(job=planned.job, reason=reason, hint=hint))
         else:
-            jobs.append(planned)
+            jobs.append(replace(planned, vnni=vnni.get(planned.job.device)))
     if not jobs and not refused:
         raise NothingDone("the plan has no cells", hint="name at least one model and one device")
     planned_cells = [each.job for each in jobs] + [each.job for each in refused]
@@ -210,7 +231,8 @@ def own_precision(info: ModelInfo) -> str:
 
 def _located(model: str | PlannedModel, folder: PurePath) -> PlannedModel:
     planned = PlannedModel(path=model) if isinstance(model, str) else model
-    paths = {key: getattr(planned, key) for key in ("path", "inputs", "calibration", "reference")}
+    keys = ("path", "inputs", "calibration", "reference", "recipe", "validation", "preprocess")
+    paths = {key: getattr(planned, key) for key in keys}
     if planned.dataset is not None and not is_function_name(planned.dataset):
         paths["dataset"] = planned.dataset
     return replace(planned, **{key: str(folder / path) for key, path in paths.items() if path})
@@ -247,6 +269,7 @@ def _model_problems(models: tuple[PlannedModel, ...]) -> Iterator[tuple[At, str,
             message = f"unknown compute_units {quoted(model.compute_units)}"
             yield (*at, "compute_units"), message, did_you_mean(model.compute_units, COMPUTE_UNITS)
         yield from _accuracy_problems(at, model)
+        yield from _recipe_problems(at, model)
         if not model.path:
             yield at, f"{place(at)} has an empty path", "write the path of an ONNX file"
         if model.name is not None and not (model.name.strip() and model.name.isprintable()):
@@ -262,14 +285,26 @@ def _model_problems(models: tuple[PlannedModel, ...]) -> Iterator[tuple[At, str,
                 yield (*at, "shapes", name), message, "every size is a whole number from 1 on"
 
 
+def _recipe_problems(at: At, model: PlannedModel) -> Iterator[tuple[At, str, str]]:
+    yield from _name_problems((*at, "runtimes"), model.runtimes, RUNTIMES, "runtime")
+    if model.variants and model.recipe is None:
+        yield (*at, "variants"), f"variants of {place(at)}, and no recipe", "recipe: FILE names them"
+    if model.int8:
+        try:
+            step(f"int8-mixed:{model.int8}" if "=" in model.int8 else model.int8)
+        except UserError as error:
+            yield (*at, "int8"), f"{place(at)}.int8: {error.message}", error.hint
+
+
 def _accuracy_problems(at: At, model: PlannedModel) -> Iterator[tuple[At, str, str]]:
-    if model.metric != TOP1 and not is_function_name(model.metric):
+    if model.metric != TOP1 and not is_function_name(boxes_function(model.metric) or model.metric):
         message = f"unknown metric {quoted(model.metric)}"
-        yield (*at, "metric"), message, f"write {TOP1}, or a function of your own: module:function"
+        hint = f"write {TOP1}, {MAP}:module:function for boxes, or a metric of your own: module:function"
+        yield (*at, "metric"), message, hint
     if model.dataset is not None:
         return
     plain = PlannedModel(path=model.path)
-    for key in ("labels_key", "metric", "output", "reference", "accuracy_on_device"):
+    for key in ("labels_key", "metric", "output", "reference", "accuracy_on_device", "preprocess"):
         if getattr(model, key) != getattr(plain, key):
             hint = "name the labelled samples: dataset: FILE.npz, or --dataset FILE.npz"
             yield (*at, key), f"{key} is given for {place(at)}, and no dataset", hint
@@ -335,6 +370,8 @@ def _jobs_of(
         precision = own_precision(info) if asked == AS_IS else asked
         wanted.setdefault(precision, None if asked == AS_IS else asked)
     for runtime in plan.runtimes or tuple(target.runtimes):
+        if model.runtimes and runtime not in model.runtimes:
+            continue
         for precision, given in wanted.items():
             if not plan.runtimes and runtime not in _runtimes_for(precision, target):
                 continue

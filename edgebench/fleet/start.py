@@ -9,6 +9,7 @@ from random import SystemRandom
 from typing import NamedTuple
 
 import edgebench
+from edgebench.compress.presets import processor
 from edgebench.convert.onnxruntime import format_options
 from edgebench.errors import EXIT_ERROR, UserError
 from edgebench.fleet.base import Assignment
@@ -16,8 +17,9 @@ from edgebench.fleet.gating import KEY, GatePlan, gate_of
 from edgebench.fleet.plan import Expansion, Plan, PlannedJob, PlannedModel
 from edgebench.inventory import Inventory
 from edgebench.pipeline import BUILT_ON_DEVICE, Cell, Labelled
-from edgebench.records import REFUSED, Failure, Job, Run, Target, from_json, replace, to_json
+from edgebench.records import REFUSED, Device, Failure, Job, Run, Target, from_json, replace, to_json
 from edgebench.store import Store, new_run_id
+from edgebench.tools import own_cpu_features
 
 
 class Started(NamedTuple):
@@ -121,9 +123,23 @@ def assignment(
         calibration=source.calibration,
         options=_options(source, job, targets[job.target]),
         labelled=_labelled(source),
+        vnni=planned.vnni,
+        int8=source.int8 if job.precision == "int8" and planned.precision is not None else "",
+        validation=source.validation if source.int8 else None,
+        labels_key=source.validation_labels_key,
     )
     baseline = None if gate is None else gate.baseline_model
     return Assignment(job, cell, replace(cell, model_path=baseline) if baseline else None)
+
+
+def known_vnni(devices: Iterable[Device], store: Store) -> dict[str, bool | None]:
+    """Whether the devices' processors have VNNI, by what was last seen there; None: never seen."""
+    found: dict[str, bool | None] = {}
+    for device in devices:
+        facts = None if device.transport == "local" else store.last_facts(device.name)
+        here = own_cpu_features() if device.transport == "local" else ()
+        found[device.name] = processor("", here if facts is None else facts.cpu_features).vnni
+    return found
 
 
 def _labelled(source: PlannedModel) -> Labelled | None:
@@ -137,6 +153,7 @@ def _labelled(source: PlannedModel) -> Labelled | None:
         output=source.output,
         reference=source.reference,
         on_device=source.accuracy_on_device,
+        preprocess=source.preprocess,
     )
 
 

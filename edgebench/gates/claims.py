@@ -161,7 +161,7 @@ def names_of(subject: Subject) -> tuple[str, ...]:
         return exact, variant, precision
     if precision == REFERENCE and REFERENCE not in variant:
         return exact, variant
-    return (exact, precision) if variant in PRECISIONS else (exact,)
+    return (exact, precision) if variant in PRECISIONS else (exact, exact, variant)
 
 
 def check(claim: Claim, subjects: Sequence[Subject]) -> None:
@@ -320,5 +320,6 @@ def _problem(claim: Claim, cell: Observed, other: Observed, least: int) -> str:
         if not side.launches and side.invalid:
             return f"no launch of {name} is valid: {side.invalid_reason}"
         if len(side.launches) < least:
-            return f"{name} has {len(side.launches)} valid launches; {least} are the least"
+            launches = "1 valid launch" if len(side.launches) == 1 else f"{len(side.launches)} valid launches"
+            return f"{name} has {launches}; {least} are the least"
     return differences(cell, other)

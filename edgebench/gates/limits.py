@@ -154,7 +154,8 @@ def _memory(limit: Limit, cell: Observed, baseline: Baseline) -> Verdict:
         good = value <= limit.value if limit.kind == "max" else value >= limit.value
         found = _decided(limit, cell, good, value)
     if few < LEAST_MEMORY_LAUNCHES and found.word == "pass":
-        reason = f"the largest of {few} launches says little; {LEAST_MEMORY_LAUNCHES} are the least"
+        launches = "1 launch" if few == 1 else f"{few} launches"
+        reason = f"the largest of {launches} says little; {LEAST_MEMORY_LAUNCHES} are the least"
         return _verdict(
             limit,
             cell,
@@ -228,7 +229,7 @@ def _absolute(limit: Limit, cell: Observed) -> Verdict:
         observed=observed,
         ci_low=ends[0],
         ci_high=ends[1],
-        **told(test),
+        **told(test, bound),
     )
 
 
@@ -457,7 +458,8 @@ def _too_little(
     """Inconclusive where launches or samples are too few for this figure; None where they are enough."""
     fewest = min(len(side.launches) for side in sides)
     if fewest < LEAST_LAUNCHES:
-        reason = f"{fewest} valid launches; {LEAST_LAUNCHES} are the least that say anything"
+        launches = "1 valid launch" if fewest == 1 else f"{fewest} valid launches"
+        reason = f"{launches}; {LEAST_LAUNCHES} are the least that say anything"
         return _verdict(
             limit, cell, "inconclusive", reason, next=MIN_HINT, cause="few-launches", observed=observed
         )
@@ -497,6 +499,9 @@ def _sentence(limit: Limit, shift: str, ends: Sequence[float], test: Test, found
     if found.why:
         return f"{text}: {found.why}"
     if found.word == "inconclusive":
+        if limit.kind != "regress":
+            beyond = change(1 + least_effect(test, test.bound))
+            return f"{text}: only {beyond} or more beyond the limit would have been found in 80 % of cases"
         least = change(1 + least_effect(test))
         return f"{text}: only a change of {least} or more would have been found in 80 % of cases"
     return text

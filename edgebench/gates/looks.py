@@ -142,19 +142,23 @@ def interval(estimate: Estimate) -> tuple[float, float]:
     return estimate.lower(ALPHA / 2), estimate.upper(ALPHA / 2)
 
 
-def least_effect(test: Test) -> float:
-    """The smallest change that would have been found in 80 % of cases, as a ratio minus 1."""
-    return math.expm1(min(50.0, comparison.least_effect(test.estimate, test.bound, test.alpha)))
+def least_effect(test: Test, origin: float = 0.0) -> float:
+    """The smallest change that would have been found in 80 % of cases, as a ratio minus 1.
+
+    `origin` is what it is a change from, as a logarithm: 0 for ratios, the limit itself for absolute ones.
+    """
+    found = comparison.least_effect(test.estimate, test.bound, test.alpha)
+    return math.expm1(min(50.0, found - origin))
 
 
-def least_effect_at_last(test: Test) -> float:
+def least_effect_at_last(test: Test, origin: float = 0.0) -> float:
     """`least_effect` as expected at the last planned look."""
     found = comparison.least_effect_at(test.estimate, test.bound, LOOKS[-1], test.last_alpha)
-    return math.expm1(min(50.0, found))
+    return math.expm1(min(50.0, found - origin))
 
 
-def told(test: Test) -> dict[str, Any]:
-    """What a verdict says of its test."""
+def told(test: Test, origin: float = 0.0) -> dict[str, Any]:
+    """What a verdict says of its test; `origin` as in `least_effect`."""
     return {
         "p_value": test.estimate.p_above(test.bound),
         "rule": test.estimate.rule,
@@ -162,7 +166,7 @@ def told(test: Test) -> dict[str, Any]:
         "look": test.look,
         "looks": test.looks,
         "alpha": test.alpha,
-        "least_effect": least_effect(test),
-        "least_effect_at_last": least_effect_at_last(test),
+        "least_effect": least_effect(test, origin),
+        "least_effect_at_last": least_effect_at_last(test, origin),
         "hodges_lehmann": test.crosscheck,
     }

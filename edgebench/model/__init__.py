@@ -42,6 +42,7 @@ __all__ = [
     "prepare",
     "random_inputs",
     "read_inputs",
+    "shared_samples",
     "tidied",
     "trials",
     "without_nms",
@@ -259,6 +260,16 @@ def read_inputs(path: Path, info: ModelInfo) -> Arrays:
     from edgebench.model import inputs
 
     return inputs.read_inputs(Path(path), info)
+
+
+def shared_samples(one: Path, other: Path, labels_key: str, info: ModelInfo) -> tuple[int, int]:
+    """How many samples of `other` are in `one` too, and how many it has; UserError for files that do not fit.
+
+    Samples are compared by the values of all inputs, as the model takes them.
+    """
+    from edgebench.model import inputs
+
+    return inputs.shared_samples(one, other, labels_key, info)
 
 
 def batches(arrays: Mapping[str, NDArray[Any]], info: ModelInfo) -> Iterator[Arrays]:

@@ -1,8 +1,8 @@
 """A labelled data set: the samples that a model is to answer, and the right answers.
 
-From an `.npz` file with an array for each input and one of labels, or from a user's function that returns
-both. Samples lie on axis 0 and are fed in the model's own batch; one that is not filled is padded, and its
-padding is never counted.
+From an `.npz` file with an array for each input and one of labels, from a folder of pictures, or from a
+user's function that returns both. Samples lie on axis 0 and are fed in the model's own batch; one that is not
+filled is padded, and its padding is never counted.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgebench import usercode
 from edgebench.errors import UserError
+from edgebench.model import pictures
 from edgebench.model.inputs import (
     INTEGERS,
     LABELS,
@@ -63,16 +64,27 @@ class Dataset(NamedTuple):
         )
 
 
-def read(source: str, labels_key: str, info: ModelInfo, *, classes: bool) -> Dataset:
-    """The data set of an `.npz` file or of "module:function"; UserError for whatever does not fit the model.
+def read(
+    source: str, labels_key: str, info: ModelInfo, *, classes: bool, preprocess: str | None = None
+) -> Dataset:
+    """The data set of an `.npz` file, a folder of pictures or "module:function".
 
-    `classes`: labels are the numbers of classes. The model's shapes are static.
+    UserError for whatever does not fit the model. `preprocess` is the file that says how pictures become
+    inputs, where it is not in their folder. `classes`: labels are the numbers of classes. The model's shapes
+    are static.
     """
     names = [each.name for each in info.inputs]
     if labels_key in names:
         raise UserError(f'"{labels_key}" is an input of the model', hint="name the labels with --labels-key")
     if usercode.is_function_name(source):
         arrays, labels = _returned(source, usercode.call(source), names)
+    elif Path(source).is_dir():
+        arrays, labels = pictures.read(Path(source), info, None if preprocess is None else Path(preprocess))
+        if labels is None:
+            raise UserError(
+                f"{source} tells no classes of its pictures",
+                hint=f"a folder a class, or {pictures.LABELS_FILE} with a line for each picture: 1.png,7",
+            )
     else:
         found = read_npz(Path(source), [*names, labels_key], or_else=(LABELS,), max_bytes=MAX_BYTES)
         arrays, labels = {name: found[name] for name in names if name in found}, found.get(labels_key)

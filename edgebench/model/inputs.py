@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import warnings
@@ -15,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebench.errors import UserError
+from edgebench.model import pictures
 from edgebench.records import ModelInfo, Tensor
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 
 MAX_NPZ_BYTES = 1 << 30
+MAX_SETS_BYTES = 4 << 30  # of a labelled set
 MAX_GENERATED_ELEMENTS = 1 << 28
 MAX_ARRAYS = 64
 LABELS = "labels"  # may stand in a file of inputs; it is not one
@@ -133,11 +136,12 @@ class _Header(NamedTuple):
 def read_inputs(path: Path, info: ModelInfo) -> Arrays:
     """Name -> array for every input of the model, each one sample or N samples along the leading axis.
 
-    UserError when the file is no `.npz`, holds objects, is larger than 1 GiB unpacked, or its names, shapes
-    or types do not fit; an array "labels" may stand in it and is left out. `batches` cuts the samples apart.
+    Of a folder the pictures, as its `preprocess.yaml` says. UserError when the file is no `.npz`, holds
+    objects, is larger than 1 GiB unpacked, or its names, shapes or types do not fit; an array "labels" may
+    stand in it and is left out. `batches` cuts the samples apart.
     """
     wanted = {tensor.name: tensor for tensor in info.inputs}
-    arrays = read_npz(path, list(wanted), or_else=(LABELS,))
+    arrays = _arrays(path, info, (LABELS,), MAX_NPZ_BYTES)
     missing = [name for name in wanted if name not in arrays]
     if missing:
         raise UserError(
@@ -147,6 +151,14 @@ def read_inputs(path: Path, info: ModelInfo) -> Arrays:
     made = {name: fitted(path, arrays[name], tensor) for name, tensor in wanted.items()}
     _sample_count(path, made, info)
     return made
+
+
+def _arrays(path: Path, info: ModelInfo, or_else: Sequence[str] | None, max_bytes: int) -> Arrays:
+    """What a file or a folder of pictures holds for the model's inputs."""
+    if path.is_dir():
+        return pictures.read(path, info)[0]
+    names = [tensor.name for tensor in info.inputs]
+    return read_npz(path, names, or_else=or_else, max_bytes=max_bytes)
 
 
 def batches(arrays: Mapping[str, Array], info: ModelInfo) -> Iterator[Arrays]:
@@ -228,19 +240,19 @@ def fitted(path: Path | str, array: Array, tensor: Tensor) -> Array:
 
 
 def read_npz(
-    path: Path, wanted: Sequence[str], *, or_else: Sequence[str] = (), max_bytes: int = MAX_NPZ_BYTES
+    path: Path, wanted: Sequence[str], *, or_else: Sequence[str] | None = (), max_bytes: int = MAX_NPZ_BYTES
 ) -> Arrays:
     """The wanted arrays of a zip of `.npy` files, without pickle; headers count as far as bytes follow.
 
-    `or_else` may stand in the file too and is left out; any other array is a UserError.
+    `or_else` may stand in the file too and is left out (None: anything); any other array is a UserError.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             _bound_archive(path, entries, max_bytes)
             names = {entry.filename.removesuffix(".npy"): entry for entry in entries}
-            strangers = sorted(set(names) - set(wanted) - set(or_else))
-            if strangers:
+            strangers = sorted(set(names) - set(wanted) - set(or_else or ()))
+            if strangers and or_else is not None:
                 raise UserError(
                     f"{path} holds {quoted(strangers[:8])}, which are no inputs of the model",
                     hint=f"the arrays are to be named {quoted(wanted)}",
@@ -310,3 +322,60 @@ def expected(info: ModelInfo) -> str:
 def quoted(names: Sequence[str]) -> str:
     """Names in quotes, with commas."""
     return ", ".join(f'"{name}"' for name in names)
+
+
+# --- samples that two files share -----------------------------------------------------------------
+
+
+def sample_digests(arrays: Mapping[str, Array], info: ModelInfo) -> list[bytes]:
+    """What names each sample: the values of all inputs that differ from sample to sample, in order."""
+    rows = {}
+    for tensor in info.inputs:
+        shape = model_shape(tensor)
+        each = math.prod(shape[1:]) if shape else 1
+        flat = np.ascontiguousarray(arrays[tensor.name]).reshape(-1, max(1, each))
+        rows[tensor.name] = flat
+    count = max((len(each) for each in rows.values()), default=0)
+    varying = [rows[name] for name in sorted(rows) if len(rows[name]) == count]
+    made = []
+    for place in range(count):
+        digest = hashlib.blake2b(digest_size=16)
+        for values in varying:
+            digest.update(values[place].tobytes())
+        made.append(digest.digest())
+    return made
+
+
+def shared_samples(one: Path, other: Path, labels_key: str, info: ModelInfo) -> tuple[int, int]:
+    """How many samples of `other` are in `one` too, and how many it has; both `.npz` files of inputs."""
+    found = [samples_of(path, labels_key, info) for path in (one, other)]
+    known = set(found[0])
+    return sum(each in known for each in found[1]), len(found[1])
+
+
+def samples_of(path: Path, labels_key: str | None, info: ModelInfo) -> list[bytes]:
+    """What names each sample of an `.npz` file; labels may stand in it, None: under any name."""
+    wanted = {tensor.name: tensor for tensor in info.inputs}
+    labels = None if labels_key is None else (LABELS, labels_key)
+    arrays = _arrays(path, info, labels, MAX_SETS_BYTES)
+    missing = [name for name in wanted if name not in arrays]
+    if missing:
+        raise UserError(
+            f"{path} has no array {quoted(missing)}; the model's inputs are {expected(info)}",
+            hint="samples lie on the first axis of every array",
+        )
+    made = {name: fitted(path, arrays[name], wanted[name]) for name in wanted}
+    _refuse_other_shapes(path, made, info)
+    return sample_digests(made, info)
+
+
+def _refuse_other_shapes(path: Path, arrays: Mapping[str, Array], info: ModelInfo) -> None:
+    """UserError for an array whose samples are not the model's; a last batch need not be full."""
+    for tensor in info.inputs:
+        shape, given = model_shape(tensor), arrays[tensor.name].shape
+        if given != shape and given[1:] not in (shape, shape[1:]):
+            raise UserError(
+                f'{path}: "{tensor.name}" has the shape {list(given)}, the model wants {list(shape)}, or N '
+                "of them along the leading axis",
+                hint=f"the model's inputs are {expected(info)}",
+            )

@@ -88,10 +88,13 @@ class Bounds(NamedTuple):
 
 
 class Labelled(Record, frozen=True):
-    """The labelled data set that accuracy is measured on: an `.npz` file, or "module:function".
+    """The labelled data set that accuracy is measured on: `.npz`, a folder of pictures, "module:function".
 
-    `metric` is top1 or "module:function"; `output` the one that top1 looks at, the first where it is None.
-    `reference` is the model that others are compared with, the cell's own as it was given where it is None.
+    `preprocess` is the file that says how pictures become inputs, where it is not in their folder.
+
+    `metric` is top1, "module:function", or "map:module:function" for boxes; `output` the one that top1 looks
+    at, the first where it is None. `reference` is the model that others are compared with, the cell's own as
+    it was given where it is None.
     `on_device`: the device computes the outputs, in place of this computer.
     """
 
@@ -101,6 +104,7 @@ class Labelled(Record, frozen=True):
     output: str | None = None
     reference: str | None = None
     on_device: bool = False
+    preprocess: str | None = None
 
 
 class Cell(Record, frozen=True):
@@ -109,6 +113,8 @@ class Cell(Record, frozen=True):
     `as_is` takes the model as it comes; otherwise it is compressed to `precision` where need be. `constants`
     are inputs that have one value from now on.
     `inputs` and `calibration` are `.npz` files. `options` are the converter's, of a target that is built for.
+    `vnni`: whether an x86 processor has it (None: not known), by which the form of int8 is chosen; `int8` are
+    options of that form (`compress.presets`), `validation` and `labels_key` the samples that it is chosen by.
     `cut_nms`: the model ends before its NonMaxSuppression. `flexible`: inputs whose sizes stay open, and
     `images`: inputs that are fed pixels, for Core ML.
     """
@@ -129,6 +135,10 @@ class Cell(Record, frozen=True):
     calibration: str | None = None
     options: tuple[tuple[str, str], ...] = ()
     labelled: Labelled | None = None
+    vnni: bool | None = None
+    int8: str = ""
+    validation: str | None = None
+    labels_key: str = "labels"
 
 
 class Evaluation(NamedTuple):
@@ -204,6 +214,8 @@ class Workbench:
         self._bounds: dict[tuple[str, str, str, str], Bounds] = {}
         self.scores: dict[tuple[str, ...], Scores] = {}  # of artifacts and references on data sets
         self.dataset: tuple[object, Dataset] | None = None  # the last one that was read, and what names it
+        self.apart: set[tuple[str, str]] = set()  # files and data sets that share no sample
+        self.samples: dict[tuple[str, object], frozenset[bytes]] = {}  # of files, by what names each sample
         self._lock = threading.RLock()
 
     @contextmanager

@@ -7,20 +7,22 @@ nothing else is kept.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgebench import accuracy as rules
-from edgebench import usercode
+from edgebench import detection, usercode
 from edgebench.accuracy import TOP1, TOP5_CLASSES, Scores
 from edgebench.convert.evaluate import evaluates
 from edgebench.device.session import InputSet, save_inputs
 from edgebench.errors import UserError, did_you_mean
 from edgebench.model import dataset as datasets
 from edgebench.model.dataset import Dataset
+from edgebench.model.inputs import sample_digests, samples_of
 from edgebench.pipeline.base import (
     BUILT_ON_DEVICE,
     CONTROLLER,
@@ -31,6 +33,7 @@ from edgebench.pipeline.base import (
     Workbench,
 )
 from edgebench.records import Accuracy, Artifact, ModelInfo, Tensor, replace
+from edgebench.tools import data_digest
 from edgebench.units import format_duration
 
 PART = 128  # inferences in one request to a device
@@ -57,13 +60,32 @@ class Part(NamedTuple):
 def dataset_of(asked: Labelled, info: ModelInfo, bench: Workbench) -> Dataset:
     """The data set as the model takes it; UserError where it does not fit. The last one read is kept."""
     _output(asked, info)
-    key = (asked.dataset, asked.labels_key, asked.metric == TOP1, info.inputs)
+    key = (asked.dataset, asked.preprocess, asked.labels_key, asked.metric == TOP1, info.inputs)
     if bench.dataset is None or bench.dataset[0] != key:
         bench.dataset = None  # not two at a time in memory
         bench.announce(Step("data set", CONTROLLER, asked.dataset))
-        read = datasets.read(asked.dataset, asked.labels_key, info, classes=asked.metric == TOP1)
+        top1 = asked.metric == TOP1
+        read = datasets.read(asked.dataset, asked.labels_key, info, classes=top1, preprocess=asked.preprocess)
         bench.dataset = (key, read)
     return bench.dataset[1]
+
+
+def refuse_shared(paths: Sequence[str | None], dataset: Dataset, info: ModelInfo, bench: Workbench) -> None:
+    """UserError where a file that a variant was chosen by holds samples of the data set it is reported on."""
+    for path in filter(None, paths):
+        key = (data_digest(Path(path)), dataset.digest)
+        if key in bench.apart:
+            continue
+        known = set(samples_of(Path(path), None, info))
+        tested = sample_digests(dataset.arrays | dataset.always, info)
+        shared = sum(each in known for each in tested)
+        if shared:
+            raise UserError(
+                f"{shared} of the {len(tested)} samples of {dataset.source} are in {path} too, by which the "
+                "model is quantized",
+                hint="choosing (calibration, validation) and testing need samples of their own",
+            )
+        bench.apart.add(key)
 
 
 def evaluation(
@@ -203,9 +225,11 @@ def _own(answers: Iterable[dict[str, Array]], todo: Evaluation) -> Scores:
                 hint="give fewer samples, or a model that returns less",
             )
     outputs = {name: _joined(rows, dataset.n) for name, rows in found.items()}
-    return rules.scored(
-        usercode.call(todo.asked.metric, outputs, dataset.labels), dataset.n, todo.asked.metric
-    )
+    metric = todo.asked.metric
+    boxes = rules.boxes_function(metric)
+    if boxes is not None:
+        return detection.mean_average_precision(usercode.call(boxes, outputs), dataset.labels, boxes)
+    return rules.scored(usercode.call(metric, outputs, dataset.labels), dataset.n, metric)
 
 
 def _joined(rows: list[Array], n: int) -> Array | list[Array]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgebench import compress, model, parity
+from edgebench.compress import presets
 from edgebench.convert.base import Form, Way, converter
 from edgebench.convert.evaluate import evaluates
 from edgebench.convert.run import Conversion, Wanted, convert
@@ -51,7 +52,7 @@ from edgebench.pipeline.base import (
     title,
     why,
 )
-from edgebench.pipeline.evaluating import accuracy_here, dataset_of, evaluation
+from edgebench.pipeline.evaluating import accuracy_here, dataset_of, evaluation, refuse_shared
 from edgebench.records import (
     Artifact,
     Facts,
@@ -62,7 +63,7 @@ from edgebench.records import (
     encode,
     replace,
 )
-from edgebench.tools import sha256
+from edgebench.tools import data_digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,6 +79,8 @@ def prepare(cell: Cell, bench: Workbench) -> Prepared:
     info, canonical = canonical_form(cell, bench)
     dataset = None if cell.labelled is None else dataset_of(cell.labelled, info, bench)
     form = choose_form(cell, info, bench)
+    if dataset is not None and (form.steps or form.calibrates) and not cell.as_is:
+        refuse_shared((cell.calibration, cell.validation), dataset, info, bench)
     variant = make_variant(cell, form, canonical, bench)
     inputs, kind = parity_inputs(cell, info, bench)
     proof = Proof(info, inputs, kind)
@@ -202,7 +205,7 @@ def _make_canonical(cell: Cell, path: Path, key: str, bench: Workbench) -> Artif
         )
         info = replace(info, name=cell.name or info.name)
         _prove_canonical(cell, folder, info, bench)
-        return _keep_onnx(folder, info, key, bench)
+        return keep_onnx(folder, info, key, bench)
 
 
 def _prove_canonical(cell: Cell, folder: Path, info: ModelInfo, bench: Workbench) -> None:
@@ -282,7 +285,13 @@ def choose_form(cell: Cell, info: ModelInfo, bench: Workbench) -> Form:
             f"{info.name} is {info.precision} already and cannot be made {cell.precision}",
             hint="start from the float32 model it was made from, or take it as it is: no --precision",
         )
-    return form
+    return _as_preset(cell, form) if cell.precision == "int8" else form
+
+
+def _as_preset(cell: Cell, form: Form) -> Form:
+    """The form with the step that the runtime's preset for the processor names; itself where it has none."""
+    step = presets.step_of(cell.runtime, presets.Processor(cell.arch, cell.vnni), cell.int8)
+    return replace(form, steps=(step,)) if step else form
 
 
 def make_variant(cell: Cell, form: Form, canonical: Artifact, bench: Workbench) -> Artifact:
@@ -299,11 +308,16 @@ def make_variant(cell: Cell, form: Form, canonical: Artifact, bench: Workbench) 
         info = compress.apply(
             bench.artifacts.path(canonical.digest) / MODEL_FILE,
             form.steps,
-            compress.Settings(arch=cell.arch, calibration=calibration),
+            _settings(cell, calibration),
             out=folder / MODEL_FILE,
         )
         info = replace(info, name=canonical.model)  # the plan may call it something else than the file does
-        return _keep_onnx(folder, info, key, bench)
+        return keep_onnx(folder, info, key, bench)
+
+
+def _settings(cell: Cell, calibration: Path | None) -> compress.Settings:
+    validation = Path(cell.validation) if cell.validation else None
+    return compress.Settings(cell.arch, calibration, validation, cell.labels_key)
 
 
 def _may_be_written_out(form: Form, info: ModelInfo) -> bool:
@@ -333,7 +347,7 @@ def written_out(cell: Cell, way: Way, variant: Artifact, bench: Workbench) -> Ar
     steps.append({"step": "write-out", "settings": {"for": cell.runtime}, "input": variant.digest})
     with bench.scratch() as folder:
         names = {"name": variant.model, "variant": variant.variant}
-        return _keep_onnx(folder, model.write(made, folder / MODEL_FILE, **names, steps=steps), key, bench)
+        return keep_onnx(folder, model.write(made, folder / MODEL_FILE, **names, steps=steps), key, bench)
 
 
 def written_out_key(natively: Collection[str], variant: Artifact) -> str:
@@ -360,7 +374,8 @@ def wanted_of(cell: Cell, way: Way, source: Artifact, calibration: Path | None) 
         model=source.model,
         variant=source.variant,
         model_digest=source.model_digest,
-        ingredients={"onnx": source.digest} | ({"calibration": sha256(calibration)} if calibration else {}),
+        ingredients={"onnx": source.digest}
+        | ({"calibration": data_digest(calibration)} if calibration else {}),
         options=way.options | dict(cell.options) | _of_inputs(cell),
     )
 
@@ -382,7 +397,7 @@ def calibration_of(cell: Cell, source: Artifact, bench: Workbench) -> Path | Non
             )
         return None
     path = Path(cell.calibration)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"no file {path}", hint="check the path of the calibration inputs")
     return path
 
@@ -482,7 +497,8 @@ def _check_interface(info: ModelInfo, artifact: Artifact) -> None:
         )
 
 
-def _keep_onnx(folder: Path, info: ModelInfo, key: str, bench: Workbench) -> Artifact:
+def keep_onnx(folder: Path, info: ModelInfo, key: str, bench: Workbench) -> Artifact:
+    """A folder's ONNX file (`MODEL_FILE`), with what it is and what lies beside it, in the store."""
     (folder / INFO_FILE).write_bytes(encode(info))
     return bench.artifacts.put(folder, _onnx_artifact(info, key))
 
@@ -514,5 +530,6 @@ def info_of(artifact: Artifact, bench: Workbench) -> ModelInfo:
 
 def variant_key(cell: Cell, form: Form, canonical: Artifact) -> str:
     """What names the variant that a form's steps make."""
-    calibration = sha256(Path(cell.calibration)) if cell.calibration else None
-    return key_of("variant", canonical.digest, form.steps, cell.arch, calibration, compress.revision())
+    data = [data_digest(Path(path)) if path else None for path in (cell.calibration, cell.validation)]
+    asked = (form.steps, cell.arch, *data, cell.labels_key)
+    return key_of("variant", canonical.digest, *asked, compress.revision())

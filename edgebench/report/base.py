@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from edgebench.accuracy import TOP1
+from edgebench.budgets import Subject
 from edgebench.energy import Energy
 from edgebench.errors import Owner
 from edgebench.gates.claims import ClaimVerdict
@@ -140,7 +141,7 @@ def clean(text: str, limit: int = TEXT_LIMIT) -> str:
     "…".
     """
     cut = " ".join(text[: limit + 1].split())
-    shown = "".join(_visible(character) for character in cut)
+    shown = cut if cut.isprintable() else "".join(_visible(character) for character in cut)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
@@ -158,14 +159,14 @@ def name(text: str) -> str:
 # --- labels and wording ---------------------------------------------------------------------------
 
 
-def form(job: Job) -> str:
+def form(job: Job | Subject) -> str:
     """Variant and precision in one word: "fp32", "int8-static", "pruned-50", "fp32→fp16"."""
     variant, precision = name(job.variant), name(job.precision)
     own = precision in (variant, variant.split("-")[0]) or (precision == "fp32" and "fp32" not in variant)
     return variant if own and variant else f"{variant}→{precision}" if variant else precision
 
 
-def label(job: Job) -> str:
+def label(job: Job | Subject) -> str:
     """One job in one line: "digits int8-static · ncnn · pi5-01"."""
     return f"{name(job.model)} {form(job)} · {name(job.runtime)} · {name(job.device)}"
 
@@ -181,8 +182,8 @@ def outcome(counts: Counts) -> str:
         (counts.refused, "refused"),
         (counts.missing, "not run"),
     )
-    told = ", ".join(f"{count} {word}" for count, word in words if count)
-    jobs = "1 job" if counts.planned == 1 else f"{counts.planned} jobs"
+    told = ", ".join(f"{count:,} {word}" for count, word in words if count)
+    jobs = "1 job" if counts.planned == 1 else f"{counts.planned:,} jobs"
     return f"{jobs}: {told}" if told else jobs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -22,6 +22,7 @@ from edgebench.records import (
     Job,
     Launch,
     Measurement,
+    Prepared,
     Profile,
     Run,
     Track,
@@ -48,11 +49,14 @@ def build(
 ) -> Report:
     """The report of one run: sorted rows with their ratios, failures, jobs never reached, counts, devices.
 
-    `profiles`: by the ids of their measurements.
+    `profiles`: by the ids of their measurements. Each measurement is looked at and let go: the samples
+    of a large run are never in memory together.
     """
-    measured = _without_superseded(measurements, failures := list(failures))
+    has_claims = bool(claimed(run))
+    every = [_draft(each, profiles.get(each.id), has_claims=has_claims) for each in measurements]
+    measured = _without_superseded(every, failures := list(failures))
     failed = sorted(failures, key=lambda failure: _order(failure.job))
-    drafts = [_row(each, profiles.get(each.id)) for each in measured]
+    drafts = [each.row for each in measured]
     rows = with_ratios(sorted(drafts, key=lambda row: (*_order(row.job), row.id)))
     missing = _missing(run, [row.job for row in rows] + [failure.job for failure in failed])
     return Report(
@@ -66,22 +70,59 @@ def build(
     )
 
 
-def _without_superseded(
-    measurements: Iterable[Measurement], failures: Sequence[Failure]
-) -> list[Measurement]:
+class Watch(NamedTuple):
+    """When a measurement's first and last launch began, and how warm the board was before and after them."""
+
+    first: tuple[str, float | None]
+    last: tuple[str, float | None]
+    governors: frozenset[str]
+
+
+class Draft(NamedTuple):
+    """What stays of a measurement once its samples are let go; `cell`: what claims are judged by."""
+
+    row: Row
+    is_invalid: bool
+    watch: Watch | None
+    prepared: tuple[Prepared, ...]
+    cell: Observed | None
+
+
+def _draft(measurement: Measurement, profile: Profile | None, *, has_claims: bool) -> Draft:
+    return Draft(
+        row=_row(measurement, profile),
+        is_invalid=measurement.status == "invalid",
+        watch=_watch(measurement.launches),
+        prepared=measurement.prepared,
+        cell=_observed(measurement) if has_claims else None,
+    )
+
+
+def _watch(launches: Sequence[Launch]) -> Watch | None:
+    if not launches:
+        return None
+    ordered = sorted(launches, key=lambda launch: launch.started_utc)
+    states = [state for launch in launches for state in (launch.before, launch.after)]
+    return Watch(
+        first=(ordered[0].started_utc, ordered[0].before.temperature_c),
+        last=(ordered[-1].started_utc, ordered[-1].after.temperature_c),
+        governors=frozenset(state.governor for state in states if state.governor),
+    )
+
+
+def _without_superseded(every: Sequence[Draft], failures: Sequence[Failure]) -> list[Draft]:
     """The measurements, but for those that a later end of the same job replaces.
 
     Nothing was launched before a job failed; an invalid one was measured once more.
     """
-    every = list(measurements)
     failed = {_identity(failure.job) for failure in failures}
-    last = {_identity(each.job): at for at, each in enumerate(every)}
+    last = {_identity(each.row.job): at for at, each in enumerate(every)}
 
-    def stays(at: int, each: Measurement) -> bool:
-        job = _identity(each.job)
+    def stays(at: int, each: Draft) -> bool:
+        job = _identity(each.row.job)
         if job in failed:
-            return bool(each.launches)
-        return at == last[job] or bool(each.launches and each.status != "invalid")
+            return each.watch is not None
+        return at == last[job] or (each.watch is not None and not each.is_invalid)
 
     return [each for at, each in enumerate(every) if stays(at, each)]
 
@@ -226,14 +267,14 @@ def _against(row: Row, references: Sequence[Row]) -> Row:
 # --- claims ---------------------------------------------------------------------------------------
 
 
-def _claims(run: Run, measured: Sequence[Measurement], failed: Sequence[Failure]) -> tuple[ClaimVerdict, ...]:
+def _claims(run: Run, measured: Sequence[Draft], failed: Sequence[Failure]) -> tuple[ClaimVerdict, ...]:
     """The verdicts on the claims of the run's plan."""
     made = [claims.parse(text) for text in claimed(run)]
     if not made:
         return ()
-    cells = {_identity(each.job): _observed(each) for each in measured}
+    cells = {_identity(each.row.job): each.cell for each in measured}
     reasons = {_identity(each.job): each.message for each in failed}
-    jobs = planned_jobs(run) or [each.job for each in measured]
+    jobs = planned_jobs(run) or [each.row.job for each in measured]
     expected = []
     for job in sorted(jobs, key=_order):
         key = _identity(job)
@@ -300,27 +341,30 @@ def _counts(run: Run, rows: Sequence[Row], failures: Sequence[Failure]) -> Count
     )
 
 
-def _sheets(measurements: Sequence[Measurement]) -> Iterable[DeviceSheet]:
-    for device in sorted({measurement.job.device for measurement in measurements}):
-        yield _sheet(device, [one for one in measurements if one.job.device == device])
+def _sheets(measured: Sequence[Draft]) -> Iterable[DeviceSheet]:
+    by_device: dict[str, list[Draft]] = {}
+    for each in measured:
+        by_device.setdefault(each.row.job.device, []).append(each)
+    for device in sorted(by_device):
+        yield _sheet(device, by_device[device])
 
 
-def _sheet(device: str, measurements: Sequence[Measurement]) -> DeviceSheet:
-    launches = [launch for measurement in measurements for launch in measurement.launches]
-    launches.sort(key=lambda launch: launch.started_utc)
-    states = [state for launch in launches for state in (launch.before, launch.after)]
-    runtimes = {
-        measurement.job.runtime: launch.runtime_version
-        for measurement in measurements
-        for launch in measurement.launches
-    }
+def _sheet(device: str, drafts: Sequence[Draft]) -> DeviceSheet:
+    watched = [each.watch for each in drafts if each.watch is not None]
+    last = drafts[-1]
     return DeviceSheet(
         device=device,
-        target=measurements[-1].job.target,
-        facts=measurements[-1].facts,
-        runtimes=runtimes,
-        governors=tuple(sorted({state.governor for state in states if state.governor})),
-        temperature_before_c=launches[0].before.temperature_c if launches else None,
-        temperature_after_c=launches[-1].after.temperature_c if launches else None,
-        prepared=measurements[-1].prepared,
+        target=last.row.job.target,
+        facts=last.row.facts,
+        runtimes={
+            each.row.job.runtime: each.row.runtime_version for each in drafts if each.watch is not None
+        },
+        governors=tuple(sorted(frozenset().union(*(each.governors for each in watched)))),
+        temperature_before_c=min((each.first for each in watched), key=_when)[1] if watched else None,
+        temperature_after_c=max((each.last for each in reversed(watched)), key=_when)[1] if watched else None,
+        prepared=last.prepared,
     )
+
+
+def _when(moment: tuple[str, float | None]) -> str:
+    return moment[0]

@@ -22,7 +22,7 @@ def ordered(verdicts: Sequence[Verdict]) -> list[Verdict]:
 def counts(gate: Gate) -> str:
     """How many of each, "1 fail, 3 pass"."""
     found = {word: sum(each.word == word for each in gate.cells) for word in WORST_FIRST}
-    return ", ".join(f"{count} {word}" for word, count in found.items() if count) or "nothing was judged"
+    return ", ".join(f"{count:,} {word}" for word, count in found.items() if count) or "nothing was judged"
 
 
 def cell(subject: Subject) -> str:

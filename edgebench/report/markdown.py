@@ -31,6 +31,7 @@ from edgebench.report.base import (
     origin,
     outcome,
 )
+from edgebench.report.sheet import Sheet
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "\\": "&#92;"}
 _SPECIAL = re.compile(r"[&<>|\\`*~\[\]#$!]|(?<!\w)_|_(?!\w)|@(?=\w)")  # inside a word "_" marks nothing up
@@ -42,6 +43,49 @@ def render(report: Report) -> str:
     """The whole report as Markdown, ending in a newline."""
     blocks = (_head, _results, _claims, _profiles, _failures, _missing, _warnings, _devices, _legend)
     return "\n".join(line for block in blocks for line in block(report)) + "\n"
+
+
+RESERVE = 300  # bytes for the sentence that says what was left out
+
+
+def fitted(report: Report, most_bytes: int) -> str:
+    """The report in at most so many bytes: the gravest parts whole, the last that fits cut between two lines.
+
+    What is left out is counted in the last line. GitHub drops a larger summary, and refuses a larger comment.
+    """
+    whole = render(report)
+    if len(whole.encode()) <= most_bytes:
+        return whole
+    blocks = (_head, _results, _claims, _profiles, _failures, _missing, _warnings, _devices, _legend)
+    gravest = (_head, _failures, _claims, _results, _missing, _warnings, _devices, _legend, _profiles)
+    room, left_out = most_bytes - RESERVE, 0
+    kept: dict[int, list[str]] = {}
+    for block in gravest:
+        lines = list(block(report))
+        fitting = _fitting(lines, room)
+        room -= sum(len(line.encode()) + 1 for line in lines[:fitting])
+        kept[blocks.index(block)] = lines[:fitting]
+        left_out += len(lines) - fitting
+    text = "\n".join(line for at in sorted(kept) for line in kept[at])
+    return (
+        f"{text}\n\n{left_out} lines are left out here; edgebench report {escape(report.run.id)} shows all.\n"
+    )
+
+
+def _fitting(lines: Sequence[str], room: int) -> int:
+    """How many of the lines fit."""
+    for at, line in enumerate(lines):
+        room -= len(line.encode()) + 1
+        if room < 0:
+            return at
+    return len(lines)
+
+
+def table(sheet: Sheet) -> str:
+    """One table as Markdown."""
+    rule = ("---:" if at in sheet.numeric else "---" for at in range(len(sheet.headings)))
+    lines = [_cells(map(escape, sheet.headings)), _cells(rule)]
+    return "\n".join([*lines, *(_cells(map(escape, row)) for row in sheet.rows)]) + "\n"
 
 
 def escape(text: str) -> str:

@@ -22,6 +22,7 @@ from edgebench.errors import BugError, UserError, did_you_mean
 from edgebench.records import (
     Accuracy,
     Artifact,
+    Facts,
     Failure,
     HealthCheck,
     Job,
@@ -91,6 +92,20 @@ class KeptFigures(NamedTuple):
     measurement_id: str
     job_number: int
     role: Role
+    document: str | None
+
+
+class StoredFigures(NamedTuple):
+    """What was derived of one measurement of any run; None: nothing of that version.
+
+    `number` grows in the order of beginning.
+    """
+
+    number: int
+    run: str
+    created_utc: str
+    measurement_id: str
+    job_number: int
     document: str | None
 
 
@@ -325,6 +340,18 @@ class Store:
             of_run = base.measurement.c.run_number == _run_number(connection, run_id)
             return _measurements(connection, of_run & base.measurement.c.role.in_(roles))
 
+    def each_measurement(self, run_id: str) -> Iterator[Measurement]:
+        """The candidates of a run in the order of its jobs, read a few at a time: for runs of any size."""
+        table = base.measurement.c
+        with self._reading() as connection:
+            of_run = (table.run_number == _run_number(connection, run_id)) & (table.role == "candidate")
+            chosen = sa.select(table.number).where(of_run).order_by(table.job_number, table.number)
+            numbers = connection.execute(chosen).scalars().all()
+        for at in range(0, len(numbers), _READ_TOGETHER):
+            with self._reading() as connection:
+                together = _measurements(connection, table.number.in_(numbers[at : at + _READ_TOGETHER]))
+            yield from together
+
     def beside(self, run_id: str, measurement_id: str, role: Role) -> Measurement | None:
         """The last measurement of that role that was begun beside a candidate, or None."""
         found = [each for each in self.measurements(run_id, (role,)) if each.beside == measurement_id]
@@ -361,6 +388,41 @@ class Store:
             rows = connection.execute(chosen.where(here)).all()
         # sorted here: the database would carry all documents through its sorting
         return tuple(KeptFigures(*row[:4]) for row in sorted(rows, key=lambda row: (row[1], row[4])))
+
+    def all_figures(self, version: int, run_id: str | None = None, **names: str) -> Iterator[StoredFigures]:
+        """What was derived of every finished candidate of all runs, or of one, in no order.
+
+        A database that sorts carries all documents through it. `names`: of the jobs that are asked for
+        (device, model, variant, runtime, precision). Rows are read as they are taken; what a failed job left
+        half measured is no result.
+        """
+        current = (base.figures.c.measurement_number == base.measurement.c.number) & (
+            base.figures.c.version == version
+        )
+        joined = base.measurement.join(base.job, base.job.c.number == base.measurement.c.job_number)
+        chosen = (
+            sa.select(
+                base.measurement.c.number,
+                base.run.c.id,
+                base.run.c.created_utc,
+                base.measurement.c.id,
+                base.measurement.c.job_number,
+                base.figures.c.document,
+            )
+            .select_from(
+                joined.join(base.run, base.run.c.number == base.job.c.run_number).outerjoin(
+                    base.figures, current
+                )
+            )
+            .where(base.measurement.c.role == "candidate", base.job.c.state == "measured")
+        )
+        for column, value in names.items():
+            chosen = chosen.where(base.job.c[column] == plain(value))
+        with self._reading() as connection:
+            if run_id is not None:
+                chosen = chosen.where(base.job.c.run_number == _run_number(connection, run_id))
+            for row in connection.execution_options(yield_per=2000).execute(chosen):
+                yield StoredFigures(*row)
 
     def devices(self, run_id: str) -> tuple[str, ...]:
         """The devices of a run's jobs, in the order of the plan."""
@@ -414,6 +476,21 @@ class Store:
                 if _launch_alike(decode_exact(Job, row.document, source=f"the job of {row.id}"), job)
             ][:limit]
             return tuple(_measurements(connection, base.measurement.c.id == each)[0] for each in ids)
+
+    def last_facts(self, device: str) -> Facts | None:
+        """What the last measurement saw of a device; None where there is none."""
+        newest = (
+            sa.select(base.measurement.c.id, base.measurement.c.document)
+            .select_from(base.measurement.join(base.job))
+            .where(base.job.c.device == plain(device))
+            .order_by(base.measurement.c.number.desc())
+            .limit(1)
+        )
+        with self._reading() as connection:
+            row = connection.execute(newest).first()
+        if row is None:
+            return None
+        return decode_exact(Measurement, row.document, source=f"measurement {row.id}").facts
 
     # --- profiles -------------------------------------------------------------------------------
 
@@ -574,6 +651,7 @@ class Store:
 # --- inside one transaction ---------------------------------------------------------------------
 
 
+_READ_TOGETHER = 20
 _CELL = ("device", "model", "variant", "runtime", "precision")
 
 

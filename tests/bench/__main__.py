@@ -27,22 +27,23 @@ from edgebench.errors import InfrastructureError
 from edgebench.pipeline import Cell, Prepared, Workbench, prepare
 from edgebench.records import Device, Workload
 from edgebench.tools import find_pnnx, install_pnnx
+from tests.bench import page
 from tests.bench.coreml import interpreter_against_inference, onnx2coreml
 from tests.bench.figures import ten_million_samples
 from tests.bench.fleets import real_devices, simulated_devices
 from tests.bench.gates import gate_over_a_large_store
 from tests.bench.measure import Figure, Line, Ratio, paired, peak_bytes, python, run, wall_s
 from tests.bench.push import pushing
+from tests.bench.reports import reports
 
 HERE = Path(__file__).parent
 DEMO = Path(edgebench.__file__).parent / "demo"
-DOCUMENT = HERE.parent.parent / "docs" / "benchmarks.md"
 SAMPLES = 3000
 LOOP_PAIRS = 9
 CONVERT_PAIRS = 5
 CONVERT_LIMITS = {"ncnn": 1.25, "openvino": 1.25, "coreml": 1.5}
 BARE_TOOLS = {"coreml": "onnx2coreml"}  # where it is not the runtime's own
-PARTS = ("statistics", "runtimes", "push", "fleets")
+PARTS = ("statistics", "reports", "runtimes", "push", "fleets")
 
 
 class Sizes(NamedTuple):
@@ -290,7 +291,9 @@ def lines(sizes: Sizes) -> Iterator[Line]:
     if sizes.only in (None, "statistics"):
         yield ten_million_samples()
         yield from gate_over_a_large_store()
-    if sizes.only == "statistics":
+    if sizes.only in (None, "reports"):
+        yield from reports()
+    if sizes.only in ("statistics", "reports"):
         return
     if sizes.only in (None, "runtimes"):  # its leases are of the whole computer: before the bench takes one
         yield from session_and_sampler()
@@ -309,6 +312,7 @@ def runtimes(bench: Bench) -> Iterator[Line]:
     """The probe, the command line, and each conversion."""
     from tests.bench.calibration import calibration_against_inference
     from tests.bench.networks import resnet18
+    from tests.bench.quantizing import static_int8
 
     network = resnet18(bench.home / "resnet18.onnx")
     yield probe_against_bare_loop(bench, "onnxruntime")
@@ -319,6 +323,7 @@ def runtimes(bench: Bench) -> Iterator[Line]:
         yield from conversion(bench, runtime, network)
     yield interpreter_against_inference(bench.bench, network)
     yield calibration_against_inference(bench.home, network)
+    yield from static_int8(bench.home, network)
     yield preflight_against_loading(bench)
 
 
@@ -364,7 +369,7 @@ def main() -> int:
         failed = failed or not line.holds
         print("  ".join(cells), flush=True)
     if sizes == Sizes():
-        DOCUMENT.write_text(markdown(rows), encoding="utf-8")
+        page.keep("", markdown(rows).splitlines())
     return 1 if failed else 0
 
 

@@ -126,7 +126,7 @@ def subject(
         ("fp32", "int8-dynamic", ("fp32→int8-dynamic", "int8-dynamic")),
         ("int8-static", "int8", ("int8-static→int8", "int8-static", "int8")),
         ("pruned-50", "fp32", ("pruned-50→fp32", "pruned-50")),
-        ("pruned-50", "int8", ("pruned-50→int8",)),
+        ("pruned-50", "int8", ("pruned-50→int8", "pruned-50→int8", "pruned-50")),
         ("", "fp16", ("fp16→fp16", "fp16", "fp16")),
     ],
 )

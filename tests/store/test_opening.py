@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +18,10 @@ from alembic.script import ScriptDirectory
 from edgebench.errors import InfrastructureError, UserError
 from edgebench.store import Store, base, migrations, sqlite_url
 from edgebench.store.opening import place
+from tests.disks import small_disk
 from tests.store.records import RUN, job, launch, measurement, run, take_gates_away
+
+__all__ = ["small_disk"]
 
 
 def engine_of(url: str) -> sa.Engine:
@@ -202,22 +203,6 @@ def test_any_file_name(tmp_path: Path, name: str) -> None:
     with Store(sqlite_url(tmp_path / name)) as store:
         store.add_run(run())
     assert (tmp_path / name).exists()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A mounted disk of 1 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("a full disk needs root and mount")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "edgebench-test", str(folder)], capture_output=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip("a tmpfs may not be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_disk_loses_only_the_launch_in_flight(small_disk: Path) -> None:

@@ -1,0 +1,1 @@
+"""Examples that run: small networks, their data, and three scenarios of compression, each one command."""

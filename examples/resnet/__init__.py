@@ -1,0 +1,1 @@
+"""A ShuffleNet-like student of a ResNet teacher; pruned, INT8."""

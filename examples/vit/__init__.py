@@ -1,0 +1,1 @@
+"""Vision transformers: a MobileViT-like student of a DeiT-like teacher; heads and MLPs pruned, INT8."""

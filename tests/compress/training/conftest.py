@@ -1,0 +1,27 @@
+"""These tests need PyTorch, which `make test` does not install: they run in `make test-training`, and fail
+there if it is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Only where this folder is asked for."""
+    asked_for = any("compress/training" in argument for argument in config.args)
+    return True if collection_path.name.startswith("test_") and not asked_for else None
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small networks are slower on two threads than on one, and many times slower where others work, too."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

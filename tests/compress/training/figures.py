@@ -1,0 +1,332 @@
+"""What training steps are worth, on two data sets that packages ship: `make training-figures`, half an hour.
+
+Three seeds each, everything through the public functions and the ONNX files that they write. Networks are
+chosen by the validation set; the test set is only reported on. `--write` keeps the tables in
+docs/benchmarks.md, `--keep FOLDER` the networks, with the plan that measures how fast they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime
+from torch import nn
+
+from edgebench import accuracy, compress
+from edgebench.compress import training
+from edgebench.compress.training import ChannelPrune, Distill, FineTune, Qat, Trained, TrainSettings
+from edgebench.records import Accuracy
+from examples.networks.residual import ResNet
+from examples.networks.shuffle import ShuffleNet
+from examples.samples import Split, digits, mnist, moved_by_a_pixel
+from tests.bench import page
+
+HERE = "tests.compress.training.figures"
+SEEDS = (0, 1, 2)
+CALIBRATION = 64
+# The forms in which runtimes execute int8, all made of the same float file.
+PRESETS = {
+    "U8S8 (x86 with VNNI)": "int8-static:activation=uint8",
+    "U8S7 (x86)": "int8-static:activation=uint8,reduce_range=true",
+    "S8S8 (ARM)": "int8-static:activation=int8",
+    "TensorRT's": "int8-static:preset=tensorrt",
+}
+SMALL = [name for name in PRESETS if "TensorRT" not in name]  # its file has float weights, its engine not
+TEACHER, QAT = "teacher", "teacher, qat"
+PRUNED, TAUGHT = "50 % of channels pruned, tuned", "the same, taught by the teacher"
+ALONE, DISTILLED = "student alone", "student distilled"
+ALL_THREE = "pruned, taught, qat"
+KEPT = {TEACHER: "teacher", ALL_THREE: "combined"}  # what a plan measures the speed of
+Steps = list[tuple[str, Any]]
+
+
+# --- what is trained --------------------------------------------------------------------------------
+
+
+def _factory(module: nn.Module, split: Split) -> dict[str, Any]:
+    return {
+        "module": module,
+        **split.loaders(64),
+        "example": split.train[0][:2],
+        "augment": moved_by_a_pixel,
+        "inputs": ["image"],
+        "outputs": ["logits"],
+    }
+
+
+def digits_teacher() -> dict[str, Any]:
+    """0.7 million weights on pictures of 8x8."""
+    return _factory(ResNet(width=32, blocks=(2, 2, 2)), digits())
+
+
+def mnist_teacher() -> dict[str, Any]:
+    """0.4 million weights on pictures of 28x28, over a millisecond of one x86 core."""
+    return _factory(ResNet(width=24, blocks=(2, 2, 2)), mnist())
+
+
+def student() -> nn.Module:
+    """Few weights, of channel shuffles."""
+    return ShuffleNet(width=8, units=(1, 1))
+
+
+class Case(NamedTuple):
+    """A data set, its teacher, and how long to train."""
+
+    short: str
+    name: str
+    factory: str
+    split: Split
+    teacher_epochs: int
+    student_epochs: int
+    tuning_epochs: int
+
+
+def _cases() -> list[Case]:
+    return [
+        Case("digits", "digits, 8x8", f"{HERE}:digits_teacher", digits(), 30, 40, 20),
+        Case("mnist", "MNIST's first 5000, 28x28", f"{HERE}:mnist_teacher", mnist(), 8, 12, 5),
+    ]
+
+
+def _variants(case: Case) -> dict[str, Steps]:
+    first: Steps = [("fine-tune", FineTune(epochs=case.teacher_epochs, learning_rate=2e-3))]
+    prune = ("channel-prune", ChannelPrune(ratio=0.5))
+    own = {"epochs": case.tuning_epochs, "learning_rate": 1e-3}
+    qat = ("qat", Qat(epochs=max(2, case.tuning_epochs // 4)))
+    learn = {"student": f"{HERE}:student", "epochs": case.student_epochs, "learning_rate": 3e-3}
+    return {
+        TEACHER: first,
+        PRUNED: [*first, prune, ("fine-tune", FineTune(**own))],
+        TAUGHT: [
+            *first,
+            prune,
+            ("fine-tune", FineTune(**own, teacher="original")),
+        ],
+        QAT: [*first, qat],
+        ALONE: [*first, ("distill", Distill(**learn, teacher="none"))],
+        DISTILLED: [*first, ("distill", Distill(**learn))],
+        ALL_THREE: [
+            *first,
+            prune,
+            ("fine-tune", FineTune(**own, teacher="original")),
+            ("qat", Qat(epochs=qat[1].epochs, teacher="original")),
+        ],
+    }
+
+
+# --- what is measured -------------------------------------------------------------------------------
+
+
+class Result(NamedTuple):
+    """One variant of one seed: which test pictures it answers rightly, its work and its size."""
+
+    right: np.ndarray
+    macs: int
+    size_bytes: int
+
+
+def _results(case: Case, folder: Path, seed: int) -> dict[str, Result]:
+    found: dict[str, Result] = {}
+    for name, steps in _variants(case).items():
+        out = folder / f"{KEPT.get(name, len(found))}.onnx"
+        _say(f"{case.name}, seed {seed}: {name}")
+        own_name = f"{case.short}-{seed}"
+        settings = TrainSettings(folder / "work", seed=seed, device="cpu", name=own_name, threads=1)
+        made = training.train(case.factory, steps, settings, out=out)
+        found[name] = _result(case, out, made)
+        if name in (TEACHER, QAT, ALL_THREE):
+            found |= _quantized(case, out, name, made)
+    return found
+
+
+def _quantized(case: Case, model: Path, name: str, made: Trained) -> dict[str, Result]:
+    calibration = model.with_name("calibration.npz")
+    np.savez(calibration, image=case.split.validation[0][:CALIBRATION].numpy())
+    found = {}
+    for preset, step in PRESETS.items():
+        out = model.with_name("quantized.onnx")
+        compress.apply(model, [step], compress.Settings(calibration=calibration), out=out)
+        found[_int8(name, preset)] = _result(case, out, made)
+    return found
+
+
+def _int8(name: str, preset: str) -> str:
+    return f"{name}, int8 {preset}"
+
+
+def _result(case: Case, model: Path, made: Trained) -> Result:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    pictures, labels = (each.numpy() for each in case.split.test)
+    logits = np.concatenate([session.run(None, {"image": part})[0] for part in np.array_split(pictures, 10)])
+    return Result(accuracy.hits(logits, labels), made.macs[1], model.stat().st_size)
+
+
+# --- what is printed --------------------------------------------------------------------------------
+
+
+def _table(case: Case, seeds: Sequence[dict[str, Result]]) -> Iterator[str]:
+    n = len(case.split.test[0])
+    yield f"**{case.name}**: {len(seeds)} seeds, {n} test pictures"
+    yield ""
+    yield "| variant | top-1, % (each seed) | drop to the teacher, points (95 %) | MACs, % | file, kB |"
+    yield "|---|---|---|---|---|"
+    for name in seeds[0]:
+        own = [each[name] for each in seeds]
+        teachers = [each[TEACHER] for each in seeds]
+        shown = "" if name == TEACHER else _interval(_difference(teachers, own))
+        yield (
+            f"| {name} | {_percent(own)} | {shown} | "
+            f"{100 * own[0].macs / teachers[0].macs:.0f} | {own[0].size_bytes / 1000:.0f} |"
+        )
+    yield ""
+    yield from _claims(seeds)
+    yield ""
+
+
+def _claims(seeds: Sequence[dict[str, Result]]) -> Iterator[str]:
+    """What is asked of the steps, as measured: by the mean over the seeds, with its interval."""
+
+    def of(name: str) -> list[Result]:
+        return [each[name] for each in seeds]
+
+    share = of(PRUNED)[0].macs / of(TEACHER)[0].macs
+    for name, most in ((PRUNED, 0.015), (TAUGHT, 0.005)):
+        lost = _difference(of(TEACHER), of(name))
+        holds = (lost.drop or 0.0) <= most and share < 0.4
+        what = f"at most {100 * most:g} points below the teacher at under 40 % of its MACs"
+        yield _claim(holds, f"{name}: {what}", f"{_interval(lost)} points at {100 * share:.0f} %")
+    gain = _difference(of(DISTILLED), of(ALONE))
+    singles = (_of_one(one, other) for one, other in zip(of(DISTILLED), of(ALONE), strict=True))
+    each = ", ".join(f"{100 * (found.drop or 0):+.2f} (p {found.p_value:.3g})" for found in singles)
+    yield _claim(
+        (gain.drop or 0.0) > 0 and (gain.p_value or 1.0) < 0.05,
+        "the student distilled is better than the same student alone (p < 0.05)",
+        f"{_interval(gain)} points, p = {gain.p_value:.3g} (paired t over the pictures, each the mean of the "
+        f"seeds); seed by seed, McNemar: {each}",
+    )
+    lost_int8 = {name: _difference(of(TEACHER), of(_int8(QAT, name))) for name in PRESETS}
+    worst = max(lost_int8, key=lambda name: lost_int8[name].drop or 0.0)
+    yield _claim(
+        (lost_int8[worst].drop or 0.0) <= 0.005,
+        "int8 after qat is within 0.5 points of float in every form",
+        f"most in {worst}: {_interval(lost_int8[worst])} points",
+    )
+    ratio = min(of(TEACHER)[0].size_bytes / of(_int8(QAT, name))[0].size_bytes for name in SMALL)
+    weights = of(TEACHER)[0].size_bytes
+    yield _claim(ratio >= 3.5, "its file is at least 3.5x smaller", f"{ratio:.2f}x of {weights / 1e6:.2f} MB")
+    combined = [_int8(ALL_THREE, name) for name in SMALL]
+    lost_all = {name: _difference(of(TEACHER), of(name)) for name in combined}
+    worst = max(lost_all, key=lambda name: lost_all[name].drop or 0.0)
+    ratio = min(weights / of(name)[0].size_bytes for name in combined)
+    yield _claim(
+        (lost_all[worst].drop or 0.0) < 0.01 and ratio >= 8,
+        "all three combined are at least 8x smaller at under 1 point",
+        f"{ratio:.2f}x; most in {worst}: {_interval(lost_all[worst])} points",
+    )
+
+
+def _claim(holds: bool, what: str, measured: str) -> str:
+    return f"- {'holds' if holds else 'DOES NOT HOLD'}: {what}: {measured}."
+
+
+def _difference(reference: Sequence[Result], candidate: Sequence[Result]) -> Accuracy:
+    """How much better the reference is: each picture's mean over the seeds, paired over the pictures."""
+    sides = [np.mean([each.right for each in side], axis=0) for side in (candidate, reference)]
+    return _compared(*sides)
+
+
+def _of_one(reference: Result, candidate: Result) -> Accuracy:
+    return _compared(candidate.right.astype(float), reference.right.astype(float))
+
+
+def _compared(candidate: np.ndarray, reference: np.ndarray) -> Accuracy:
+    scores = [accuracy.Scores(float(each.mean()), each) for each in (candidate, reference)]
+    return accuracy.compared("top1", *scores, len(candidate))
+
+
+def _percent(results: Sequence[Result]) -> str:
+    values = [100 * float(each.right.mean()) for each in results]
+    return f"{np.mean(values):.2f} ({', '.join(f'{value:.2f}' for value in values)})"
+
+
+def _interval(found: Accuracy) -> str:
+    if found.drop is None or found.drop_low is None or found.drop_high is None:
+        return "0.00"
+    return f"{100 * found.drop:.2f} ({100 * found.drop_low:.2f} to {100 * found.drop_high:.2f})"
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+# --- what is kept -----------------------------------------------------------------------------------
+
+PLAN = """\
+  - {{path: {name}/teacher.onnx, precisions: [fp32], dataset: {name}/test.npz}}
+  - path: {name}/combined.onnx
+    precisions: [int8]
+    calibration: {name}/calibration.npz
+    dataset: {name}/test.npz
+"""
+
+
+def _keep(case: Case, made: Path, seed: int, folder: Path) -> str:
+    """The float networks with their sets in the folder; their entries of a plan."""
+    name = f"{case.short}-{seed}"
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    for each in (*KEPT.values(), "calibration"):
+        source = next(made.glob(f"{each}.*"))
+        shutil.copyfile(source, folder / name / source.name)
+    pictures, labels = (each.numpy() for each in case.split.test)
+    np.savez_compressed(folder / name / "test.npz", image=pictures, labels=labels)
+    return PLAN.format(name=name)
+
+
+def _lines(cases: Iterable[Case], kept: Path | None) -> Iterator[str]:
+    plans = []
+    for case in cases:
+        seeds = []
+        for seed in SEEDS:
+            with tempfile.TemporaryDirectory(prefix="edgebench-") as folder:
+                seeds.append(_results(case, Path(folder), seed))
+                if kept is not None:
+                    plans.append(_keep(case, Path(folder), seed, kept))
+        yield from _table(case, seeds)
+    if kept is not None:
+        (kept / "models.yaml").write_text("version: 1\nmodels:\n" + "".join(plans))
+
+
+def _heading() -> list[str]:
+    told = f"Command: `make training-figures`, {datetime.now(UTC):%Y-%m-%d}; one thread."
+    return [told, ""]
+
+
+def main() -> None:
+    """Train everything, print the tables; of one data set alone where the argument begins its name."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    parser = argparse.ArgumentParser(prog="python -m tests.compress.training.figures")
+    parser.add_argument("name", nargs="?", default="", help="how the name of the one data set begins")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep networks and a plan there")
+    parser.add_argument("--write", action="store_true", help="keep the tables in docs/benchmarks.md")
+    given = parser.parse_args()
+    lines = []
+    for line in _lines([each for each in _cases() if each.short.startswith(given.name.lower())], given.keep):
+        print(line, flush=True)
+        lines.append(line)
+    if given.write:
+        page.keep(page.TRAINING, [*_heading(), *lines])
+
+
+if __name__ == "__main__":
+    main()
