@@ -92,7 +92,7 @@ class Case(NamedTuple):
 
 def _cases() -> list[Case]:
     return [
-        Case("digits", "digits, 8x8", f"{HERE}:digits_teacher", digits(), 30, 40, 20),
+        Case("digits", "digits, 8x8", f"{HERE}:digits_teacher", digits(), 30, 100, 20),
         Case("mnist", "MNIST's first 5000, 28x28", f"{HERE}:mnist_teacher", mnist(), 8, 12, 5),
     ]
 
@@ -102,7 +102,7 @@ def _variants(case: Case) -> dict[str, Steps]:
     prune = ("channel-prune", ChannelPrune(ratio=0.5))
     own = {"epochs": case.tuning_epochs, "learning_rate": 1e-3}
     qat = ("qat", Qat(epochs=max(2, case.tuning_epochs // 4)))
-    learn = {"student": f"{HERE}:student", "epochs": case.student_epochs, "learning_rate": 3e-3}
+    learn = {"student": f"{HERE}:student", "epochs": case.student_epochs, "learning_rate": 3e-3, "alpha": 0.1}
     return {
         TEACHER: first,
         PRUNED: [*first, prune, ("fine-tune", FineTune(**own))],
@@ -276,6 +276,7 @@ PLAN = """\
   - {{path: {name}/teacher.onnx, precisions: [fp32], dataset: {name}/test.npz}}
   - path: {name}/combined.onnx
     precisions: [int8]
+    inputs: {name}/calibration.npz
     calibration: {name}/calibration.npz
     dataset: {name}/test.npz
 """
