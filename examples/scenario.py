@@ -93,7 +93,7 @@ def _tensorrt(scenario: Scenario, folder: Path) -> int:
         "convert",
         made,
         *("--to", "tensorrt", "--precision", "int8", "--target", scenario.target),
-        *("--calibration", calibration, "-o", str(folder / "tensorrt")),
+        *("--calibration", calibration, "--inputs", calibration, "-o", str(folder / "tensorrt")),
     )
 
 
