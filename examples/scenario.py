@@ -87,13 +87,13 @@ def _tensorrt(scenario: Scenario, folder: Path) -> int:
     model, recipe = str(folder / "teacher.onnx"), str(folder / "recipe.yaml")
     out = folder / "variants"
     code = _edgebench("compress", model, "--recipe", recipe, "--only", scenario.for_tensorrt, "-o", str(out))
-    made = str(out / f"{scenario.for_tensorrt}.onnx")
+    made = str(out / f"{scenario.name}-{scenario.for_tensorrt}.onnx")
     calibration = str(folder / "calibration.npz")
     return code or _edgebench(
         "convert",
         made,
         *("--to", "tensorrt", "--precision", "int8", "--target", scenario.target),
-        *("--calibration", calibration, "-o", str(folder / "tensorrt")),
+        *("--calibration", calibration, "--inputs", calibration, "-o", str(folder / "tensorrt")),
     )
 
 

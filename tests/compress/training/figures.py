@@ -87,13 +87,14 @@ class Case(NamedTuple):
     split: Split
     teacher_epochs: int
     student_epochs: int
+    student_alpha: float
     tuning_epochs: int
 
 
 def _cases() -> list[Case]:
     return [
-        Case("digits", "digits, 8x8", f"{HERE}:digits_teacher", digits(), 30, 40, 20),
-        Case("mnist", "MNIST's first 5000, 28x28", f"{HERE}:mnist_teacher", mnist(), 8, 12, 5),
+        Case("digits", "digits, 8x8", f"{HERE}:digits_teacher", digits(), 30, 100, 0.1, 20),
+        Case("mnist", "MNIST's first 5000, 28x28", f"{HERE}:mnist_teacher", mnist(), 8, 12, 0.3, 5),
     ]
 
 
@@ -102,7 +103,8 @@ def _variants(case: Case) -> dict[str, Steps]:
     prune = ("channel-prune", ChannelPrune(ratio=0.5))
     own = {"epochs": case.tuning_epochs, "learning_rate": 1e-3}
     qat = ("qat", Qat(epochs=max(2, case.tuning_epochs // 4)))
-    learn = {"student": f"{HERE}:student", "epochs": case.student_epochs, "learning_rate": 3e-3}
+    own_student = {"epochs": case.student_epochs, "learning_rate": 3e-3, "alpha": case.student_alpha}
+    learn = {"student": f"{HERE}:student", **own_student}
     return {
         TEACHER: first,
         PRUNED: [*first, prune, ("fine-tune", FineTune(**own))],
@@ -276,6 +278,7 @@ PLAN = """\
   - {{path: {name}/teacher.onnx, precisions: [fp32], dataset: {name}/test.npz}}
   - path: {name}/combined.onnx
     precisions: [int8]
+    inputs: {name}/calibration.npz
     calibration: {name}/calibration.npz
     dataset: {name}/test.npz
 """
