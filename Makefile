@@ -60,7 +60,7 @@ $(TRAINING_STAMP): pyproject.toml
 	$(PYTHON) -m venv $(TRAINING_VENV)
 	$(TRAINING_VENV)/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
 	$(TRAINING_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[compress,detect]' '$(TORCH)' \
-	  pytest pytest-timeout scikit-learn
+	  jsonschema pytest pytest-timeout scikit-learn
 	@touch $(TRAINING_STAMP)
 
 training-figures: $(STAMP) $(TRAINING_STAMP) pnnx

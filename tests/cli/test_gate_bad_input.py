@@ -56,7 +56,7 @@ def test_empty_launches(files: Cli) -> None:
 
 def test_one_sample(files: Cli) -> None:
     _launches(files, [[1_000_000]])
-    assert "1 valid launches" in _is_no_pass(files, {"inconclusive"}, 3)
+    assert "1 valid launch;" in _is_no_pass(files, {"inconclusive"}, 3)
     _launches(files, [[1_000_000 + place] for place in range(10)])
     assert "1 samples in a launch" in _is_no_pass(files, {"inconclusive"}, 3)
 
