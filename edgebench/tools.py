@@ -15,6 +15,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from edgebench.errors import InfrastructureError
@@ -50,6 +51,25 @@ def package_version(package: str, extra: str) -> str:
         raise InfrastructureError(
             f"the Python package {package} is not installed", hint=f"pip install 'edgebench[{extra}]'"
         ) from error
+
+
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """The version of each Python package, "missing" where it is not there; nothing is imported."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "missing"
+    return found
+
+
+def usable_cores() -> int:
+    """How many processors this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone tells
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def own_cpu_features() -> tuple[str, ...]:

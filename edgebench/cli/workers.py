@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +18,7 @@ from edgebench.cli.judging import Question, judged_on, uncollected
 from edgebench.cli.sources import Sources, opened
 from edgebench.gates import Gate, Part, concluded, needs_samples
 from edgebench.settings import Settings
+from edgebench.tools import usable_cores
 
 LEAST_JOBS = 10_000  # below, there is hardly a second to be won
 MOST_WORKERS = 2  # each takes 100 MiB, and the verdicts of 100,000 cells 240
@@ -52,13 +52,7 @@ def _workers(asked: Question, sources: Sources) -> int:
         return 1  # of a file, which is in memory already
     if sources.store.count_jobs(asked.candidate.run.id) < LEAST_JOBS:
         return 1
-    return min(_cores(), MOST_WORKERS, len(asked.candidate.devices()))
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone tells
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    return min(usable_cores(), MOST_WORKERS, len(asked.candidate.devices()))
 
 
 def _tasks(asked: Question, settings: Settings, workers: int) -> list[Task]:

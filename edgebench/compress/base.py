@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -20,7 +19,7 @@ import msgspec
 
 from edgebench.errors import BugError, InfrastructureError, ModelError, UserError, did_you_mean
 from edgebench.records import Accuracy, ModelInfo, Record, encode, prepared, replace
-from edgebench.tools import data_digest
+from edgebench.tools import data_digest, installed
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -130,17 +129,7 @@ class Chosen(NamedTuple):
 
 def revision() -> str:
     """A text that differs whenever the same steps could make other bytes: ours and the tools' versions."""
-    return " ".join([f"edgebench-compress={REVISION}", *(f"{k}={v}" for k, v in _versions().items())])
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for tool in TOOLS:
-        try:
-            found[tool] = version(tool)
-        except PackageNotFoundError:
-            found[tool] = "missing"
-    return found
+    return " ".join([f"edgebench-compress={REVISION}", *(f"{k}={v}" for k, v in installed(TOOLS).items())])
 
 
 def step(text: str) -> tuple[Step, Options]:
@@ -293,7 +282,7 @@ def _variant(before: str, label: str) -> str:
 
 
 def _entry(made: Step, result: Made, source: str) -> dict[str, Any]:
-    entry: dict[str, Any] = {"step": made.name, "settings": result.settings, "versions": _versions()}
+    entry: dict[str, Any] = {"step": made.name, "settings": result.settings, "versions": installed(TOOLS)}
     if source:
         entry["input"] = source
     if result.data_digest:

@@ -228,7 +228,7 @@ def test_several_processes_judge_as_one_does(
         asked += ["--baseline", cli.json("import", "before.json")["run"]]
     alone = cli.json(*asked, code=1 if beside else 3)
     monkeypatch.setattr(workers, "LEAST_JOBS", 1)
-    monkeypatch.setattr(workers, "_cores", lambda: 2)
+    monkeypatch.setattr(workers, "usable_cores", lambda: 2)
     assert cli.json(*asked, code=1 if beside else 3) == alone
     assert len(alone["cells"]) == len(places)
 
@@ -242,5 +242,5 @@ def test_what_a_process_cannot_judge_is_told(fresh_cli: Cli, monkeypatch: pytest
         store.execute("UPDATE figures SET document = '{'")
     alone = cli.fails(4, "infrastructure", "gate", run)
     monkeypatch.setattr(workers, "LEAST_JOBS", 1)
-    monkeypatch.setattr(workers, "_cores", lambda: 2)
+    monkeypatch.setattr(workers, "usable_cores", lambda: 2)
     assert cli.fails(4, "infrastructure", "gate", run) == alone

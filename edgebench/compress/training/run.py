@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +48,7 @@ from edgebench.compress.training.fitting import Fitted, evaluate, fit, taught, t
 from edgebench.compress.training.looking import macs_of, parameters_of
 from edgebench.errors import BugError, UserError, did_you_mean
 from edgebench.records import replace, to_json
+from edgebench.tools import installed
 
 Step = tuple[str, Options]
 
@@ -97,17 +97,7 @@ def train(
 
 def revision() -> str:
     """A text that differs whenever the same steps could make other weights: ours and the tools' versions."""
-    return " ".join([f"edgebench-training={REVISION}", *(f"{k}={v}" for k, v in _versions().items())])
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for tool in TOOLS:
-        try:
-            found[tool] = version(tool)
-        except PackageNotFoundError:
-            found[tool] = "missing"
-    return found
+    return " ".join([f"edgebench-training={REVISION}", *(f"{k}={v}" for k, v in installed(TOOLS).items())])
 
 
 # --- before any work --------------------------------------------------------------------------------
@@ -312,7 +302,7 @@ def _entry(route: _Route, place: int, network: Network, fitted: Fitted | None) -
         "step": name,
         "settings": to_json(options),
         "seed": route.settings.seed,
-        "versions": _versions(),
+        "versions": installed(TOOLS),
         "validation": to_json(score),
         "macs": macs_of(given, network.module),
         "parameters": parameters_of(network.module),

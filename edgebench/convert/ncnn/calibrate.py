@@ -12,7 +12,6 @@ every layer.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from edgebench.convert.ncnn.base import Array, Net, Run, Runs, Sample
 from edgebench.convert.ncnn.param import Layer
 from edgebench.errors import ModelError
+from edgebench.tools import usable_cores
 
 Floats = NDArray[np.float64]
 Result = TypeVar("Result")
@@ -39,16 +39,9 @@ TINY = 1e-30  # below, a blob is 0: float32 cannot scale it
 MAX_AT_ONCE = 8  # samples: each takes the memory of all its blobs
 
 
-def _cores() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _each(work: Callable[[Sample], Result], samples: Iterable[Sample]) -> list[Result]:
     """What `work` gives for every sample, in their order; several are worked on at a time."""
-    with ThreadPoolExecutor(min(MAX_AT_ONCE, _cores())) as pool:
+    with ThreadPoolExecutor(min(MAX_AT_ONCE, usable_cores())) as pool:
         return list(pool.map(work, samples))
 
 
