@@ -48,7 +48,7 @@ test: $(STAMP) pnnx check
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
 
 test-pages: $(STAMP)
-	$(BIN)/python -m pytest $(addprefix tests/report/,test_browser.py test_numbers.py)
+	$(BIN)/python -m pytest $(addprefix tests/report/,test_browser.py test_numbers.py test_chart_numbers.py)
 
 test-boards: $(STAMP) pnnx
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(addprefix tests/fleet/test_,$(addsuffix .py,$(BOARDS)))

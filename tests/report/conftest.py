@@ -9,7 +9,7 @@ import pytest
 
 from tests import browser
 
-IN_CHROMIUM = ("test_browser.py", "test_numbers.py")
+IN_CHROMIUM = ("test_browser.py", "test_numbers.py", "test_chart_numbers.py")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -87,6 +87,20 @@ window.checks = {
 
   numbers: () => [...document.querySelectorAll("#numbers tbody tr")].map((line) => [...line.cells].map((cell) => cell.textContent)),
 
+  // every table but the raw numbers and the matrix: its section, fold and chart, and what stands in it
+  tables: () => [...document.querySelectorAll("main section[id] table")].filter((each) => each.id !== "numbers").map((table) => {
+    const figure = table.closest("figure");
+    const fold = table.closest("details.fold");
+    return [
+      table.closest("section").id,
+      fold ? fold.querySelector("summary").textContent : "",
+      figure ? figure.id : "",
+      figure ? figure.querySelector("strong").textContent : "",
+      [...table.querySelectorAll("thead th")].map((each) => each.textContent),
+      [...table.querySelectorAll("tbody tr")].map((line) => [...line.cells].map((cell) => cell.textContent)),
+    ];
+  }),
+
   column: (at) => [...document.querySelectorAll("#numbers tbody tr")].map((line) => line.cells[at].textContent),
 
   heat: () => [...document.querySelectorAll("#heat td[data-c]")].map((cell) => {

@@ -39,6 +39,7 @@ MOST_LAYERS = 20
 MOST_PROFILES = 8
 MOST_ODD = 50
 LITTLE = 0.02  # a change that is sure and that a board may have from one day to the next
+TYPICAL = "Times are geometric means over launches, which is what is tested; the matrix shows their medians."
 DRAWN_FROM = (
     "Latency of every launch, memory step by step, the board meanwhile, layers where a profile was taken. "
     "Strips are drawn from 33 quantiles a launch; what is judged is taken from all samples."
@@ -114,7 +115,7 @@ def _gate(subjects: Subjects) -> Section | None:
     kept = len(gate.cells) - len(told)
     also = f" {counted(kept, 'limit')} kept." if kept else ""
     table = Table(
-        f"Verdicts, the worst first.{also}{_more(len(rows))}",
+        f"Verdicts, the worst first.{also}{_more(len(rows))} {TYPICAL}",
         ("verdict", "cell", "limit", "observed", "why"),
         _cut(rows),
     )
@@ -182,7 +183,7 @@ def _every_metric(before: Before) -> Iterator[Fold]:
     if rows:
         headings = ("cell", "metric", "before", "now", "ratio", "95 %", "verdict")
         told = f"Every metric of every common cell, the surest harm first.{_more(len(before.compared))}"
-        yield Fold("every-metric", told, tables=(Table("", headings, rows, (2, 3, 4)),))
+        yield Fold("every-metric", told, tables=(Table(TYPICAL, headings, rows, (2, 3, 4)),))
 
 
 def _layers(before: Before) -> Iterator[Fold]:
