@@ -255,7 +255,7 @@ def quantized(work: Work, operators: str) -> Quantized:
             calibrate_method=_method(options),
             op_types_to_quantize=wanted,
             extra_options=extra | (TENSORRT_OPTIONS if tensorrt else {}) | _calibration_options(options),
-            **_calibration(work),
+            **_calibration(work, of_relu=wanted is None and not work.keep_relu),
         )
     return Quantized(out, operators)
 
@@ -282,11 +282,12 @@ def _calibration_options(options: StaticOptions) -> dict[str, Any]:
     return made
 
 
-def _calibration(work: Work) -> dict[str, Any]:
+def _calibration(work: Work, *, of_relu: bool) -> dict[str, Any]:
     """What quantize_static takes its ranges from: those that were measured here, or the samples.
 
     It measures them without ONNX Runtime's optimisations, and anew for each choice of operators. Versions
-    before 1.32 take no ranges that are there already.
+    before 1.32 take no ranges that are there already. `of_relu`: what goes into a Relu alone is given the
+    range that comes out of it, as the quantizer does where it quantizes Relu.
     """
     from inspect import signature
 
@@ -294,32 +295,64 @@ def _calibration(work: Work) -> dict[str, Any]:
 
     if "calibration_cache_path" not in signature(quantize_static).parameters:
         return {"calibration_data_reader": _reader(work.feeds)}
-    known = work.prepared.with_name("ranges.json")
+    known = work.prepared.with_name("ranges-of-relu.json" if of_relu else "ranges.json")
     if not known.exists():
-        _measure_ranges(work, known)
+        _measure_ranges(work, known, of_relu=of_relu)
     return {"calibration_data_reader": None, "calibration_cache_path": known}
 
 
-def _measure_ranges(work: Work, out: Path) -> None:
+def _measure_ranges(work: Work, out: Path, *, of_relu: bool) -> None:
     """The ranges of every tensor, in a file as quantize_static keeps them."""
     import onnxruntime
-    from onnxruntime.quantization.calibrate import create_calibrator, save_tensors_data
+    from onnxruntime.quantization.calibrate import save_tensors_data
 
-    options, augmented = work.options, work.prepared.with_name("augmented.onnx")
-    calibrator = create_calibrator(
-        work.prepared,
-        augmented_model_path=str(augmented),
-        calibrate_method=_method(options),
-        extra_options={"percentile": options.percentile},
-    )
-    calibrator.model = calibrator.infer_session = None  # in files by now; not in memory twice
+    augmented = work.prepared.with_name("augmented.onnx")
+    calibrator = _calibrator(work, augmented)
+    alike = _into_relu(calibrator.model) if of_relu else {}
+    tensors, infos = calibrator.select_tensors_to_calibrate(calibrator.model)
+    alike = {name: other for name, other in alike.items() if {name, other} <= tensors}
+    calibrator.select_tensors_to_calibrate = lambda _model: (tensors - alike.keys(), infos)
+    calibrator.augment_graph()
+    calibrator.model = None  # in a file by now; not in memory twice
     session = onnxruntime.InferenceSession(str(augmented), providers=["CPUExecutionProvider"])
     calibrator.infer_session = _Watched(session, sorted(calibrator.model_original_outputs), work.reference)
     with redirect_stdout(io.StringIO()):
-        for feeds in [work.feeds] if options.ranges == "minmax" else [[feed] for feed in work.feeds]:
+        for feeds in [work.feeds] if work.options.ranges == "minmax" else [[feed] for feed in work.feeds]:
             calibrator.collect_data(_reader(feeds))
-        save_tensors_data(calibrator.compute_data(), out)
+        found = calibrator.compute_data()
+    for name, other in alike.items():
+        found.data[name] = found[other]
+    save_tensors_data(found, out)
     augmented.unlink()
+
+
+def _calibrator(work: Work, augmented: Path) -> Any:
+    """ONNX Runtime's own, as its `create_calibrator` makes it."""
+    from onnxruntime.quantization import calibrate
+
+    place = str(augmented)
+    if work.options.ranges == "minmax":
+        return calibrate.MinMaxCalibrater(work.prepared, augmented_model_path=place)
+    if work.options.ranges == "entropy":
+        return calibrate.EntropyCalibrater(work.prepared, augmented_model_path=place)
+    return calibrate.PercentileCalibrater(
+        work.prepared, augmented_model_path=place, symmetric=True, percentile=work.options.percentile
+    )
+
+
+def _into_relu(model: ModelProto) -> dict[str, str]:
+    """What a Relu or Clip alone reads -> what comes out of it; not where that goes into another one.
+
+    These are most of a convolutional network's values. Not measuring them leaves Conv and Relu one operator.
+    """
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    readers.update(value.name for value in model.graph.output)
+    found = {
+        node.input[0]: node.output[0]
+        for node in model.graph.node
+        if node.op_type in ("Relu", "Clip") and readers[node.input[0]] == 1
+    }
+    return {name: other for name, other in found.items() if other not in found}
 
 
 class _Watched:

@@ -53,7 +53,8 @@ _FIELD = re.compile(r"`\$\.([^`.\[]+)")
 class Data(Record, frozen=True):
     """`.npz` files: `calibration` and `validation` to choose by, `test` to report on, `training` for neither.
 
-    No sample may be in two of the sets training, calibration and validation, test.
+    `test` may be a function "module:name" of the user's, too. No sample may be in two of the sets training,
+    calibration and validation, test.
     """
 
     training: str | None = None
@@ -180,6 +181,8 @@ def _check_file(document: Document[RecipeFile]) -> None:
 def _located(data: Data, source: str) -> Data:
     folder = PurePath(source).parent
     paths = {key: getattr(data, key) for key in ("training", "calibration", "validation", "test")}
+    if data.test is not None and is_function_name(data.test):
+        del paths["test"]
     return replace(data, **{key: str(folder / path) for key, path in paths.items() if path})
 
 

@@ -74,8 +74,13 @@ def load(path: Path) -> ModelProto:
 
 def inspect(path: Path) -> ModelInfo:
     """What the file is; errors as for `load`. Its metadata tells its name, else the file's name does."""
+    return opened(path)[1]
+
+
+def opened(path: Path) -> tuple[ModelProto, ModelInfo]:
+    """What `load` and `inspect` say, of one reading."""
     model, named, size_bytes = _loaded(path)
-    return _described(model, Path(path).stem, named, size_bytes)
+    return model, _described(model, Path(path).stem, named, size_bytes)
 
 
 def prepare(
@@ -262,14 +267,17 @@ def read_inputs(path: Path, info: ModelInfo) -> Arrays:
     return inputs.read_inputs(Path(path), info)
 
 
-def shared_samples(one: Path, other: Path, labels_key: str, info: ModelInfo) -> tuple[int, int]:
-    """How many samples of `other` are in `one` too, and how many it has; UserError for files that do not fit.
+def shared_samples(one: str, other: str, labels_key: str, info: ModelInfo) -> tuple[int, int]:
+    """How many samples of `other` are in `one` too, and how many it has; UserError for what does not fit.
 
-    Samples are compared by the values of all inputs, as the model takes them.
+    Each is a file, a folder of pictures or "module:function". Samples are compared by the values of all
+    inputs, as the model takes them.
     """
-    from edgebench.model import inputs
+    from edgebench.model import dataset
 
-    return inputs.shared_samples(one, other, labels_key, info)
+    known = set(dataset.samples_of(one, labels_key, info))
+    found = dataset.samples_of(other, labels_key, info)
+    return sum(each in known for each in found), len(found)
 
 
 def batches(arrays: Mapping[str, NDArray[Any]], info: ModelInfo) -> Iterator[Arrays]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgebench import usercode
 from edgebench.errors import UserError
-from edgebench.model import pictures
+from edgebench.model import inputs, pictures
 from edgebench.model.inputs import (
     INTEGERS,
     LABELS,
@@ -29,6 +29,7 @@ from edgebench.model.inputs import (
     model_shape,
     quoted,
     read_npz,
+    sample_digests,
 )
 from edgebench.records import ModelInfo
 
@@ -107,6 +108,14 @@ def feeds(dataset: Dataset, info: ModelInfo, start: int, stop: int) -> Iterator[
             else np.asarray(dataset.arrays[each.name][some]).reshape(model_shape(each))
             for each in info.inputs
         }
+
+
+def samples_of(source: str, labels_key: str | None, info: ModelInfo) -> list[bytes]:
+    """What names each sample of a file, of a folder of pictures, or of what a function returns."""
+    if not usercode.is_function_name(source):
+        return inputs.samples_of(Path(source), labels_key, info)
+    made = read(source, labels_key or LABELS, info, classes=False)
+    return sample_digests(made.arrays | made.always, info)
 
 
 # --- rules ----------------------------------------------------------------------------------------

@@ -346,13 +346,6 @@ def sample_digests(arrays: Mapping[str, Array], info: ModelInfo) -> list[bytes]:
     return made
 
 
-def shared_samples(one: Path, other: Path, labels_key: str, info: ModelInfo) -> tuple[int, int]:
-    """How many samples of `other` are in `one` too, and how many it has; both `.npz` files of inputs."""
-    found = [samples_of(path, labels_key, info) for path in (one, other)]
-    known = set(found[0])
-    return sum(each in known for each in found[1]), len(found[1])
-
-
 def samples_of(path: Path, labels_key: str | None, info: ModelInfo) -> list[bytes]:
     """What names each sample of an `.npz` file; labels may stand in it, None: under any name."""
     wanted = {tensor.name: tensor for tensor in info.inputs}

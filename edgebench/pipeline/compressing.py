@@ -19,12 +19,13 @@ from edgebench.compress.presets import Int8Options, Preset, Processor, preset, s
 from edgebench.compress.recipe import Recipe, Variant, trainer
 from edgebench.errors import EdgebenchError, UserError
 from edgebench.model import shared_samples
-from edgebench.model.inputs import samples_of
+from edgebench.model.dataset import samples_of
 from edgebench.pipeline.base import CONTROLLER, MODEL_FILE, Step, Workbench, key_of
 from edgebench.pipeline.preparing import info_of, keep_onnx
 from edgebench.records import Artifact, ModelInfo, decode, to_json
 from edgebench.tools import data_digest
 from edgebench.units import format_duration
+from edgebench.usercode import is_function_name
 
 
 class Form(NamedTuple):
@@ -237,17 +238,18 @@ def _elsewhere(recipe: Recipe, info: ModelInfo, bench: Workbench) -> list[Any]:
         ("test", data.test),
     )
     return [
-        trainer().Elsewhere(kind, path, _samples(Path(path), data.labels_key, info, bench))
+        trainer().Elsewhere(kind, path, _samples(path, data.labels_key, info, bench))
         for kind, path in kinds
         if path is not None
     ]
 
 
-def _samples(path: Path, labels_key: str, info: ModelInfo, bench: Workbench) -> frozenset[bytes]:
-    """What names each sample of a file; looked through once for all variants."""
-    key = (data_digest(path), (labels_key, info.inputs))
+def _samples(source: str, labels_key: str, info: ModelInfo, bench: Workbench) -> frozenset[bytes]:
+    """What names each sample of a set; looked through once for all variants."""
+    named = source if is_function_name(source) else data_digest(Path(source))
+    key = (named, (labels_key, info.inputs))
     if key not in bench.samples:
-        bench.samples[key] = frozenset(samples_of(path, labels_key, info))
+        bench.samples[key] = frozenset(samples_of(source, labels_key, info))
     return bench.samples[key]
 
 
@@ -268,8 +270,8 @@ def refuse_shared(recipe: Recipe, info: ModelInfo) -> None:
 
 
 def refuse_overlap(one: tuple[str, str], other: tuple[str, str], labels_key: str, info: ModelInfo) -> None:
-    """UserError where two files, each (what it is, its path), hold the same sample."""
-    shared, n = shared_samples(Path(one[1]), Path(other[1]), labels_key, info)
+    """UserError where two sets, each (what it is, where it is from), hold the same sample."""
+    shared, n = shared_samples(one[1], other[1], labels_key, info)
     if shared:
         raise UserError(
             f"{shared} of the {n} {other[0]} samples ({other[1]}) are {one[0]} samples too ({one[1]})",

@@ -227,6 +227,26 @@ def test_samples_in_two_sets_are_found(cli: Cli, recipe: Path, name: str) -> Non
     assert f"test.npz) are {name} samples too (" in told
 
 
+def test_a_function_may_give_the_test_set(cli: Cli, recipe: Path) -> None:
+    """The same pictures say the same, and are found in another set just so."""
+    words = ("compress", DIGITS, "--recipe", recipe, "--only", "thin", "--evaluate")
+    from_file = cli.json(*words)["evaluation"]
+    (cli.folder / "held_out.py").write_text(
+        "import numpy\n"
+        "def pictures():\n"
+        "    held = numpy.load('test.npz')\n"
+        "    return {'image': held['image']}, held['labels']\n"
+    )
+    _changed(recipe, "test: test.npz", "test: 'held_out:pictures'")
+    returned = cli.json(*words)["evaluation"]
+    assert returned["source"] == "held_out:pictures"
+    assert returned["n"] == 100
+    assert {**returned, "source": ""} == {**from_file, "source": ""}
+    _changed(recipe, "validation: val.npz", "validation: test.npz")
+    told = cli.fails(2, "user", *words)
+    assert "100 of the 100 test samples (held_out:pictures) are validation samples too" in told
+
+
 def test_an_int8_file_is_not_quantized_again(cli: Cli, recipe: Path, tmp_path: Path) -> None:
     (made,) = cli.json("compress", DIGITS, "--recipe", recipe, "--only", "thin8")["variants"]
     again = cli.fails(4, "model", "compress", made["forms"][0]["file"], "--recipe", recipe, "--only", "thin")
