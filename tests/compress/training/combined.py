@@ -33,24 +33,29 @@ claims:
   - {combined} is {faster:g}x faster than fp32
   - accuracy drop of {combined} < {lost:g} %
 """
-Rows = dict[tuple[str, str, str], Any]
+Rows = dict[tuple[str, str, str], Any]  # by network, runtime and precision
+
+
+def edgebench(*words: str) -> Any:
+    """What a command says with --json; SystemExit where it made nothing."""
+    command = [sys.executable, "-m", "edgebench", *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    document = json.loads(done.stdout)
+    if "error" in document:
+        raise SystemExit(f"edgebench {words[0]} ended with {done.returncode}: {document}")
+    return document
 
 
 def _document(folder: Path, name: str) -> Any:
     """What `edgebench run --json` says of the networks whose names begin so."""
     text = (folder / "models.yaml").read_text()
     head, *models = text.split("  - ")
-    kept = [f"  - {each}" for each in models if f"{name}" in each.partition("/")[0]]
+    kept = [f"  - {each}" for each in models if name in each.partition("/")[0]]
     plan = folder / "plan.yaml"
     limits = {"smaller": SMALLER, "faster": FASTER, "lost": 100 * LOST}
     rest = PLAN.format(runtimes=", ".join(RUNTIMES), combined=COMBINED, **limits)
     plan.write_text(head + "".join(kept) + rest)
-    command = [sys.executable, "-m", "edgebench", "run", "--plan", str(plan), "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    document = json.loads(done.stdout)
-    if "measurements" not in document:
-        raise SystemExit(f"edgebench run ended with {done.returncode}: {document}")
-    return document
+    return edgebench("run", "--plan", str(plan), "--json")
 
 
 def _lines(document: Any) -> Iterator[str]:

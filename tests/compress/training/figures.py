@@ -45,7 +45,7 @@ TEACHER, QAT = "teacher", "teacher, qat"
 PRUNED, TAUGHT = "50 % of channels pruned, tuned", "the same, taught by the teacher"
 ALONE, DISTILLED = "student alone", "student distilled"
 ALL_THREE = "pruned, taught, qat"
-KEPT = {TEACHER: "teacher", ALL_THREE: "combined"}  # what a plan measures the speed of
+KEPT = {TEACHER: "teacher", QAT: "qat", ALL_THREE: "combined"}  # for what is measured of them afterwards
 Steps = list[tuple[str, Any]]
 
 
