@@ -20,13 +20,11 @@ from edgebench.report.front import (
     Metric,
     Option,
     choose,
-    compact,
+    figures_of,
     options,
     parse_budget,
 )
 from edgebench.report.page.plots import fronts
-
-UNITS = {"accuracy": "%", "p50": "ms", "p99": "ms", "energy": "mJ"}
 
 
 @click.command(name="choose")
@@ -105,11 +103,11 @@ def _document(run: str, found: tuple[Option, ...], chosen: tuple[Choice, ...]) -
 def _show(found: tuple[Option, ...], chosen: tuple[Choice, ...], limits: list[Limit]) -> None:
     for device, model in dict.fromkeys((each.device, each.model) for each in found):
         group = [each for each in found if (each.device, each.model) == (device, model)]
-        known = [metric for metric in METRICS if any(metric in each.figures for each in group)]
+        ordered = sorted(group, key=_order)
+        headings, figures = figures_of(ordered)
         click.echo(f"{model} on {device}")
-        rows = [_row(each, known) for each in sorted(group, key=_order)]
-        heads = [" ".join(filter(None, (metric, UNITS.get(metric, "")))) for metric in known]
-        print_table(["option", *heads, "on the front"], rows, right=range(1, len(known) + 1))
+        rows = [_row(each, cells) for each, cells in zip(ordered, figures, strict=True)]
+        print_table(["option", *headings, "on the front"], rows, right=range(1, len(headings) + 1))
         click.echo()
     for choice in chosen:
         _show_choice(choice, limits)
@@ -120,9 +118,7 @@ def _order(option: Option) -> tuple[int, float]:
     return ("front", "unsure", "dominated").index(option.place), 0.0 if p50 is None else p50.value
 
 
-def _row(option: Option, known: list[Metric]) -> tuple[str, ...]:
-    figures = option.figures
-    cells = [compact(metric, figures[metric]) if metric in figures else "-" for metric in known]
+def _row(option: Option, cells: tuple[str, ...]) -> tuple[str, ...]:
     words = {"front": "yes", "unsure": f"unsure: {option.by} may be better", "dominated": f"no: {option.by}"}
     return f"{option.name} · {option.runtime}", *cells, words[option.place]
 

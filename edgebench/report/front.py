@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from edgebench import exchange
+from edgebench.accuracy import TOP1
 from edgebench.errors import UserError, did_you_mean
 from edgebench.gates import Observed, observed
 from edgebench.records import Accuracy, Measurement, Record, replace
@@ -354,6 +355,41 @@ def compact(metric: Metric, figure: Figure) -> str:
     return f"{value} ({significant(factor * figure.low)}–{significant(factor * figure.high)})"
 
 
+def figures_of(options: Sequence[Option]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Headings with units, and a row an option: every figure that is known of any, with its interval."""
+    known = [metric for metric in METRICS if any(metric in each.figures for each in options)]
+    return (
+        tuple(", ".join(filter(None, (metric, _unit(options, metric)))) for metric in known),
+        tuple(tuple(cell(each, metric) for metric in known) for each in options),
+    )
+
+
+def cell(option: Option, metric: Metric) -> str:
+    """An option's figure without its unit (sizes and memory have it), or "-"."""
+    figure = option.figures.get(metric)
+    if figure is None:
+        return "-"
+    if metric != "accuracy" or not has_score(option):
+        return compact(metric, figure)
+    ends = [significant(end) for end in figure.ends]
+    return f"{significant(figure.value)} ({'–'.join(ends)})" if ends[0] != ends[1] else ends[0]
+
+
+def unit(option: Option, metric: Metric) -> str:
+    """What stands behind such a figure: none where the accuracy is a score of the user's own."""
+    return "" if metric == "accuracy" and has_score(option) else _UNITS.get(metric, "")
+
+
+def _unit(options: Sequence[Option], metric: Metric) -> str:
+    return next((unit(each, metric) for each in options if metric in each.figures), "")
+
+
+def has_score(option: Option) -> bool:
+    """Whether the accuracy is a metric of the user's own, and no share."""
+    return option.accuracy is not None and option.accuracy.metric != TOP1
+
+
+_UNITS: Mapping[str, str] = {"accuracy": "%", "p50": "ms", "p99": "ms", "energy": "mJ"}
 _SHOWN: Mapping[str, Callable[[float], str]] = {
     "accuracy": lambda value: f"{significant(100 * value)} %",
     DROP: lambda value: f"{significant(100 * value)} pp",

@@ -18,6 +18,7 @@ from edgebench.report.front import (
     Option,
     choose,
     compact,
+    figures_of,
     parse_budget,
     placed,
     shown,
@@ -225,6 +226,18 @@ def test_figures_in_words() -> None:
     assert compact("p50", figure(2 * MS, 0.1)) == "2.00 (1.80–2.20)"
     assert compact("size", Figure(value=2048.0)) == "2.00 KiB"
     assert compact("p50", Figure(value=2.0 * MS, sure=False)) == "2.00 (?)"
+
+
+def test_shares_are_percent_and_scores_of_the_users_own_are_not() -> None:
+    top1 = option("a", p50=2 * MS, size=2048.0, accuracy=_accuracy(0.9, 0.0, 0.01))
+    top1 = replace(top1, figures=top1.figures | {"accuracy": Figure(value=0.9, low=0.88, high=0.92)})
+    assert figures_of([top1]) == (
+        ("accuracy, %", "p50, ms", "size"),
+        (("90.0 (88.0–92.0)", "2.00 (1.96–2.04)", "2.00 KiB"),),
+    )
+    score = replace(top1, accuracy=replace(_accuracy(0.9, 0.0, 0.01), metric="mine:psnr"))
+    score = replace(score, figures={"accuracy": Figure(value=31.4, low=30.9, high=31.9)})
+    assert figures_of([score]) == (("accuracy",), (("31.4 (30.9–31.9)",),))
 
 
 def test_the_picture_escapes_names_and_bounds_its_list() -> None:

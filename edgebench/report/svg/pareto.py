@@ -9,7 +9,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from edgebench.accuracy import TOP1
-from edgebench.report.front import METRICS, Figure, Limit, Metric, Option, Place, compact, title
+from edgebench.report.front import METRICS, Limit, Metric, Option, Place, cell, figures_of, title, unit
 from edgebench.report.svg.base import (
     WIDTH,
     Axis,
@@ -26,7 +26,7 @@ from edgebench.report.svg.base import (
     text,
     titled,
 )
-from edgebench.units import NS_PER_MS, format_bytes, significant
+from edgebench.units import NS_PER_MS, format_bytes
 
 LEFT, TOP, FLOOR = 48.0, 26.0, 220.0
 LEGEND_ROW = 16.0
@@ -34,7 +34,6 @@ LISTED = 40
 STYLES: dict[Place, str] = {"front": "front", "unsure": "maybe", "dominated": "dot"}
 ORDER: tuple[Place, ...] = ("front", "unsure", "dominated")
 ENDINGS: dict[Place, str] = {"front": " · front", "unsure": " · perhaps", "dominated": ""}
-UNITS = {"accuracy": "%", "p50": "ms", "p99": "ms", "energy": "mJ"}
 
 
 class Height(NamedTuple):
@@ -144,7 +143,7 @@ def _radius(option: Option) -> float:
 
 def _told(option: Option) -> str:
     figures = ", ".join(
-        f"{metric} {_cell(option, metric)} {_unit(option, metric)}".strip()
+        f"{metric} {cell(option, metric)} {unit(option, metric)}".strip()
         for metric in METRICS
         if metric in option.figures
     )
@@ -259,32 +258,8 @@ def _names(shown: Sequence[Option], place: Place, most: int = 4) -> str:
 
 def _table(shown: Sequence[Option]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """Every figure that is known of any, with its interval, and each one's place."""
-    known = [metric for metric in METRICS if any(metric in each.figures for each in shown)]
-    units = {
-        metric: next((_unit(each, metric) for each in shown if metric in each.figures), "")
-        for metric in known
-    }
-    headings = ("form", *(f"{metric}, {unit}" if unit else metric for metric, unit in units.items()))
-    rows = tuple((title(each), *(_cell(each, metric) for metric in known), _place(each)) for each in shown)
-    return (*headings, "on the front"), rows
-
-
-def _cell(option: Option, metric: Metric) -> str:
-    figure = option.figures.get(metric)
-    if figure is None:
-        return "-"
-    return _score(figure) if metric == "accuracy" and _is_score(option) else compact(metric, figure)
-
-
-def _is_score(option: Option) -> bool:
-    """Whether the accuracy is a metric of the user's own, and no share."""
-    return option.accuracy is not None and option.accuracy.metric != TOP1
-
-
-def _score(figure: Figure) -> str:
-    ends = [significant(end) for end in figure.ends]
-    return f"{significant(figure.value)} ({'–'.join(ends)})" if ends[0] != ends[1] else ends[0]
-
-
-def _unit(option: Option, metric: Metric) -> str:
-    return "" if metric == "accuracy" and _is_score(option) else UNITS.get(metric, "")
+    headings, figures = figures_of(shown)
+    rows = zip(shown, figures, strict=True)
+    return ("form", *headings, "on the front"), tuple(
+        (title(each), *cells, _place(each)) for each, cells in rows
+    )
