@@ -11,9 +11,10 @@ from edgebench import model
 from edgebench.cli.output import emit_json, json_option, note, print_table
 from edgebench.cli.progress import Progress
 from edgebench.cli.setup import processor_of, read_settings, runtimes_of, workbench
+from edgebench.cli.showing import write_bytes
 from edgebench.compress.base import Sensitivity
 from edgebench.compress.recipe import OptionInfo, StepInfo, list_steps, read
-from edgebench.errors import EXIT_ERROR, EXIT_OK, InfrastructureError, UserError
+from edgebench.errors import EXIT_ERROR, EXIT_OK, UserError
 from edgebench.likeness import Share
 from edgebench.pipeline import Workbench
 from edgebench.pipeline.base import MODEL_FILE
@@ -133,19 +134,9 @@ def _copy_out(made: list[Compressed | Failed], folder: Path, bench: Workbench) -
 
 def _write(artifact: Artifact, table: Sensitivity | None, stem: Path, bench: Workbench) -> str:
     path = stem.with_name(f"{stem.name}.onnx")
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes((bench.artifacts.path(artifact.digest) / MODEL_FILE).read_bytes())
-        part.replace(path)
-        if table is not None:
-            data = model_json(table)
-            stem.with_name(f"{stem.name}.sensitivity.json").write_bytes(data)
-    except OSError as error:
-        raise InfrastructureError(
-            f"cannot write {path}: {error.strerror}", hint="choose a folder with room that can be written to"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
+    write_bytes(path, (bench.artifacts.path(artifact.digest) / MODEL_FILE).read_bytes())
+    if table is not None:
+        write_bytes(stem.with_name(f"{stem.name}.sensitivity.json"), model_json(table))
     return str(path)
 
 

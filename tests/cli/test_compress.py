@@ -284,7 +284,7 @@ def test_labels_beyond_the_classes_are_named(cli: Cli, recipe: Path) -> None:
 def test_a_full_disk_is_told_and_leaves_nothing(cli: Cli, recipe: Path, small_disk: Path) -> None:
     (small_disk / "filled").write_bytes(b"x" * 900_000)
     words = ("compress", DIGITS, "--recipe", recipe, "--only", "thin")
-    assert "cannot write" in cli.fails(4, "infrastructure", *words, "-o", small_disk / "out")
+    assert "cannot be written: No space" in cli.fails(4, "infrastructure", *words, "-o", small_disk / "out")
     assert [path.name for path in (small_disk / "out").iterdir()] == []
 
 
