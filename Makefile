@@ -8,7 +8,7 @@ TRAINING_VENV := .venv-training
 TRAINING_STAMP := $(TRAINING_VENV)/.installed
 TORCH := torch==2.13.0
 TEST_WORKERS ?= 2
-BOARDS := engine health invalid logins preparation runs scale tensorrt
+BOARDS := accuracy coreml engine health invalid logins preparation profile runs scale tensorrt
 
 .PHONY: help demo test test-pages test-boards test-arm64 test-training training-figures check format bench conformance models statistics aa-local faults faults-sample pnnx clean
 

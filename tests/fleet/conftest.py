@@ -14,12 +14,15 @@ from tests.fleet.recorded import lab, shared
 __all__ = ["board", "cli", "fleet", "fresh_cli", "lab", "shared", "shared_home"]
 
 
-LONG = (
+LONG = (  # BOARDS of the Makefile
+    "test_accuracy.py",
+    "test_coreml.py",
     "test_engine.py",
     "test_health.py",
     "test_invalid.py",
     "test_logins.py",
     "test_preparation.py",
+    "test_profile.py",
     "test_runs.py",
     "test_scale.py",
     "test_tensorrt.py",
