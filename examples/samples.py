@@ -70,6 +70,23 @@ def moved_by_a_pixel(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(moved), targets
 
 
+def bent(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Each picture turned by up to 12 degrees, sheared, scaled by up to 12 % and moved by up to a pixel."""
+    count, (height, width) = len(inputs), inputs.shape[2:]
+    angle, scale, shear = (_around(count, reach) for reach in (np.deg2rad(12), 0.12, 0.15))
+    across, down = _around(count, 2 / width), _around(count, 2 / height)
+    turned = (1 + scale) * torch.stack(
+        [torch.cos(angle), shear - torch.sin(angle), torch.sin(angle), torch.cos(angle)]
+    )
+    rows = torch.stack([turned[0], turned[1], across, turned[2], turned[3], down], dim=1).view(count, 2, 3)
+    places = torch.nn.functional.affine_grid(rows, list(inputs.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(inputs, places, align_corners=False), targets
+
+
+def _around(count: int, reach: float) -> Tensor:
+    return (torch.rand(count) * 2 - 1) * reach
+
+
 # --- shapes -----------------------------------------------------------------------------------------
 
 

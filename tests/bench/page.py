@@ -8,9 +8,10 @@ from pathlib import Path
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 # The parts behind the table, in their order on the page.
 TRAINING = "## What training steps are worth"
+STUDENTS = "## What a teacher is worth to a student"
 PRESETS = "## int8 after qat, through every runtime's artifact"
 COMBINED = "## All three combined, on this computer"
-PARTS = (TRAINING, PRESETS, COMBINED)
+PARTS = (TRAINING, STUDENTS, PRESETS, COMBINED)
 
 
 def keep(part: str, lines: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""What training steps are worth, on two data sets that packages ship: `make training-figures`, half an hour.
+"""What training steps are worth, on two data sets that packages ship: a part of `make training-figures`.
 
 Three seeds each, everything through the public functions and the ONNX files that they write. Networks are
 chosen by the validation set; the test set is only reported on. `--write` keeps the tables in
@@ -23,10 +23,9 @@ from torch import nn
 
 from edgebench import accuracy, compress
 from edgebench.compress import training
-from edgebench.compress.training import ChannelPrune, Distill, FineTune, Qat, Trained, TrainSettings
+from edgebench.compress.training import ChannelPrune, FineTune, Qat, Trained, TrainSettings
 from edgebench.records import Accuracy
 from examples.networks.residual import ResNet
-from examples.networks.shuffle import ShuffleNet
 from examples.samples import Split, digits, mnist, moved_by_a_pixel
 from tests.bench import page
 
@@ -43,7 +42,6 @@ PRESETS = {
 SMALL = [name for name in PRESETS if "TensorRT" not in name]  # its file has float weights, its engine not
 TEACHER, QAT = "teacher", "teacher, qat"
 PRUNED, TAUGHT = "50 % of channels pruned, tuned", "the same, taught by the teacher"
-ALONE, DISTILLED = "student alone", "student distilled"
 ALL_THREE = "pruned, taught, qat"
 KEPT = {TEACHER: "teacher", QAT: "qat", ALL_THREE: "combined"}  # for what is measured of them afterwards
 Steps = list[tuple[str, Any]]
@@ -73,11 +71,6 @@ def mnist_teacher() -> dict[str, Any]:
     return _factory(ResNet(width=24, blocks=(2, 2, 2)), mnist())
 
 
-def student() -> nn.Module:
-    """Few weights, of channel shuffles."""
-    return ShuffleNet(width=8, units=(1, 1))
-
-
 class Case(NamedTuple):
     """A data set, its teacher, and how long to train."""
 
@@ -86,15 +79,13 @@ class Case(NamedTuple):
     factory: str
     split: Split
     teacher_epochs: int
-    student_epochs: int
-    student_alpha: float
     tuning_epochs: int
 
 
 def _cases() -> list[Case]:
     return [
-        Case("digits", "digits, 8x8", f"{HERE}:digits_teacher", digits(), 30, 100, 0.1, 20),
-        Case("mnist", "MNIST's first 5000, 28x28", f"{HERE}:mnist_teacher", mnist(), 8, 12, 0.3, 5),
+        Case("digits", "digits, 8x8", f"{HERE}:digits_teacher", digits(), 30, 20),
+        Case("mnist", "MNIST's first 5000, 28x28", f"{HERE}:mnist_teacher", mnist(), 8, 5),
     ]
 
 
@@ -103,8 +94,6 @@ def _variants(case: Case) -> dict[str, Steps]:
     prune = ("channel-prune", ChannelPrune(ratio=0.5))
     own = {"epochs": case.tuning_epochs, "learning_rate": 1e-3}
     qat = ("qat", Qat(epochs=max(2, case.tuning_epochs // 4)))
-    own_student = {"epochs": case.student_epochs, "learning_rate": 3e-3, "alpha": case.student_alpha}
-    learn = {"student": f"{HERE}:student", **own_student}
     return {
         TEACHER: first,
         PRUNED: [*first, prune, ("fine-tune", FineTune(**own))],
@@ -114,8 +103,6 @@ def _variants(case: Case) -> dict[str, Steps]:
             ("fine-tune", FineTune(**own, teacher="original")),
         ],
         QAT: [*first, qat],
-        ALONE: [*first, ("distill", Distill(**learn, teacher="none"))],
-        DISTILLED: [*first, ("distill", Distill(**learn))],
         ALL_THREE: [
             *first,
             prune,
@@ -208,15 +195,6 @@ def _claims(seeds: Sequence[dict[str, Result]]) -> Iterator[str]:
         holds = (lost.drop or 0.0) <= most and share < 0.4
         what = f"at most {100 * most:g} points below the teacher at under 40 % of its MACs"
         yield _claim(holds, f"{name}: {what}", f"{_interval(lost)} points at {100 * share:.0f} %")
-    gain = _difference(of(DISTILLED), of(ALONE))
-    singles = (_of_one(one, other) for one, other in zip(of(DISTILLED), of(ALONE), strict=True))
-    each = ", ".join(f"{100 * (found.drop or 0):+.2f} (p {found.p_value:.3g})" for found in singles)
-    yield _claim(
-        (gain.drop or 0.0) > 0 and (gain.p_value or 1.0) < 0.05,
-        "the student distilled is better than the same student alone (p < 0.05)",
-        f"{_interval(gain)} points, p = {gain.p_value:.3g} (paired t over the pictures, each the mean of the "
-        f"seeds); seed by seed, McNemar: {each}",
-    )
     lost_int8 = {name: _difference(of(TEACHER), of(_int8(QAT, name))) for name in PRESETS}
     worst = max(lost_int8, key=lambda name: lost_int8[name].drop or 0.0)
     yield _claim(
@@ -246,10 +224,6 @@ def _difference(reference: Sequence[Result], candidate: Sequence[Result]) -> Acc
     """How much better the reference is: each picture's mean over the seeds, paired over the pictures."""
     sides = [np.mean([each.right for each in side], axis=0) for side in (candidate, reference)]
     return _compared(*sides)
-
-
-def _of_one(reference: Result, candidate: Result) -> Accuracy:
-    return _compared(candidate.right.astype(float), reference.right.astype(float))
 
 
 def _compared(candidate: np.ndarray, reference: np.ndarray) -> Accuracy:
