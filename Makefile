@@ -19,7 +19,7 @@ help:
 	@echo "make test-boards  whole runs, logins, preparation and many devices, with real SSH servers (root; 10 minutes)"
 	@echo "make test-arm64  the path on a true aarch64 userland over SSH, emulated (root; minutes the first time)"
 	@echo "make test-training  training steps, with PyTorch in an environment of its own (minutes; gigabytes the first time)"
-	@echo "make training-figures  what training steps are worth on two data sets (40 minutes; writes docs/benchmarks.md)"
+	@echo "make training-figures  what training steps are worth on two data sets (an hour; writes docs/benchmarks.md)"
 	@echo "make bench   speed and memory, as ratios measured side by side (slow; writes docs/benchmarks.md)"
 	@echo "make conformance  ONNX's own cases through every runtime (an hour or two; writes docs/conformance.md)"
 	@echo "make models  networks of all kinds through every runtime (slow; writes docs/models.md)"
