@@ -160,9 +160,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="what make training-figures kept")
     parser.add_argument("--write", action="store_true", help="keep the tables in docs/benchmarks.md")
     given = parser.parse_args()
-    told = f"Asked: within {100 * LOST:g} points of float, and {SMALL:g}x smaller. Command: `make training-figures`, "
-    told += f"{datetime.now(UTC):%Y-%m-%d}. Float and int8 are answered by the runtime that is named, both "
-    told += "through its own artifact; the mean of the seeds is judged."
+    told = f"Asked: within {100 * LOST:g} points of float, and {SMALL:g}x smaller. Command: "
+    told += f"`make training-figures`, {datetime.now(UTC):%Y-%m-%d}. Float and int8 are answered by the "
+    told += "runtime that is named, both through its own artifact; the mean of the seeds is judged."
     lines = [told]
     folders = sorted(each.parent.name for each in given.folder.glob("*/qat.onnx"))
     for short in dict.fromkeys(name.rpartition("-")[0] for name in folders):
