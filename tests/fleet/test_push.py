@@ -76,6 +76,14 @@ def cargo(plain: Load, tmp_path: Path) -> Load:
     return load(plain, tmp_path / "large", os.urandom(SIZE))
 
 
+@pytest.fixture
+def board(board: FleetDevice, plain: Load) -> FleetDevice:
+    """The board, with the runtime on it already, whichever test comes first."""
+    with plain.opened(board.record()) as session:
+        plain.place(session)
+    return board
+
+
 def work(board: FleetDevice) -> Path:
     return board.home / WORK
 
