@@ -180,7 +180,7 @@ def apply(model_path: Path, steps: Sequence[str | Chosen], settings: Settings, *
 
     chosen = [each if isinstance(each, Chosen) else Chosen(*step(each)) for each in steps]
     _refuse_places(model_path, out, chosen, settings)
-    proto, info = model.opened(model_path)
+    proto, info = model.read(model_path)
     _refuse_order(info, chosen)
     lineage = model.lineage(proto)
     variant, weighed = info.variant, None

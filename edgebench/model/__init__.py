@@ -41,8 +41,8 @@ __all__ = [
     "parse_shape",
     "prepare",
     "random_inputs",
+    "read",
     "read_inputs",
-    "shared_samples",
     "tidied",
     "trials",
     "without_nms",
@@ -74,10 +74,10 @@ def load(path: Path) -> ModelProto:
 
 def inspect(path: Path) -> ModelInfo:
     """What the file is; errors as for `load`. Its metadata tells its name, else the file's name does."""
-    return opened(path)[1]
+    return read(path)[1]
 
 
-def opened(path: Path) -> tuple[ModelProto, ModelInfo]:
+def read(path: Path) -> tuple[ModelProto, ModelInfo]:
     """What `load` and `inspect` say, of one reading."""
     model, named, size_bytes = _loaded(path)
     return model, _described(model, Path(path).stem, named, size_bytes)
@@ -265,19 +265,6 @@ def read_inputs(path: Path, info: ModelInfo) -> Arrays:
     from edgebench.model import inputs
 
     return inputs.read_inputs(Path(path), info)
-
-
-def shared_samples(one: str, other: str, labels_key: str, info: ModelInfo) -> tuple[int, int]:
-    """How many samples of `other` are in `one` too, and how many it has; UserError for what does not fit.
-
-    Each is a file, a folder of pictures or "module:function". Samples are compared by the values of all
-    inputs, as the model takes them.
-    """
-    from edgebench.model import dataset
-
-    known = set(dataset.samples_of(one, labels_key, info))
-    found = dataset.samples_of(other, labels_key, info)
-    return sum(each in known for each in found), len(found)
 
 
 def batches(arrays: Mapping[str, NDArray[Any]], info: ModelInfo) -> Iterator[Arrays]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,6 @@ from edgebench.compress.base import SENSITIVITY_FILE, Sensitivity
 from edgebench.compress.presets import Int8Options, Preset, Processor, preset, step_of
 from edgebench.compress.recipe import Recipe, Variant, trainer
 from edgebench.errors import EdgebenchError, UserError
-from edgebench.model import shared_samples
 from edgebench.model.dataset import samples_of
 from edgebench.pipeline.base import CONTROLLER, MODEL_FILE, Step, Workbench, key_of
 from edgebench.pipeline.preparing import info_of, keep_onnx
@@ -263,17 +263,14 @@ def refuse_shared(recipe: Recipe, info: ModelInfo) -> None:
         ("test", data.test),
     ]
     named = [(name, path) for name, path in sets if path is not None]
+    looked = cache(lambda source: samples_of(source, data.labels_key, info))  # each set is read once
     for (one, first), (other, second) in combinations(named, 2):
         if {one, other} == {"calibration", "validation"}:
             continue  # both choose; neither is reported on
-        refuse_overlap((one, first), (other, second), data.labels_key, info)
-
-
-def refuse_overlap(one: tuple[str, str], other: tuple[str, str], labels_key: str, info: ModelInfo) -> None:
-    """UserError where two sets, each (what it is, where it is from), hold the same sample."""
-    shared, n = shared_samples(one[1], other[1], labels_key, info)
-    if shared:
-        raise UserError(
-            f"{shared} of the {n} {other[0]} samples ({other[1]}) are {one[0]} samples too ({one[1]})",
-            hint="training, choosing (calibration, validation) and testing need samples of their own",
-        )
+        known, found = set(looked(first)), looked(second)
+        shared = sum(each in known for each in found)
+        if shared:
+            raise UserError(
+                f"{shared} of the {len(found)} {other} samples ({second}) are {one} samples too ({first})",
+                hint="training, choosing (calibration, validation) and testing need samples of their own",
+            )
