@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from edgebench.records import Profile, replace
+from edgebench.cli.paging import Against, subjects
+from edgebench.cli.sources import Sources
+from edgebench.records import Measurement, Profile, replace
+from edgebench.report.page import render
 from edgebench.store import Store, sqlite_url
 from tests.report.fixtures import Example
 
@@ -27,3 +30,17 @@ def fill(home: Path, example: Example, profiles: Mapping[str, Profile] = Mapping
         for failure in failures:
             store.add_failure(replace(failure, run=run.id))
     return run.id
+
+
+def page(home: Path, run: str, against: Against) -> Path:
+    """The page of a stored run, written beside the store."""
+    path = home / "page.html"
+    with Store(sqlite_url(home / "store.sqlite")) as store:
+        path.write_text(render(subjects(run, against, Sources(store, {}))), encoding="utf-8")
+    return path
+
+
+def measurements(home: Path, run: str) -> list[Measurement]:
+    """What is stored of a run, with all samples."""
+    with Store(sqlite_url(home / "store.sqlite")) as store:
+        return list(store.measurements(run))

@@ -13,17 +13,14 @@ import pytest
 from scipy import stats
 
 from edgebench import budgets
-from edgebench.cli.paging import Against, subjects
-from edgebench.cli.sources import Sources
+from edgebench.cli.paging import Against
 from edgebench.records import Job, Launch, Measurement, replace
-from edgebench.report.page import render
 from edgebench.statistics import interval_95
-from edgebench.store import Store, sqlite_url
 from tests import browser
 from tests.report import pages
 from tests.report.arithmetic import MIB, expected, is_printed, printed_numbers, rank, used
 from tests.report.fixtures import Example
-from tests.report.stored import fill
+from tests.report.stored import fill, measurements, page
 from tests.report.test_browser import CHECKS
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -71,15 +68,11 @@ def seen(chromium: browser.Browser, tmp_path_factory: pytest.TempPathFactory) ->
     before = fill(home, _comparable(pages.earlier(example), example))
     run = fill(home, example, profiles)
     rules = budgets.parse(pages.BUDGETS, "budgets.yaml")
-    with Store(sqlite_url(home / "store.sqlite")) as store:
-        path = home / "page.html"
-        made = subjects(run, Against(rules, before), Sources(store, {}))
-        path.write_text(render(made), encoding="utf-8")
-        now, then = list(store.measurements(run)), list(store.measurements(before))
     tab = chromium.tab()
-    tab.open(path.as_uri())
+    tab.open(page(home, run, Against(rules, before)).as_uri())
     tab.js(CHECKS)
-    return Seen([Table(*each) for each in tab.js("checks.tables()")], now, then)
+    tables = [Table(*each) for each in tab.js("checks.tables()")]
+    return Seen(tables, measurements(home, run), measurements(home, before))
 
 
 def _comparable(earlier: Example, now: Example) -> Example:

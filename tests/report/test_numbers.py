@@ -7,15 +7,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from edgebench.cli.paging import Against, subjects
-from edgebench.cli.sources import Sources
+from edgebench.cli.paging import Against
 from edgebench.records import Job, Measurement, replace
 from edgebench.report.page import render
-from edgebench.store import Store, sqlite_url
 from tests import browser
 from tests.report import fixtures, pages
 from tests.report.arithmetic import expected, is_printed, printed_numbers
-from tests.report.stored import fill
+from tests.report.stored import fill, measurements, page
 from tests.report.test_browser import CHECKS
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -35,17 +33,13 @@ class Seen(NamedTuple):
 def seen(chromium: browser.Browser, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     home = tmp_path_factory.mktemp("numbers")
     run = fill(home, _example())
-    with Store(sqlite_url(home / "store.sqlite")) as store:
-        path = home / "page.html"
-        path.write_text(render(subjects(run, Against(), Sources(store, {}))), encoding="utf-8")
-        stored = list(store.measurements(run))
     tab = chromium.tab()
-    tab.open(path.as_uri())
+    tab.open(page(home, run, Against()).as_uri())
     tab.js(CHECKS)
     headings = tab.js("checks.headings()")
     rows = [dict(zip(headings, row, strict=True)) for row in tab.js("checks.numbers()")]
     heat = {(line, head): text for line, head, text in tab.js("checks.heat()")}
-    return Seen(headings, rows, heat, stored)
+    return Seen(headings, rows, heat, measurements(home, run))
 
 
 def _example() -> fixtures.Example:

@@ -13,7 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,14 @@ SMALLER, FASTER, LOST = 8.0, 1.5, 0.01
 SLOW_MS = 1.0  # of the float network: below, a runtime's own overhead is what is measured
 COMBINED = "tuned-channels-50-tuned-qat"  # what training calls the steps that figures.py takes
 RUNTIMES = ("onnxruntime", "openvino", "ncnn")
+MODELS = """\
+  - {{path: {name}/teacher.onnx, precisions: [fp32], dataset: {name}/test.npz}}
+  - path: {name}/{network}.onnx
+    precisions: [int8]
+    inputs: {name}/calibration.npz
+    calibration: {name}/calibration.npz
+    dataset: {name}/test.npz
+"""
 PLAN = """\
 runtimes: [{runtimes}]
 on: local
@@ -46,21 +54,31 @@ def edgebench(*words: str) -> Any:
     return document
 
 
-def _document(folder: Path, name: str) -> Any:
-    """What `edgebench run --json` says of the networks whose names begin so."""
-    text = (folder / "models.yaml").read_text()
-    head, *models = text.split("  - ")
-    kept = [f"  - {each}" for each in models if name in each.partition("/")[0]]
-    plan = folder / "plan.yaml"
-    limits = {"smaller": SMALLER, "faster": FASTER, "lost": 100 * LOST}
-    rest = PLAN.format(runtimes=", ".join(RUNTIMES), combined=COMBINED, **limits)
-    plan.write_text(head + "".join(kept) + rest)
+def kept(folder: Path, network: str) -> list[str]:
+    """The data sets and seeds, such as "mnist-0", that a network was kept of."""
+    return sorted(each.parent.name for each in folder.glob(f"*/{network}.onnx"))
+
+
+def measured(folder: Path, names: Sequence[str], network: str, rest: str) -> Any:
+    """What `edgebench run --json` says of a network in int8 and its float teacher, by the plan's `rest`."""
+    plan = folder / f"{network}.yaml"
+    models = "".join(MODELS.format(name=name, network=network) for name in names)
+    plan.write_text(f"version: 1\nmodels:\n{models}{rest}")
     return edgebench("run", "--plan", str(plan), "--json")
 
 
+def _document(folder: Path, name: str) -> Any:
+    """The run of the networks whose names begin so."""
+    limits = {"smaller": SMALLER, "faster": FASTER, "lost": 100 * LOST}
+    rest = PLAN.format(runtimes=", ".join(RUNTIMES), combined=COMBINED, **limits)
+    names = [each for each in kept(folder, "combined") if each.startswith(name)]
+    return measured(folder, names, "combined", rest)
+
+
 def _lines(document: Any) -> Iterator[str]:
-    measured = document["measurements"]
-    rows: Rows = {(each["model"], each["runtime"], each["precision"]): each for each in measured}
+    rows: Rows = {
+        (each["model"], each["runtime"], each["precision"]): each for each in document["measurements"]
+    }
     yield "| network | runtime | teacher float, ms | combined int8, ms | faster | smaller | drop, points |"
     yield "|---|---|---|---|---|---|---|"
     models = dict.fromkeys(model for model, _, _ in rows)

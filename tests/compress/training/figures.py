@@ -12,14 +12,15 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from edgebench import accuracy, compress
 from edgebench.compress import training
@@ -45,17 +46,20 @@ PRUNED, TAUGHT = "50 % of channels pruned, tuned", "the same, taught by the teac
 ALL_THREE = "pruned, taught, qat"
 KEPT = {TEACHER: "teacher", QAT: "qat", ALL_THREE: "combined"}  # for what is measured of them afterwards
 Steps = list[tuple[str, Any]]
+Augment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Rights = NDArray[np.bool_]
 
 
 # --- what is trained --------------------------------------------------------------------------------
 
 
-def _factory(module: nn.Module, split: Split) -> dict[str, Any]:
+def factory(module: nn.Module, split: Split, augment: Augment = moved_by_a_pixel) -> dict[str, Any]:
+    """What a recipe's factory returns, of a classifier of pictures."""
     return {
         "module": module,
         **split.loaders(64),
         "example": split.train[0][:2],
-        "augment": moved_by_a_pixel,
+        "augment": augment,
         "inputs": ["image"],
         "outputs": ["logits"],
     }
@@ -63,12 +67,12 @@ def _factory(module: nn.Module, split: Split) -> dict[str, Any]:
 
 def digits_teacher() -> dict[str, Any]:
     """0.7 million weights on pictures of 8x8."""
-    return _factory(ResNet(width=32, blocks=(2, 2, 2)), digits())
+    return factory(ResNet(width=32, blocks=(2, 2, 2)), digits())
 
 
 def mnist_teacher() -> dict[str, Any]:
     """0.4 million weights on pictures of 28x28, over a millisecond of one x86 core."""
-    return _factory(ResNet(width=24, blocks=(2, 2, 2)), mnist())
+    return factory(ResNet(width=24, blocks=(2, 2, 2)), mnist())
 
 
 class Case(NamedTuple):
@@ -118,7 +122,7 @@ def _variants(case: Case) -> dict[str, Steps]:
 class Result(NamedTuple):
     """One variant of one seed: which test pictures it answers rightly, its work and its size."""
 
-    right: np.ndarray
+    right: Rights
     macs: int
     size_bytes: int
 
@@ -153,12 +157,17 @@ def _int8(name: str, preset: str) -> str:
 
 
 def _result(case: Case, model: Path, made: Trained) -> Result:
+    return Result(right(case.split, model), made.macs[1], model.stat().st_size)
+
+
+def right(split: Split, model: Path) -> Rights:
+    """Which test pictures a network answers rightly."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    pictures, labels = (each.numpy() for each in case.split.test)
+    pictures, labels = (each.numpy() for each in split.test)
     logits = np.concatenate([session.run(None, {"image": part})[0] for part in np.array_split(pictures, 10)])
-    return Result(accuracy.hits(logits, labels), made.macs[1], model.stat().st_size)
+    return accuracy.hits(logits, labels)
 
 
 # --- what is printed --------------------------------------------------------------------------------
@@ -173,9 +182,9 @@ def _table(case: Case, seeds: Sequence[dict[str, Result]]) -> Iterator[str]:
     for name in seeds[0]:
         own = [each[name] for each in seeds]
         teachers = [each[TEACHER] for each in seeds]
-        shown = "" if name == TEACHER else _interval(_difference(teachers, own))
+        shown = "" if name == TEACHER else interval(_difference(teachers, own))
         yield (
-            f"| {name} | {_percent(own)} | {shown} | "
+            f"| {name} | {percent([each.right for each in own])} | {shown} | "
             f"{100 * own[0].macs / teachers[0].macs:.0f} | {own[0].size_bytes / 1000:.0f} |"
         )
     yield ""
@@ -194,49 +203,52 @@ def _claims(seeds: Sequence[dict[str, Result]]) -> Iterator[str]:
         lost = _difference(of(TEACHER), of(name))
         holds = (lost.drop or 0.0) <= most and share < 0.4
         what = f"at most {100 * most:g} points below the teacher at under 40 % of its MACs"
-        yield _claim(holds, f"{name}: {what}", f"{_interval(lost)} points at {100 * share:.0f} %")
+        yield claim(holds, f"{name}: {what}", f"{interval(lost)} points at {100 * share:.0f} %")
     lost_int8 = {name: _difference(of(TEACHER), of(_int8(QAT, name))) for name in PRESETS}
     worst = max(lost_int8, key=lambda name: lost_int8[name].drop or 0.0)
-    yield _claim(
+    yield claim(
         (lost_int8[worst].drop or 0.0) <= 0.005,
         "int8 after qat is within 0.5 points of float in every form",
-        f"most in {worst}: {_interval(lost_int8[worst])} points",
+        f"most in {worst}: {interval(lost_int8[worst])} points",
     )
     ratio = min(of(TEACHER)[0].size_bytes / of(_int8(QAT, name))[0].size_bytes for name in SMALL)
     weights = of(TEACHER)[0].size_bytes
-    yield _claim(ratio >= 3.5, "its file is at least 3.5x smaller", f"{ratio:.2f}x of {weights / 1e6:.2f} MB")
+    yield claim(ratio >= 3.5, "its file is at least 3.5x smaller", f"{ratio:.2f}x of {weights / 1e6:.2f} MB")
     combined = [_int8(ALL_THREE, name) for name in SMALL]
     lost_all = {name: _difference(of(TEACHER), of(name)) for name in combined}
     worst = max(lost_all, key=lambda name: lost_all[name].drop or 0.0)
     ratio = min(weights / of(name)[0].size_bytes for name in combined)
-    yield _claim(
+    yield claim(
         (lost_all[worst].drop or 0.0) < 0.01 and ratio >= 8,
         "all three combined are at least 8x smaller at under 1 point",
-        f"{ratio:.2f}x; most in {worst}: {_interval(lost_all[worst])} points",
+        f"{ratio:.2f}x; most in {worst}: {interval(lost_all[worst])} points",
     )
 
 
-def _claim(holds: bool, what: str, measured: str) -> str:
+def claim(holds: bool, what: str, measured: str) -> str:
+    """A line of the page."""
     return f"- {'holds' if holds else 'DOES NOT HOLD'}: {what}: {measured}."
 
 
 def _difference(reference: Sequence[Result], candidate: Sequence[Result]) -> Accuracy:
+    return difference([each.right for each in reference], [each.right for each in candidate])
+
+
+def difference(reference: Sequence[Rights], candidate: Sequence[Rights]) -> Accuracy:
     """How much better the reference is: each picture's mean over the seeds, paired over the pictures."""
-    sides = [np.mean([each.right for each in side], axis=0) for side in (candidate, reference)]
-    return _compared(*sides)
+    sides = [np.mean(side, axis=0) for side in (candidate, reference)]
+    scores = [accuracy.Scores(float(each.mean()), each) for each in sides]
+    return accuracy.compared("top1", *scores, len(sides[0]))
 
 
-def _compared(candidate: np.ndarray, reference: np.ndarray) -> Accuracy:
-    scores = [accuracy.Scores(float(each.mean()), each) for each in (candidate, reference)]
-    return accuracy.compared("top1", *scores, len(candidate))
-
-
-def _percent(results: Sequence[Result]) -> str:
-    values = [100 * float(each.right.mean()) for each in results]
+def percent(seeds: Sequence[Rights]) -> str:
+    """The share of right answers, mean and each seed."""
+    values = [100 * float(each.mean()) for each in seeds]
     return f"{np.mean(values):.2f} ({', '.join(f'{value:.2f}' for value in values)})"
 
 
-def _interval(found: Accuracy) -> str:
+def interval(found: Accuracy) -> str:
+    """A difference in points with its interval."""
     if found.drop is None or found.drop_low is None or found.drop_high is None:
         return "0.00"
     return f"{100 * found.drop:.2f} ({100 * found.drop_low:.2f} to {100 * found.drop_high:.2f})"
@@ -248,18 +260,9 @@ def _say(text: str) -> None:
 
 # --- what is kept -----------------------------------------------------------------------------------
 
-PLAN = """\
-  - {{path: {name}/teacher.onnx, precisions: [fp32], dataset: {name}/test.npz}}
-  - path: {name}/combined.onnx
-    precisions: [int8]
-    inputs: {name}/calibration.npz
-    calibration: {name}/calibration.npz
-    dataset: {name}/test.npz
-"""
 
-
-def _keep(case: Case, made: Path, seed: int, folder: Path) -> str:
-    """The float networks with their sets in the folder; their entries of a plan."""
+def _keep(case: Case, made: Path, seed: int, folder: Path) -> None:
+    """The float networks with their sets, in the folder."""
     name = f"{case.short}-{seed}"
     (folder / name).mkdir(parents=True, exist_ok=True)
     for each in (*KEPT.values(), "calibration"):
@@ -267,21 +270,17 @@ def _keep(case: Case, made: Path, seed: int, folder: Path) -> str:
         shutil.copyfile(source, folder / name / source.name)
     pictures, labels = (each.numpy() for each in case.split.test)
     np.savez_compressed(folder / name / "test.npz", image=pictures, labels=labels)
-    return PLAN.format(name=name)
 
 
 def _lines(cases: Iterable[Case], kept: Path | None) -> Iterator[str]:
-    plans = []
     for case in cases:
         seeds = []
         for seed in SEEDS:
             with tempfile.TemporaryDirectory(prefix="edgebench-") as folder:
                 seeds.append(_results(case, Path(folder), seed))
                 if kept is not None:
-                    plans.append(_keep(case, Path(folder), seed, kept))
+                    _keep(case, Path(folder), seed, kept)
         yield from _table(case, seeds)
-    if kept is not None:
-        (kept / "models.yaml").write_text("version: 1\nmodels:\n" + "".join(plans))
 
 
 def _heading() -> list[str]:
@@ -294,7 +293,7 @@ def main() -> None:
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     parser = argparse.ArgumentParser(prog="python -m tests.compress.training.figures")
     parser.add_argument("name", nargs="?", default="", help="how the name of the one data set begins")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep networks and a plan there")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep networks and sets there")
     parser.add_argument("--write", action="store_true", help="keep the tables in docs/benchmarks.md")
     given = parser.parse_args()
     lines = []

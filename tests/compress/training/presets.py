@@ -22,20 +22,11 @@ import onnxruntime
 from edgebench import accuracy, compress
 from edgebench.convert.coreml.interpreter import interpret
 from tests.bench import page
-from tests.compress.training.combined import RUNTIMES, edgebench
+from tests.compress.training.combined import RUNTIMES, edgebench, kept, measured
 
 LOST, SMALL = 0.005, 3.5
 BATCH = 4  # of Core ML's package, whose sizes are fixed; a part of all sets' sizes
 INTERPRETED, BY_ONNX_RUNTIME = "Core ML, interpreted", "TensorRT's form, in ONNX Runtime"
-HEAD = "version: 1\nmodels:\n"
-MODELS = """\
-  - {{path: {name}/teacher.onnx, precisions: [fp32], dataset: {name}/test.npz}}
-  - path: {name}/qat.onnx
-    precisions: [int8]
-    inputs: {name}/calibration.npz
-    calibration: {name}/calibration.npz
-    dataset: {name}/test.npz
-"""
 REST = """\
 runtimes: [{runtimes}]
 on: local
@@ -54,10 +45,11 @@ class Kept(NamedTuple):
 
 def _lines(folder: Path, names: list[str]) -> Iterator[str]:
     found: dict[str, list[Kept]] = {}
-    measured = _measured(folder, names)
+    rest = REST.format(runtimes=", ".join(RUNTIMES))
+    rows = measured(folder, names, "qat", rest)["measurements"]
     for name in names:
         for runtime in RUNTIMES:
-            found.setdefault(runtime, []).append(_on(measured, name, runtime))
+            found.setdefault(runtime, []).append(_on(rows, name, runtime))
         found.setdefault(INTERPRETED, []).append(_core_ml(folder / name))
         found.setdefault(BY_ONNX_RUNTIME, []).append(_tensorrt(folder / name))
     yield "| runtime | float, % | int8 after qat, % (each seed) | drop, points | smaller | |"
@@ -81,18 +73,8 @@ def _row(runtime: str, seeds: list[Kept]) -> str:
     )
 
 
-def _measured(folder: Path, names: list[str]) -> list[Any]:
-    plan = folder / "presets.yaml"
-    models = "".join(MODELS.format(name=name) for name in names)
-    plan.write_text(HEAD + models + REST.format(runtimes=", ".join(RUNTIMES)))
-    measured: list[Any] = edgebench("run", "--plan", str(plan), "--json")["measurements"]
-    return measured
-
-
-def _on(measured: list[Any], name: str, runtime: str) -> Kept:
-    mine = {
-        each["precision"]: each for each in measured if (each["model"], each["runtime"]) == (name, runtime)
-    }
+def _on(rows: list[Any], name: str, runtime: str) -> Kept:
+    mine = {each["precision"]: each for each in rows if (each["model"], each["runtime"]) == (name, runtime)}
     if mine.keys() != {"fp32", "int8"}:
         raise SystemExit(f"{name} on {runtime}: measured are {sorted(mine)}, not fp32 and int8")
     teacher, int8 = mine["fp32"], mine["int8"]
@@ -118,8 +100,8 @@ def _core_ml(folder: Path) -> Kept:
 
 def _package(folder: Path, name: str, precision: str, out: Path) -> Path:
     """The package of Core ML for batches, made and proven by `edgebench convert`."""
-    with np.load(folder / "test.npz") as kept:
-        shape = ",".join(str(size) for size in (BATCH, *kept["image"].shape[1:]))
+    with np.load(folder / "test.npz") as held:
+        shape = ",".join(str(size) for size in (BATCH, *held["image"].shape[1:]))
     given = ("--precision", precision, "--shape", f"image={shape}", "-o", str(out / name))
     if precision == "int8":
         given += ("--calibration", str(folder / "calibration.npz"))
@@ -147,8 +129,8 @@ def _by_onnx_runtime(folder: Path, path: Path) -> float:
 
 def _share(folder: Path, answer: Any) -> float:
     """The share of the test set that is answered rightly."""
-    with np.load(folder / "test.npz") as kept:
-        pictures, labels = kept["image"], kept["labels"]
+    with np.load(folder / "test.npz") as held:
+        pictures, labels = held["image"], held["labels"]
     parts = [pictures[at : at + BATCH] for at in range(0, len(pictures), BATCH)]
     logits = np.concatenate([answer(part) for part in parts])
     return float(accuracy.hits(logits, labels).mean())
@@ -164,9 +146,9 @@ def main() -> None:
     told += f"`make training-figures`, {datetime.now(UTC):%Y-%m-%d}. Float and int8 are answered by the "
     told += "runtime that is named, both through its own artifact; the mean of the seeds is judged."
     lines = [told]
-    folders = sorted(each.parent.name for each in given.folder.glob("*/qat.onnx"))
-    for short in dict.fromkeys(name.rpartition("-")[0] for name in folders):
-        names = [name for name in folders if name.startswith(f"{short}-")]
+    every = kept(given.folder, "qat")
+    for short in dict.fromkeys(name.rpartition("-")[0] for name in every):
+        names = [name for name in every if name.startswith(f"{short}-")]
         lines += ["", f"**{short}**: {len(names)} seeds", "", *_lines(given.folder, names)]
     print("\n".join(lines))
     if given.write:

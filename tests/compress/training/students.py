@@ -10,49 +10,42 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import onnxruntime
-from torch import Tensor, nn
+from torch import nn
 
-from edgebench import accuracy
 from edgebench.compress import training
 from edgebench.compress.training import Distill, FineTune, TrainSettings
-from edgebench.records import Accuracy
 from examples.networks.residual import ResNet
 from examples.networks.shuffle import ShuffleNet
-from examples.samples import Split, bent, digits, mnist, moved_by_a_pixel
+from examples.samples import Split, bent, digits, mnist
 from tests.bench import page
+from tests.compress.training.figures import (
+    Rights,
+    Steps,
+    claim,
+    difference,
+    factory,
+    interval,
+    percent,
+    right,
+)
 
 HERE = "tests.compress.training.students"
 ALPHA = 0.1
-Steps = list[tuple[str, Any]]
-Augment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def _factory(module: nn.Module, split: Split, augment: Augment) -> dict[str, Any]:
-    return {
-        "module": module,
-        **split.loaders(64),
-        "example": split.train[0][:2],
-        "augment": augment,
-        "inputs": ["image"],
-        "outputs": ["logits"],
-    }
 
 
 def digits_teacher() -> dict[str, Any]:
     """0.7 million weights on pictures of 8x8."""
-    return _factory(ResNet(width=32, blocks=(2, 2, 2)), digits(), moved_by_a_pixel)
+    return factory(ResNet(width=32, blocks=(2, 2, 2)), digits())
 
 
 def mnist_teacher() -> dict[str, Any]:
     """0.4 million weights on pictures of 28x28."""
-    return _factory(ResNet(width=24, blocks=(2, 2, 2)), mnist(), bent)
+    return factory(ResNet(width=24, blocks=(2, 2, 2)), mnist(), bent)
 
 
 def student() -> nn.Module:
@@ -82,9 +75,9 @@ def _cases() -> list[Case]:
 class Right(NamedTuple):
     """Which test pictures each of one seed's networks answers rightly."""
 
-    teacher: np.ndarray
-    alone: np.ndarray
-    distilled: np.ndarray
+    teacher: Rights
+    alone: Rights
+    distilled: Rights
 
 
 def _trained(case: Case, seed: int) -> Right:
@@ -102,15 +95,8 @@ def _trained(case: Case, seed: int) -> Right:
         found = []
         for steps in each:
             training.train(f"{HERE}:{case.teacher}", steps, settings, out=out)
-            found.append(_right(case.split, out))
+            found.append(right(case.split, out))
     return Right(*found)
-
-
-def _right(split: Split, path: Path) -> np.ndarray:
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    pictures, labels = (each.numpy() for each in split.test)
-    logits = np.concatenate([session.run(None, {"image": part})[0] for part in np.array_split(pictures, 10)])
-    return accuracy.hits(logits, labels)
 
 
 def _lines(case: Case) -> Iterator[str]:
@@ -120,31 +106,18 @@ def _lines(case: Case) -> Iterator[str]:
     yield ""
     yield "| network | top-1, % (each seed) |"
     yield "|---|---|"
-    for name in Right._fields:
-        yield f"| {'student ' if name != 'teacher' else ''}{name} | {_percent(seeds, name)} |"
-    gain = _gain(seeds)
-    holds = (gain.drop or 0.0) > 0 and (gain.p_value or 1.0) < 0.05
-    ends = (gain.drop, gain.drop_low, gain.drop_high)
-    value, low, high = (100 * (each or 0.0) for each in ends)
+    teachers, alone, distilled = (list(side) for side in zip(*seeds, strict=True))
+    for name, side in (("teacher", teachers), ("student alone", alone), ("student distilled", distilled)):
+        yield f"| {name} | {percent(side)} |"
+    gain = difference(distilled, alone)
     yield ""
-    yield (
-        f"- {'holds' if holds else 'DOES NOT HOLD'}: the student distilled is better than the same student "
-        f"alone (p < 0.05): {value:.2f} points ({low:.2f} to {high:.2f}), p = {gain.p_value:.2g} "
-        "(paired t over the pictures, each the mean of the seeds)."
+    yield claim(
+        (gain.drop or 0.0) > 0 and (gain.p_value or 1.0) < 0.05,
+        "the student distilled is better than the same student alone (p < 0.05)",
+        f"{interval(gain)} points, p = {gain.p_value:.2g} (paired t over the pictures, each the mean of "
+        "the seeds)",
     )
     yield ""
-
-
-def _percent(seeds: Sequence[Right], name: str) -> str:
-    values = [100 * float(getattr(each, name).mean()) for each in seeds]
-    return f"{np.mean(values):.2f} ({', '.join(f'{value:.2f}' for value in values)})"
-
-
-def _gain(seeds: Sequence[Right]) -> Accuracy:
-    """How much better the distilled student is: each picture's mean over the seeds, paired over pictures."""
-    alone, distilled = (np.mean([getattr(e, n) for e in seeds], axis=0) for n in ("alone", "distilled"))
-    sides = [accuracy.Scores(float(each.mean()), each) for each in (alone, distilled)]
-    return accuracy.compared("top1", *sides, len(alone))
 
 
 def main() -> None:
