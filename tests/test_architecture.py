@@ -95,6 +95,7 @@ ENTRIES = {
     "edgebench.convert.ncnn": "the converter: pnnx and the gate; int8 and QDQ models go on to their parts",
     "edgebench.convert.ncnn.direct": "the walk over the rules of all families",
     "edgebench.convert.ncnn.int8": "puts ranges, writing and measuring together",
+    "edgebench.convert.openvino": "the converter, which says what to do with the files of ir",
     "edgebench.device.doctor": "looks at a device through a session, and for its bundles",
     "edgebench.device.session": "the one door to a device: puts wire, bundle, push and bootstrap together",
     "edgebench.model": "the functions that others call; each imports its part on first use",

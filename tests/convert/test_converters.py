@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -182,6 +184,17 @@ def test_an_unknown_runtime_names_the_nearest():
     with pytest.raises(UserError) as caught:
         converter("onxruntime")
     assert 'did you mean "onnxruntime"?' in caught.value.hint
+
+
+def test_openvino_describes_a_quantized_network_in_few_words(tmp_path):
+    """Each pair of quantizers is one node with two constants, each bias a constant; all of it on one line."""
+    home_for("openvino")
+    conversion, store, _ = support.convert_model("conv_net_qdq", "openvino", "int8", tmp_path)
+    told = (store.path(conversion.artifact.digest) / "model.xml").read_text()
+    kinds = Counter(re.findall(r'type="(\w+)" version', told))
+    assert kinds["FakeQuantize"] >= 2
+    assert kinds["ShapeOf"] == kinds["Subtract"] == kinds["Concat"] == kinds["Broadcast"] == 0
+    assert "\n\t" not in told
 
 
 def test_openvino_names_the_operator_at_fault_and_not_those_behind_it(tmp_path):

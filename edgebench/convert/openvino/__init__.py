@@ -18,6 +18,7 @@ from edgebench.convert.base import (
     refuse_precision,
     refuse_types,
 )
+from edgebench.convert.openvino import ir
 from edgebench.errors import ModelError
 from edgebench.records import ModelInfo, Tensor
 from edgebench.tools import package_version
@@ -29,18 +30,12 @@ _WAYS = (Way(), Way(natively=frozenset()))
 # costs 40); counted from 0 the same steps come out right.
 _INT8_WAYS = (Way(), Way(options={"activations": "unsigned"}))
 
-# lines of its errors that say where in OpenVINO's source something happened, not what
-_WHERE_NOT_WHAT = ("Exception from", "Check '", "FrontEnd API failed", "Model wasn't fully", "Summary:")
-
-_BEGINS = " with a message:"
-_FOLLOWS = "Unsupported input type dynamic"  # an operator before it could not be converted
-
 
 class OpenVinoConverter:
     """ONNX -> IR, run in float32: bfloat16, the silent default of many CPUs, is no precision of ours."""
 
     runtime = "openvino"
-    revision = 2
+    revision = 3
     forms: ClassVar[Mapping[str, Form]] = {
         "fp32": Form(what="IR, computed in float32 (never silently in bfloat16)", ways=_WAYS),
         "fp16": Form(
@@ -84,13 +79,14 @@ class OpenVinoConverter:
     def convert(self, request: Request, place: Place) -> Produced:
         """`model.xml` and `model.bin`; ModelError with OpenVINO's own words when it cannot."""
         started = time.perf_counter()
-        model = _read(_source(request, place))
+        model = ir.read(_source(request, place))
+        ir.optimize(model)
         _check_tensors(model, request.info)
         path = place.output / "model.xml"
-        _save(model, path, to_fp16=request.options.get("compress_to_fp16") == "yes")
+        ir.save(model, path, to_fp16=request.options.get("compress_to_fp16") == "yes")
         return Produced(
             entry={"model": "model.xml", "weights": "model.bin"},
-            blobs=_renamed(_read(str(path)), request.info),
+            blobs=_renamed(ir.read(str(path)), request.info),
             options={"inference_precision": "f32"},
             notes=_notes(request),
             tool_s=time.perf_counter() - started,
@@ -99,58 +95,19 @@ class OpenVinoConverter:
 
 def _source(request: Request, place: Place) -> str:
     """The ONNX file to read, in the way that the request asks for."""
-    if request.options.get("activations") != "unsigned":
+    if request.info.precision != "int8-qdq":
         return request.model_path
     import onnx
 
+    from edgebench.model.biases import float_biases
     from edgebench.model.unsigned import unsigned_activations
 
-    path = place.work / "unsigned.onnx"
-    onnx.save(unsigned_activations(onnx.load(request.model_path)), path)
+    model = float_biases(onnx.load(request.model_path))
+    if request.options.get("activations") == "unsigned":
+        model = unsigned_activations(model)
+    path = place.work / "prepared.onnx"
+    onnx.save(model, path)
     return str(path)
-
-
-def _read(path: str) -> Any:
-    import openvino
-
-    try:
-        # read_model and not convert_model: the latter imports the converter's command line and its telemetry
-        return openvino.Core().read_model(path)
-    except RuntimeError as error:
-        raise _not_converted(error) from error
-
-
-def _save(model: Any, path: Path, *, to_fp16: bool) -> None:
-    import openvino
-
-    try:
-        openvino.save_model(model, str(path), compress_to_fp16=to_fp16)
-    except RuntimeError as error:
-        raise _not_converted(error) from error
-
-
-def _not_converted(error: RuntimeError) -> ModelError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(_WHERE_NOT_WHAT)] or lines or ["no reason given"]
-    reason = "; ".join(_operators(telling)[:2] or telling[:2])
-    return ModelError(
-        f"OpenVINO cannot convert the model: {reason[:500]}",
-        hint="the message names the operator; try onnxruntime, or change the model",
-        detail=str(error)[:4000],
-    )
-
-
-def _operators(lines: list[str]) -> list[str]:
-    """Name and reason of each operator that the log tells of, without those that only follow from others."""
-    told: dict[str, str] = {}
-    name = ""
-    for line in lines:
-        if line.startswith("-- ") and line.endswith(_BEGINS):
-            name = line.removeprefix("-- ").removesuffix(_BEGINS)
-        elif name and not line.startswith(("While ", "-- ")):
-            told.setdefault(name, line)
-    causes = [f"{name}: {line}" for name, line in told.items() if line != _FOLLOWS]
-    return causes or [f"{name}: {line}" for name, line in told.items()]
 
 
 def _check_tensors(model: Any, info: ModelInfo) -> None:
