@@ -125,10 +125,11 @@ class Quantized(NamedTuple):
 def begin(model: ModelProto, info: ModelInfo, options: StaticOptions, settings: Settings, at: Path) -> Work:
     """The work on a model: its prepared file is written, the calibration inputs are read.
 
-    UserError when these do not fit the model.
+    The model is marked as prepared, so that ONNX Runtime does not ask for it. UserError when the inputs do
+    not fit the model.
     """
     import onnx
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
     from edgebench.model import batches, read_inputs
 
@@ -138,14 +139,30 @@ def begin(model: ModelProto, info: ModelInfo, options: StaticOptions, settings: 
     if options.preset == "tensorrt":
         options = replace(options, activation="int8", symmetric=True, reduce_range=False)
     work = Work(at / "prepared.onnx", feeds, _activation(options, settings), options, [])
-    source = at / "source.onnx"
-    onnx.save(model, source)  # a ModelProto would be split into files that ONNX Runtime then cannot read
-    # symbolic inference would need sympy; the other one is done by all that read the file
-    quant_pre_process(source, work.prepared, skip_symbolic_shape=True, skip_onnx_shape=True)
+    add_pre_process_metadata(model)
+    _optimize(model, work.prepared)
     prepared = onnx.load(work.prepared)
     if any([_give_own_biases(prepared), _name_nodes(prepared)]):
         onnx.save(prepared, work.prepared)
     return work
+
+
+def _optimize(model: ModelProto, out: Path) -> None:
+    """Write the model after ONNX Runtime's basic optimisations: constants folded, BatchNorm in the weights.
+
+    It is all that ONNX Runtime's `quant_pre_process` does to a model of opset 11 and later, whose shapes are
+    inferred by what reads it; that reads and writes the file twice more.
+    """
+    import onnx
+    import onnxruntime
+
+    source = out.with_name("source.onnx")
+    onnx.save(model, source)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(out)
+    onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    source.unlink()
 
 
 def settings_used(work: Work) -> dict[str, Any]:
