@@ -8,7 +8,6 @@ TRAINING_VENV := .venv-training
 TRAINING_STAMP := $(TRAINING_VENV)/.installed
 TORCH := torch==2.13.0
 TEST_WORKERS ?= 2
-BOARDS := accuracy coreml engine health invalid logins preparation profile runs scale tensorrt
 
 .PHONY: help demo test test-pages test-boards test-arm64 test-training training-figures check format bench conformance models statistics aa-local faults faults-sample pnnx clean
 
@@ -48,10 +47,10 @@ test: $(STAMP) pnnx check
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
 
 test-pages: $(STAMP)
-	$(BIN)/python -m pytest $(addprefix tests/report/,test_browser.py test_numbers.py test_chart_numbers.py)
+	$(BIN)/python -m pytest tests/pages
 
 test-boards: $(STAMP) pnnx
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(addprefix tests/fleet/test_,$(addsuffix .py,$(BOARDS)))
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup tests/boards
 
 test-arm64: $(STAMP) pnnx
 	$(BIN)/python -m pytest tests/arm64

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any test imports onnxruntime
 NO_SKIPS = os.environ.get("EDGEBENCH_NO_SKIPS") == "1"
+# Folders with a target of their own in the Makefile: minutes of work, or tools that `make test` has not.
+OWN_TARGETS = ("arm64", "boards", "compress/training", "faults", "pages")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A folder with a target of its own runs where it is asked for: `make test` leaves it out."""
+    place = collection_path.relative_to(Path(__file__).parent).as_posix()
+    asked_for = any(f"tests/{place}" in argument for argument in config.args)
+    return True if place in OWN_TARGETS and not asked_for else None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -117,7 +117,7 @@ BAD_INPUT: dict[str, tuple[str, ...]] = {
     "unknown device": (
         "test_inventory.py::test_an_unknown_device_says_what_there_is",
         "cli/test_lists.py::test_an_unknown_device_names_the_nearest",
-        "fleet/test_runs.py::test_an_artifact_is_verified_on_a_board",
+        "boards/test_runs.py::test_an_artifact_is_verified_on_a_board",
     ),
     "a selector that matches nothing": (
         "test_inventory.py::test_a_selector_that_matches_nothing_says_what_there_is",
@@ -204,51 +204,51 @@ BAD_INPUT: dict[str, tuple[str, ...]] = {
     "unreachable host": (
         "transport/test_ssh.py::test_a_cut_cable",
         "transport/test_ssh.py::test_a_name_that_cannot_resolve",
-        "fleet/test_runs.py::test_an_unreachable_board",
+        "boards/test_runs.py::test_an_unreachable_board",
     ),
     "refused port": (
         "transport/test_ssh.py::test_a_refused_port",
-        "fleet/test_runs.py::test_a_refused_port",
+        "boards/test_runs.py::test_a_refused_port",
     ),
     "wrong host key": (
         "transport/test_ssh.py::test_a_wrong_host_key_is_never_accepted",
-        "fleet/test_runs.py::test_a_wrong_host_key_fails_that_board_alone",
+        "boards/test_runs.py::test_a_wrong_host_key_fails_that_board_alone",
     ),
     "unknown host key": (
         "transport/test_ssh.py::test_a_device_without_a_pinned_key_is_refused",
-        "fleet/test_runs.py::test_a_board_without_a_pinned_key_is_not_even_tried",
+        "boards/test_runs.py::test_a_board_without_a_pinned_key_is_not_even_tried",
     ),
     "bad login": (
         "transport/test_ssh.py::test_a_refused_login_names_user_and_keys_but_no_secret",
         "transport/test_ssh.py::test_an_unknown_user_is_refused",
-        "fleet/test_runs.py::test_a_bad_login",
-        "fleet/test_runs.py::test_a_key_file_that_is_not_there",
+        "boards/test_runs.py::test_a_bad_login",
+        "boards/test_runs.py::test_a_key_file_that_is_not_there",
     ),
     # the device
-    "no Python on the device": ("fleet/test_runs.py::test_a_board_without_python",),
+    "no Python on the device": ("boards/test_runs.py::test_a_board_without_python",),
     "disk full on the device": (
         "transport/test_ssh.py::test_a_full_disk_is_named_with_numbers",
         "probe/test_store.py::test_a_full_disk_is_no_space",
-        "fleet/test_runs.py::test_a_full_disk",
-        "fleet/test_runs.py::test_a_disk_too_small_for_the_runtime",
+        "boards/test_runs.py::test_a_full_disk",
+        "boards/test_runs.py::test_a_disk_too_small_for_the_runtime",
     ),
     "probe killed mid-launch": (
         "probe/test_launch.py::test_a_kill_from_outside_is_not_blamed_on_memory",
-        "fleet/test_runs.py::test_a_killed_probe_costs_one_launch_and_the_run_goes_on",
-        "fleet/test_runs.py::test_a_killed_launch_is_tried_again",
-        "fleet/test_runs.py::test_a_launch_that_is_killed_again_and_again_is_the_devices_failure",
+        "boards/test_runs.py::test_a_killed_probe_costs_one_launch_and_the_run_goes_on",
+        "boards/test_runs.py::test_a_killed_launch_is_tried_again",
+        "boards/test_runs.py::test_a_launch_that_is_killed_again_and_again_is_the_devices_failure",
     ),
     "garbage from the probe": (
         "device/test_wire.py::test_arbitrary_bytes_give_messages_or_device_errors",
-        "fleet/test_runs.py::test_garbage_in_the_place_of_the_probe",
-        "fleet/test_runs.py::test_garbage_between_the_probes_words",
-        "fleet/test_runs.py::test_terminal_escapes_from_a_board_never_reach_the_terminal",
+        "boards/test_runs.py::test_garbage_in_the_place_of_the_probe",
+        "boards/test_runs.py::test_garbage_between_the_probes_words",
+        "boards/test_runs.py::test_terminal_escapes_from_a_board_never_reach_the_terminal",
     ),
     "endless output from the probe": (
         "device/test_wire.py::test_endless_noise_before_hello_is_an_error",
         "device/test_wire.py::test_an_endless_line_is_an_error",
         "transport/test_alike.py::test_endless_output_ends_at_the_deadline",
-        "fleet/test_runs.py::test_garbage_in_the_place_of_the_probe",
+        "boards/test_runs.py::test_garbage_in_the_place_of_the_probe",
     ),
     # recipes
     "a recipe with an unknown step or option, or in an impossible order": (
@@ -306,17 +306,17 @@ BAD_INPUT: dict[str, tuple[str, ...]] = {
     "Ctrl-C": (
         "cli/test_run.py::test_a_stopped_run_cleans_up_and_continues",
         "cli/test_run.py::test_an_interrupt_while_preparing",
-        "fleet/test_runs.py::test_an_interrupted_run_leaves_the_boards_clean",
+        "boards/test_runs.py::test_an_interrupted_run_leaves_the_boards_clean",
     ),
     "device busy": (
         "probe/test_session.py::test_one_lease_at_a_time",
         "cli/test_run.py::test_a_busy_device_is_75_and_names_the_holder_and_waiting_helps",
-        "fleet/test_runs.py::test_a_busy_board_is_75_and_waiting_helps",
+        "boards/test_runs.py::test_a_busy_board_is_75_and_waiting_helps",
     ),
     "a crash at any moment": (
         "store/test_store.py::test_a_killed_run_keeps_what_it_stored",
         "cli/test_run.py::test_a_killed_run_loses_only_the_launch_in_flight",
-        "fleet/test_runs.py::test_a_killed_controller_leaves_the_boards_clean",
+        "boards/test_runs.py::test_a_killed_controller_leaves_the_boards_clean",
     ),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,12 +13,6 @@ from tests.convert.support import pnnx_home
 from tests.fleet.netns import FleetDevice, MissingTool
 
 __all__ = ["cli", "shared_home"]
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The board takes minutes to build the first time: `make test` leaves it out."""
-    asked_for = any("arm64" in argument for argument in config.args)
-    return True if collection_path.name == "test_board.py" and not asked_for else None
 
 
 @pytest.fixture(scope="session")

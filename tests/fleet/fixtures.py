@@ -38,3 +38,13 @@ def board(fleet: Fleet) -> Iterator[FleetDevice]:
     device = fleet.devices[0]
     yield device
     device.heal()
+
+
+@pytest.fixture(autouse=True)
+def whole_boards(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers in namespaces are boards of their own: there a lease guards the board, as everywhere."""
+    if "fleet" in request.fixturenames and "cli" in request.fixturenames:
+        request.getfixturevalue("cli")
+        servers: Fleet = request.getfixturevalue("fleet")
+        if servers.kind == "netns":
+            monkeypatch.delenv("EDGEBENCH_LEASE")

@@ -11,10 +11,10 @@ from edgebench.cli.paging import Against
 from edgebench.records import Job, Measurement, replace
 from edgebench.report.page import render
 from tests import browser
+from tests.pages.test_browser import CHECKS
 from tests.report import fixtures, pages
 from tests.report.arithmetic import expected, is_printed, printed_numbers
 from tests.report.stored import fill, measurements, page
-from tests.report.test_browser import CHECKS
 
 pytestmark = pytest.mark.xdist_group("browser")
 WORDS = ("device", "model", "variant", "runtime", "status")

@@ -11,8 +11,8 @@ import pytest
 
 from edgebench.probe import facts, program, trtexec
 from edgebench.probe.wire import ProbeError
+from tests.boards.test_tensorrt import TARGET
 from tests.commands import DIGITS, Cli, follows_schema
-from tests.fleet.test_tensorrt import TARGET
 
 NAMED = os.environ.get(trtexec.VARIABLE, "")  # before a test's own environment hides it
 CAPABILITY = "EDGEBENCH_TEST_COMPUTE_CAPABILITY"

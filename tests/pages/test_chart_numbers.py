@@ -17,11 +17,11 @@ from edgebench.cli.paging import Against
 from edgebench.records import Job, Launch, Measurement, replace
 from edgebench.statistics import interval_95
 from tests import browser
+from tests.pages.test_browser import CHECKS
 from tests.report import pages
 from tests.report.arithmetic import MIB, expected, is_printed, printed_numbers, rank, used
 from tests.report.fixtures import Example
 from tests.report.stored import fill, measurements, page
-from tests.report.test_browser import CHECKS
 
 pytestmark = pytest.mark.xdist_group("browser")
 
