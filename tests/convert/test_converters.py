@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from edgebench import model, parity
 from edgebench.convert.base import CONVERTERS, Place, Request, converter
@@ -195,6 +195,19 @@ def test_openvino_describes_a_quantized_network_in_few_words(tmp_path):
     assert kinds["FakeQuantize"] >= 2
     assert kinds["ShapeOf"] == kinds["Subtract"] == kinds["Concat"] == kinds["Broadcast"] == 0
     assert "\n\t" not in told
+
+
+def test_openvino_takes_what_its_optimizer_cannot(tmp_path):
+    """Col2Im of sizes that are inputs: OpenVINO runs it, its own optimization ends in an error."""
+    home_for("openvino")
+    sizes = [generate.tensor(name, [2], TensorProto.INT64) for name in ("image", "block")]
+    node = helper.make_node("Col2Im", ["x", "image", "block"], ["y"])
+    inputs = [generate.tensor("x", [1, 5, 5]), *sizes]
+    proto = generate.build([node], inputs, [generate.tensor("y", None)], opset=18)
+    path = generate.save(proto, tmp_path / "folded.onnx")
+    request = Request(model_path=str(path), info=model.inspect(path), precision="fp32")
+    made = converter("openvino").convert(request, Place(tmp_path, tmp_path))
+    assert (tmp_path / made.entry["model"]).exists()
 
 
 def test_openvino_names_the_operator_at_fault_and_not_those_behind_it(tmp_path):

@@ -79,8 +79,7 @@ class OpenVinoConverter:
     def convert(self, request: Request, place: Place) -> Produced:
         """`model.xml` and `model.bin`; ModelError with OpenVINO's own words when it cannot."""
         started = time.perf_counter()
-        model = ir.read(_source(request, place))
-        ir.optimize(model)
+        model = ir.optimized(_source(request, place))
         _check_tensors(model, request.info)
         path = place.output / "model.xml"
         ir.save(model, path, to_fp16=request.options.get("compress_to_fp16") == "yes")
