@@ -8,7 +8,7 @@ from typing import NamedTuple
 import click
 
 from edgebench import model
-from edgebench.cli.output import emit_json, json_option, note, print_table
+from edgebench.cli.output import emit_json, json_option, note, print_pairs, print_table
 from edgebench.cli.progress import Progress
 from edgebench.cli.setup import processor_of, read_settings, runtimes_of, workbench
 from edgebench.cli.showing import write_bytes
@@ -90,21 +90,25 @@ def _show_steps(*, as_json: bool) -> int:
     if as_json:
         emit_json({"steps": [to_json(each) for each in steps]})
         return EXIT_OK
-    print_table(["step", "works on", "takes", "makes", "options", "what it does"], map(_step_row, steps))
+    for step in steps:
+        _show_step(step)
     return EXIT_OK
 
 
-def _step_row(step: StepInfo) -> tuple[str, ...]:
-    needs = f" (needs {', '.join(step.needs)})" if step.needs else ""
-    options = "; ".join(map(_option_text, step.options)) or "none"
-    return step.name, step.works_on, ", ".join(step.takes), ", ".join(step.makes), options, step.what + needs
+def _show_step(step: StepInfo) -> None:
+    """From what to what, what it does, and a line for each of its options."""
+    takes, makes = ", ".join(step.takes), ", ".join(step.makes)
+    needs = "".join(f", with {each}" for each in step.needs if each not in step.takes)
+    options = map(_option_pair, step.options)
+    print_pairs([(step.name, f"{takes}{needs} -> {makes}: {step.what}"), *options])
+    click.echo()
 
 
-def _option_text(option: OptionInfo) -> str:
-    default = option.default
-    shown = str(default).lower() if isinstance(default, bool) else default
-    told = "" if default in (None, "") else f" = {shown}"
-    return f"{option.name}{told} ({option.kind})"
+def _option_pair(option: OptionInfo) -> tuple[str, str]:
+    """`name = default`, and what it takes."""
+    default = str(option.default).lower() if isinstance(option.default, bool) else option.default
+    named = option.name if default in (None, "", (), {}) else f"{option.name} = {default}"
+    return f"  {named}", option.kind
 
 
 # --- files ----------------------------------------------------------------------------------------

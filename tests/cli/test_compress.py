@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,10 @@ def test_the_list_of_steps(cli: Cli) -> None:
     listed = cli.json("compress", "--list-steps")["steps"]
     assert {"prune", "cluster", "int8", "int8-mixed"} <= {each["name"] for each in listed}
     shown = cli("compress", "--list-steps").out
-    assert "int4-weights" in shown
+    assert re.search(
+        r"^int4-weights  fp32 -> mixed: .*\n(.*\n)?  block = 32 +whole number, >= 16", shown, re.M
+    )
+    assert re.search(r"^  ignore +list of text", shown, re.M)
 
 
 def test_runtimes_show_their_form_of_int8(cli: Cli) -> None:
