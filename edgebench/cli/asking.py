@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +9,7 @@ import msgspec
 
 from edgebench import exchange
 from edgebench.budgets import Subject
-from edgebench.cli.sources import Sources
+from edgebench.cli.sources import Sources, uncollected
 from edgebench.gates import Observed, observed
 from edgebench.gates.figures import VERSION
 from edgebench.records import prepared, replace
@@ -61,7 +59,7 @@ def cells_by_measurement(sources: Sources, run_id: str, wanted: Collection[str])
 def values(sources: Sources, metric: str, run_id: str | None = None) -> list[Cell]:
     """One metric of every cell that has it, the last time it was measured: in a run, or ever."""
     last: dict[tuple[str, ...], tuple[int, Cell]] = {}
-    with _uncollected():
+    with uncollected():
         for number, cell in _values(sources, metric, run_id):
             subject = cell.subject
             names = (subject.device, subject.model, subject.variant, subject.runtime, subject.precision)
@@ -88,18 +86,6 @@ def _grouped(subject: Subject, sources: Sources) -> Subject:
     """The names with the groups that the inventory says now."""
     groups = sources.groups.get(subject.device, ())
     return replace(subject, groups=groups) if groups else subject
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """No search for cycles among many records that have none."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def lines(sources: Sources, metric: str, **names: str) -> tuple[Line, ...]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import NamedTuple
 
@@ -13,7 +10,7 @@ from edgebench import evidence as evidence_files
 from edgebench import releases
 from edgebench.budgets import Budgets
 from edgebench.cli.output import warn
-from edgebench.cli.sources import Cells, Source, Sources
+from edgebench.cli.sources import Cells, Source, Sources, uncollected
 from edgebench.errors import UserError
 from edgebench.evidence import Evidence, Inconclusive, KnownNoise
 from edgebench.gates import DeviceNoise, Gate, Known, Part, concluded, judged, needs_samples
@@ -66,18 +63,6 @@ def judged_on(device: str, asked: Question, store: Store) -> Part:
     known = Known(_noise(device, store), asked.problem)
     before = (*against.candidates, *own)
     return judged(cells.candidates, asked.budgets, before, known=known, duets=cells.duets)
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """No search for cycles while many records are made that have none: it takes a quarter of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def evidence(asked: Question, text: str, inconclusive: Inconclusive, sources: Sources) -> Evidence:

@@ -14,8 +14,8 @@ from datetime import date
 from typing import NamedTuple
 
 from edgebench.budgets import Budgets
-from edgebench.cli.judging import Question, judged_on, uncollected
-from edgebench.cli.sources import Sources, opened
+from edgebench.cli.judging import Question, judged_on
+from edgebench.cli.sources import Sources, opened, uncollected
 from edgebench.gates import Gate, Part, concluded, needs_samples
 from edgebench.settings import Settings
 from edgebench.tools import usable_cores

@@ -148,6 +148,17 @@ class Converter(Protocol):
         """
 
 
+class Inside:
+    """What converters share that run no outside tool: their SDK, or code of ours, does it in the worker."""
+
+    def __init__(self, home: Path | None = None) -> None:
+        """Nothing of the home folder is used."""
+
+    def command(self, request: Request, work: Path) -> tuple[str, ...]:  # noqa: ARG002
+        """None."""
+        return ()
+
+
 CONVERTERS = {
     "onnxruntime": "edgebench.convert.onnxruntime:OnnxRuntimeConverter",
     "ncnn": "edgebench.convert.ncnn:NcnnConverter",

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from edgebench.convert.base import (
     NUMBERS,
     Form,
+    Inside,
     Place,
     Produced,
     Refusal,
@@ -55,7 +56,7 @@ def format_options(ort_format: str, arch: str) -> tuple[tuple[str, str], ...]:
     return (("format", ort_format), *((("arch", arch),) if arch in _ARM else ()))
 
 
-class OnnxRuntimeConverter:
+class OnnxRuntimeConverter(Inside):
     """ONNX -> `model.onnx` or `model.ort`, in every precision; compressed precisions are ONNX-level steps."""
 
     runtime = "onnxruntime"
@@ -81,9 +82,6 @@ class OnnxRuntimeConverter:
         ),
     }
 
-    def __init__(self, home: Path | None = None) -> None:
-        self._home = home
-
     def refuse(self, info: ModelInfo, precision: str) -> Refusal | None:
         """The reason why ONNX Runtime cannot take the model, or None."""
         return refuse_precision(self.runtime, self.forms, info, precision) or refuse_types(
@@ -96,10 +94,6 @@ class OnnxRuntimeConverter:
             "onnxruntime": package_version("onnxruntime", "dev"),
             "onnx": package_version("onnx", "dev"),
         }
-
-    def command(self, request: Request, work: Path) -> tuple[str, ...]:  # noqa: ARG002
-        """None: the SDK does it in the worker."""
-        return ()
 
     def warm_up(self) -> None:
         """Import onnxruntime."""

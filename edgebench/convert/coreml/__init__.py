@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from edgebench.convert.base import (
     NUMBERS,
     Form,
+    Inside,
     Place,
     Produced,
     Refusal,
@@ -37,7 +38,7 @@ _NO_WAY = {
 }
 
 
-class CoreMlConverter:
+class CoreMlConverter(Inside):
     """ONNX -> ML Program, for iOS 17 and macOS 14 or newer."""
 
     runtime = "coreml"
@@ -51,9 +52,6 @@ class CoreMlConverter:
             steps=("int8-dynamic",),
         ),
     }
-
-    def __init__(self, home: Path | None = None) -> None:
-        self._home = home
 
     def refuse(self, info: ModelInfo, precision: str) -> Refusal | None:
         """The reason why Core ML cannot take the model, or None."""
@@ -73,10 +71,6 @@ class CoreMlConverter:
         from edgebench.convert.coreml import frontend, package  # noqa: F401
 
         _quiet()
-
-    def command(self, request: Request, work: Path) -> tuple[str, ...]:  # noqa: ARG002
-        """None: coremltools does it in the worker."""
-        return ()
 
     def convert(self, request: Request, place: Place) -> Produced:
         """`model.mlpackage`; ModelError naming every node that Core ML cannot express exactly."""

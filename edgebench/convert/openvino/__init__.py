@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 from edgebench.convert.base import (
     NUMBERS,
     Form,
+    Inside,
     Place,
     Produced,
     Refusal,
@@ -31,7 +31,7 @@ _WAYS = (Way(), Way(natively=frozenset()))
 _INT8_WAYS = (Way(), Way(options={"activations": "unsigned"}))
 
 
-class OpenVinoConverter:
+class OpenVinoConverter(Inside):
     """ONNX -> IR, run in float32: bfloat16, the silent default of many CPUs, is no precision of ours."""
 
     runtime = "openvino"
@@ -52,9 +52,6 @@ class OpenVinoConverter:
         ),
     }
 
-    def __init__(self, home: Path | None = None) -> None:
-        self._home = home
-
     def refuse(self, info: ModelInfo, precision: str) -> Refusal | None:
         """The reason why OpenVINO cannot take the model, or None."""
         return refuse_precision(self.runtime, self.forms, info, precision) or refuse_types(
@@ -67,10 +64,6 @@ class OpenVinoConverter:
             "openvino": package_version("openvino", "openvino"),
             "onnxruntime": package_version("onnxruntime", "openvino"),
         }
-
-    def command(self, request: Request, work: Path) -> tuple[str, ...]:  # noqa: ARG002
-        """None: the SDK does it in the worker."""
-        return ()
 
     def warm_up(self) -> None:
         """Import openvino: most of the time of a small conversion."""

@@ -14,6 +14,7 @@ from typing import ClassVar
 from edgebench.convert.base import (
     NUMBERS,
     Form,
+    Inside,
     Place,
     Produced,
     Refusal,
@@ -41,7 +42,7 @@ _MAX_SHOWN = 40
 _MAX_WORKSPACE_MIB = 1 << 20
 
 
-class TensorRtConverter:
+class TensorRtConverter(Inside):
     """ONNX -> `model.onnx` and `plan.json` for one TensorRT version and compute capability.
 
     The request's options name the two ("tensorrt_version", "compute_capability"), and may name
@@ -63,9 +64,6 @@ class TensorRtConverter:
         ),
     }
 
-    def __init__(self, home: Path | None = None) -> None:
-        self._home = home
-
     def refuse(self, info: ModelInfo, precision: str) -> Refusal | None:
         """The reason why no TensorRT can take the model, or None; `convert` asks for one version."""
         return (
@@ -84,10 +82,6 @@ class TensorRtConverter:
         }
         second = installed()
         return known | ({PACKAGE: second} if second else {})
-
-    def command(self, request: Request, work: Path) -> tuple[str, ...]:  # noqa: ARG002
-        """None: everything is our own."""
-        return ()
 
     def warm_up(self) -> None:
         """Import what rewrites the model."""
