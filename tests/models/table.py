@@ -200,7 +200,7 @@ Runtime session, against the artifact, on inputs that edgebench had not seen (th
 as far as parity allows); the number behind the stroke is the worst output of that. In int8 it shows what
 quantization costs this network (the generated ones have random weights, and eight samples are all there is
 for calibration): a property of the network, not of the conversion. Core ML artifacts are computed by
-edgebench's interpreter from the saved package (reference-verified). "taken": the day of a row's oldest number.
+edgebench's interpreter from the saved package (reference-verified). "taken": when a row's oldest number was.
 
 Published networks are fed with what they are built for, made by `tests/models/feeds.py`: writing, pictures,
 voices, spectra, words. The `light-` ones come without weights, and got seeded ones. `-set` was made with
