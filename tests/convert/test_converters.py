@@ -197,6 +197,15 @@ def test_openvino_describes_a_quantized_network_in_few_words(tmp_path):
     assert "\n\t" not in told
 
 
+def test_openvino_counts_activations_from_0_where_it_is_asked(tmp_path):
+    home_for("openvino")
+    path = generate.write(tmp_path, "conv_net_qdq")
+    asked = {"activations": "unsigned"}
+    request = Request(model_path=str(path), info=model.inspect(path), precision="int8", options=asked)
+    made = converter("openvino").convert(request, Place(tmp_path, tmp_path))
+    assert any("turned to uint8" in note for note in made.notes)
+
+
 def test_openvino_takes_what_its_optimizer_cannot(tmp_path):
     """Col2Im of sizes that are inputs: OpenVINO runs it, its own optimization ends in an error."""
     home_for("openvino")

@@ -26,8 +26,8 @@ from edgebench.tools import package_version
 # As it is, OpenVINO fuses what it knows; written out, it gets right what it knows wrongly or not at all.
 _WAYS = (Way(), Way(natively=frozenset()))
 
-# Signed activations come out wrong in some networks (U-Net-like and YOLO-like: 16 and 28 dB where rounding
-# costs 40); counted from 0 the same steps come out right.
+# Should signed activations come out wrong (without optimization U-Net-like and YOLO-like networks had 16 and
+# 28 dB where rounding costs 40): counted from 0 the same steps come out right.
 _INT8_WAYS = (Way(), Way(options={"activations": "unsigned"}))
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import numpy as np
-
 from edgebench.errors import ModelError
 
 # lines of its errors that say where in OpenVINO's source something happened, not what
@@ -50,6 +48,8 @@ def optimized(path: str) -> Any:
 
 def _share_levels(node: Any) -> None:
     """Let input and output of a FakeQuantize read one constant where their values are the same."""
+    import numpy as np
+
     for first, second in _LEVELS:
         kept, other = (node.input(place).get_source_output() for place in (first, second))
         constants = all(each.get_node().get_type_name() == "Constant" for each in (kept, other))
