@@ -28,6 +28,18 @@ from edgebench.store import Store, sqlite_url
 DEMO = Path(edgebench.__file__).parent / "demo"
 DIGITS = str(DEMO / "digits.onnx")
 QUICK = ("--launches", "2", "--min-samples", "20", "--min-duration", "10 ms", "--threads", "1")
+LONG = (
+    "run",
+    DIGITS,
+    "--to",
+    "onnxruntime",
+    "--threads",
+    "1",
+    "--min-samples",
+    "20",
+    "--min-duration",
+    "0.5 s",
+)
 DEADLINE_S = 90.0
 MAIN = "from edgebench.cli.main import main; main()"
 SCHEMA = Path(__file__).parents[1] / "docs" / "run.schema.json"

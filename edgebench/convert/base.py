@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from subprocess import Popen
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from edgebench.errors import UserError, did_you_mean
 from edgebench.records import ModelInfo, Record
@@ -151,8 +151,17 @@ class Converter(Protocol):
 class Inside:
     """What converters share that run no outside tool: their SDK, or code of ours, does it in the worker."""
 
+    runtime: str
+    forms: ClassVar[Mapping[str, Form]]
+
     def __init__(self, home: Path | None = None) -> None:
         """Nothing of the home folder is used."""
+
+    def refuse(self, info: ModelInfo, precision: str) -> Refusal | None:
+        """The reason why the runtime cannot take the model, its precision or its types; or None."""
+        return refuse_precision(self.runtime, self.forms, info, precision) or refuse_types(
+            self.runtime, info, NUMBERS
+        )
 
     def command(self, request: Request, work: Path) -> tuple[str, ...]:  # noqa: ARG002
         """None."""

@@ -17,16 +17,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edgebench.convert.base import (
-    NUMBERS,
     Form,
     Inside,
     Place,
     Produced,
-    Refusal,
     Request,
     Way,
-    refuse_precision,
-    refuse_types,
 )
 from edgebench.errors import ModelError, UserError, did_you_mean
 from edgebench.model.complaints import in_plain_words
@@ -81,12 +77,6 @@ class OnnxRuntimeConverter(Inside):
             steps=("int8-dynamic",),
         ),
     }
-
-    def refuse(self, info: ModelInfo, precision: str) -> Refusal | None:
-        """The reason why ONNX Runtime cannot take the model, or None."""
-        return refuse_precision(self.runtime, self.forms, info, precision) or refuse_types(
-            self.runtime, info, NUMBERS
-        )
 
     def tool_versions(self) -> dict[str, str]:
         """The version of onnxruntime, which also made the compressed forms."""

@@ -12,6 +12,7 @@ from edgebench.store import Store, sqlite_url
 from edgebench.tools import find_pnnx
 from tests.commands import (
     DIGITS,
+    LONG,
     QUICK,
     Cli,
     finish,
@@ -39,18 +40,6 @@ from tests.models.published import published
 pytestmark = pytest.mark.fleet
 
 RUN = ("run", DIGITS, "--to", "onnxruntime", *QUICK)
-LONG = (
-    "run",
-    DIGITS,
-    "--to",
-    "onnxruntime",
-    "--threads",
-    "1",
-    "--min-samples",
-    "20",
-    "--min-duration",
-    "0.5 s",
-)
 WRONG_KEY = f'"SHA256:{"A" * 43}"'
 
 

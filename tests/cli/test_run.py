@@ -12,6 +12,7 @@ import pytest
 from tests.commands import (
     DEMO,
     DIGITS,
+    LONG,
     QUICK,
     Answer,
     Cli,
@@ -25,18 +26,6 @@ from tests.commands import (
 from tests.models import generate
 
 RUN = ("run", DIGITS, "--to", "onnxruntime", "--on", "local", *QUICK)
-LONG = (
-    "run",
-    DIGITS,
-    "--to",
-    "onnxruntime",
-    "--threads",
-    "1",
-    "--min-samples",
-    "20",
-    "--min-duration",
-    "0.5 s",
-)
 CELL = ("model", "variant", "runtime", "precision", "device", "target")
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgebench.convert.base import (
-    NUMBERS,
     Form,
     Inside,
     Place,
@@ -21,8 +20,6 @@ from edgebench.convert.base import (
     Refusal,
     Request,
     has_operator,
-    refuse_precision,
-    refuse_types,
 )
 from edgebench.errors import EdgebenchError, ModelError
 from edgebench.records import ModelInfo
@@ -55,12 +52,7 @@ class CoreMlConverter(Inside):
 
     def refuse(self, info: ModelInfo, precision: str) -> Refusal | None:
         """The reason why Core ML cannot take the model, or None."""
-        return (
-            refuse_precision(self.runtime, self.forms, info, precision)
-            or refuse_types(self.runtime, info, NUMBERS)
-            or _refuse_operators(info)
-            or _refuse_ranks(info)
-        )
+        return super().refuse(info, precision) or _refuse_operators(info) or _refuse_ranks(info)
 
     def tool_versions(self) -> dict[str, str]:
         """The version of coremltools."""

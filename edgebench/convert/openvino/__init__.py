@@ -7,16 +7,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from edgebench.convert.base import (
-    NUMBERS,
     Form,
     Inside,
     Place,
     Produced,
-    Refusal,
     Request,
     Way,
-    refuse_precision,
-    refuse_types,
 )
 from edgebench.convert.openvino import ir
 from edgebench.errors import ModelError
@@ -51,12 +47,6 @@ class OpenVinoConverter(Inside):
             steps=("int8-dynamic",),
         ),
     }
-
-    def refuse(self, info: ModelInfo, precision: str) -> Refusal | None:
-        """The reason why OpenVINO cannot take the model, or None."""
-        return refuse_precision(self.runtime, self.forms, info, precision) or refuse_types(
-            self.runtime, info, NUMBERS
-        )
 
     def tool_versions(self) -> dict[str, str]:
         """The version of openvino, and of onnxruntime, which made the compressed forms."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from edgebench.convert.base import (
-    NUMBERS,
     Form,
     Inside,
     Place,
@@ -20,8 +19,6 @@ from edgebench.convert.base import (
     Refusal,
     Request,
     has_operator,
-    refuse_precision,
-    refuse_types,
 )
 from edgebench.convert.tensorrt.base import (
     CAPABILITY_OPTION,
@@ -66,11 +63,7 @@ class TensorRtConverter(Inside):
 
     def refuse(self, info: ModelInfo, precision: str) -> Refusal | None:
         """The reason why no TensorRT can take the model, or None; `convert` asks for one version."""
-        return (
-            refuse_precision(self.runtime, self.forms, info, precision)
-            or refuse_types(self.runtime, info, NUMBERS)
-            or _refuse_integer_operators(info)
-        )
+        return super().refuse(info, precision) or _refuse_integer_operators(info)
 
     def tool_versions(self) -> dict[str, str]:
         """The versions of what writes the prepared file, and of what is asked about it."""
